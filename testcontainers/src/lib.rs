@@ -1,0 +1,1 @@
+//! Real Kafka brokers in containers for the tests of `ottla`.
