@@ -1,0 +1,74 @@
+//! Settings: typed structs that the builders fill, and the same by Kafka's property names.
+
+use std::time::Duration;
+
+use crate::consumer::config::ConsumerConfig;
+use crate::producer::config::ProducerConfig;
+
+/// Everything that can be set by Kafka's property names, by role.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) client: ClientConfig,
+    pub(crate) producer: ProducerConfig,
+    pub(crate) consumer: ConsumerConfig,
+}
+
+/// What connections, metadata and retries need to know; shared by every role of a client.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientConfig {
+    /// `bootstrap.servers`: `host:port` each.
+    pub(crate) bootstrap: Vec<String>,
+    /// `client.id`
+    pub(crate) client_id: String,
+    /// `request.timeout.ms`: how long one request waits for its answer.
+    pub(crate) request_timeout: Duration,
+    /// `default.api.timeout.ms`: the deadline of a call, retries included.
+    pub(crate) api_timeout: Duration,
+    /// `retry.backoff.ms`, `retry.backoff.max.ms` (KIP-580)
+    pub(crate) retry_backoff: Duration,
+    pub(crate) retry_backoff_max: Duration,
+    /// `reconnect.backoff.ms`, `reconnect.backoff.max.ms`
+    pub(crate) reconnect_backoff: Duration,
+    pub(crate) reconnect_backoff_max: Duration,
+    /// `socket.connection.setup.timeout.ms`, `….max.ms`
+    pub(crate) connection_setup_timeout: Duration,
+    pub(crate) connection_setup_timeout_max: Duration,
+    /// `connections.max.idle.ms`
+    pub(crate) connections_max_idle: Option<Duration>,
+    /// `send.buffer.bytes`, `receive.buffer.bytes`; `None`: the system's (Kafka's -1)
+    pub(crate) send_buffer: Option<u32>,
+    pub(crate) receive_buffer: Option<u32>,
+    /// `metadata.max.age.ms`
+    pub(crate) metadata_max_age: Duration,
+    /// `metadata.recovery.strategy` is `rebootstrap` (KIP-899)
+    pub(crate) rebootstrap: bool,
+    /// `metadata.recovery.rebootstrap.trigger.ms` (KIP-1102)
+    pub(crate) rebootstrap_trigger: Duration,
+    /// `allow.auto.create.topics`, for the producer always on (the broker decides), here for consumers
+    /// Largest answer accepted on a lane that carries no record data.
+    pub(crate) max_control_frame: usize,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            bootstrap: Vec::new(),
+            client_id: String::new(),
+            request_timeout: Duration::from_secs(30),
+            api_timeout: Duration::from_secs(60),
+            retry_backoff: Duration::from_millis(100),
+            retry_backoff_max: Duration::from_secs(1),
+            reconnect_backoff: Duration::from_millis(50),
+            reconnect_backoff_max: Duration::from_secs(1),
+            connection_setup_timeout: Duration::from_secs(10),
+            connection_setup_timeout_max: Duration::from_secs(30),
+            connections_max_idle: Some(Duration::from_secs(540)),
+            send_buffer: None,
+            receive_buffer: None,
+            metadata_max_age: Duration::from_secs(300),
+            rebootstrap: true,
+            rebootstrap_trigger: Duration::from_secs(300),
+            max_control_frame: 32 << 20,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What a consumer can be told.
+
+use std::time::Duration;
+
+/// Where to start when there is no position (`auto.offset.reset`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OffsetReset {
+    /// The oldest record that the log still has.
+    Earliest,
+    /// The end of the log: only records written from now on.
+    Latest,
+    /// The first record not older than this (KIP-1106: `by_duration:PT1H`).
+    ByDuration(Duration),
+    /// No start: a typed error for the partition until the application seeks.
+    None,
+}
+
+/// Which records of transactions are seen (`isolation.level`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum IsolationLevel {
+    /// All records, those of open and aborted transactions too.
+    ReadUncommitted,
+    /// Only records of committed transactions and those outside of transactions.
+    ReadCommitted,
+}
+
+/// Settings of a consumer, by Kafka's names and with Java's defaults.
+#[derive(Clone, Debug)]
+pub(crate) struct ConsumerConfig {
+    /// `group.id`
+    pub(crate) group_id: Option<String>,
+    /// `group.instance.id`
+    pub(crate) group_instance_id: Option<String>,
+    /// `group.remote.assignor` (KIP-848); `None`: the broker's
+    pub(crate) group_remote_assignor: Option<String>,
+    /// `client.rack`
+    pub(crate) client_rack: Option<String>,
+    /// `auto.offset.reset`
+    pub(crate) offset_reset: OffsetReset,
+    /// `isolation.level`
+    pub(crate) isolation: IsolationLevel,
+    /// `enable.auto.commit`, `auto.commit.interval.ms`
+    pub(crate) auto_commit: bool,
+    pub(crate) auto_commit_interval: Duration,
+    /// `fetch.min.bytes`, `fetch.max.bytes`, `fetch.max.wait.ms`, `max.partition.fetch.bytes`
+    pub(crate) fetch_min_bytes: i32,
+    pub(crate) fetch_max_bytes: i32,
+    pub(crate) fetch_max_wait: Duration,
+    pub(crate) max_partition_fetch_bytes: i32,
+    /// `max.poll.records`, `max.poll.interval.ms`
+    pub(crate) max_poll_records: usize,
+    pub(crate) max_poll_interval: Duration,
+    /// `check.crcs`
+    pub(crate) check_crcs: bool,
+    /// `allow.auto.create.topics`
+    pub(crate) allow_auto_create_topics: bool,
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> Self {
+        Self {
+            group_id: None,
+            group_instance_id: None,
+            group_remote_assignor: None,
+            client_rack: None,
+            offset_reset: OffsetReset::Latest,
+            isolation: IsolationLevel::ReadUncommitted,
+            auto_commit: true,
+            auto_commit_interval: Duration::from_secs(5),
+            fetch_min_bytes: 1,
+            fetch_max_bytes: 52_428_800,
+            fetch_max_wait: Duration::from_millis(500),
+            max_partition_fetch_bytes: 1_048_576,
+            max_poll_records: 500,
+            max_poll_interval: Duration::from_secs(300),
+            check_crcs: true,
+            allow_auto_create_topics: true,
+        }
+    }
+}

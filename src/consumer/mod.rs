@@ -1,0 +1,5 @@
+//! The consumer.
+
+pub(crate) mod config;
+
+pub use config::{IsolationLevel, OffsetReset};

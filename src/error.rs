@@ -1,0 +1,305 @@
+//! One error type for the whole client.
+//!
+//! An [`Error`] answers three questions: what happened ([`Error::kind`]), whose move it is
+//! ([`Error::class`]), and, where a write is concerned, whether the write may have happened
+//! ([`Error::certainty`]).
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::types::TopicPartition;
+
+pub(crate) mod classify;
+
+pub use classify::BrokerCode;
+
+/// The result of an operation of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. One word in size and cheap to clone, so that every record of a failed batch
+/// can have it.
+///
+/// ```
+/// # fn handle(error: ottla::Error) {
+/// use ottla::{Certainty, Class};
+/// match (error.class(), error.certainty()) {
+///     (Class::Retriable, Some(Certainty::NotSent)) => { /* safe to send again */ }
+///     (Class::Retriable, _) => { /* may be there already: send again only if a duplicate is fine */ }
+///     (Class::Caller, _) => { /* the call or the configuration is wrong */ }
+///     _ => { /* build a new client, or give up */ }
+/// }
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    kind: ErrorKind,
+    class: Class,
+    certainty: Option<Certainty>,
+    code: Option<BrokerCode>,
+    topic_partition: Option<TopicPartition>,
+    message: Cow<'static, str>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What an [`Error`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A setting is unknown, has a bad value, or contradicts another.
+    Config,
+    /// An argument of the call cannot be right whatever the cluster says.
+    InvalidArgument,
+    /// The producer, consumer or client was closed.
+    Closed,
+    /// A connection could not be made, or ended while an answer was awaited.
+    Connection,
+    /// The operation's deadline passed.
+    Timeout,
+    /// The peer does not speak Kafka's protocol, or its bytes are damaged.
+    Protocol,
+    /// The broker does not offer a version of the request that this client speaks.
+    UnsupportedVersion,
+    /// The broker did not accept the credentials.
+    Authentication,
+    /// The principal may not do this.
+    Authorization,
+    /// The topic does not exist (and was not made automatically), or was deleted.
+    UnknownTopic,
+    /// The topic exists and has no partition of that number.
+    UnknownPartition,
+    /// The topic's name is not allowed.
+    InvalidTopic,
+    /// The partition has no leader at present, or it moved.
+    NotLeader,
+    /// The group or transaction coordinator is moving, loading or unknown.
+    Coordinator,
+    /// The record or batch is larger than a limit of the client, topic or broker.
+    RecordTooLarge,
+    /// The broker or the client refuses the record as malformed.
+    InvalidRecord,
+    /// Fetched bytes are damaged: bad checksum, impossible length, undecodable compression.
+    CorruptRecord,
+    /// The producer's buffer is full (only from calls that do not wait).
+    BufferFull,
+    /// Fewer in-sync replicas than `min.insync.replicas`.
+    NotEnoughReplicas,
+    /// A sequence number was refused: the log and the producer disagree.
+    Sequence,
+    /// A newer producer, member or leader has taken this one's place.
+    Fenced,
+    /// A transaction is in a state that does not allow this.
+    Transaction,
+    /// The group changed, or this member is no longer part of it.
+    Group,
+    /// No position: the offset is outside the log, or none is committed and the reset policy is `none`.
+    Offset,
+    /// A quota or policy of the cluster refuses this.
+    Policy,
+    /// The thing to be made exists already.
+    AlreadyExists,
+    /// Any other error that a broker reported; see [`Error::code`].
+    Broker,
+    /// The client itself failed (a bug: please report it).
+    Fatal,
+}
+
+/// Whose move it is after an [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Class {
+    /// The same call may succeed later. The client has already retried until its deadline.
+    Retriable,
+    /// The transaction must be aborted; then work can go on.
+    Abortable,
+    /// This producer, consumer or client cannot go on: build a new one.
+    Fatal,
+    /// The call, record or configuration is wrong: repeating it changes nothing.
+    Caller,
+}
+
+/// Whether a write that failed may nevertheless be in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Certainty {
+    /// Certainly not written: it never left the client, or the broker refused it.
+    NotSent,
+    /// It left the client and no answer settled it: it may be in the log.
+    MaybeWritten,
+}
+
+impl Error {
+    /// An error of a kind, with the kind's usual class.
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            class: kind.usual_class(),
+            certainty: None,
+            code: None,
+            topic_partition: None,
+            message: message.into(),
+            source: None,
+        }))
+    }
+
+    /// The error that a wire code means, with what was being done.
+    pub(crate) fn from_code(code: i16, doing: impl fmt::Display) -> Self {
+        let meaning = classify::classify(code);
+        let code = BrokerCode::new(code);
+        let mut error = Self::new(meaning.kind, format!("{doing}: {code}: {}", meaning.advice));
+        let inner = Arc::make_mut(&mut error.0);
+        inner.class = meaning.class;
+        inner.code = Some(code);
+        error
+    }
+
+    pub(crate) fn with_class(mut self, class: Class) -> Self {
+        Arc::make_mut(&mut self.0).class = class;
+        self
+    }
+
+    pub(crate) fn with_certainty(mut self, certainty: Certainty) -> Self {
+        Arc::make_mut(&mut self.0).certainty = Some(certainty);
+        self
+    }
+
+    pub(crate) fn with_topic_partition(mut self, tp: TopicPartition) -> Self {
+        Arc::make_mut(&mut self.0).topic_partition = Some(tp);
+        self
+    }
+
+    pub(crate) fn with_source(
+        mut self,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Arc::make_mut(&mut self.0).source = Some(Arc::new(source));
+        self
+    }
+
+    /// Puts what was being done in front of the message.
+    pub(crate) fn context(mut self, doing: impl fmt::Display) -> Self {
+        let inner = Arc::make_mut(&mut self.0);
+        inner.message = format!("{doing}: {}", inner.message).into();
+        self
+    }
+
+    /// What happened.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whose move it is.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        self.0.class
+    }
+
+    /// Whether the same call may succeed later.
+    #[must_use]
+    pub fn is_retriable(&self) -> bool {
+        self.0.class == Class::Retriable
+    }
+
+    /// Whether the producer, consumer or client cannot go on.
+    #[must_use]
+    pub fn is_fatal(&self) -> bool {
+        self.0.class == Class::Fatal
+    }
+
+    /// Whether a call that does not wait found the producer's buffer full.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.kind == ErrorKind::BufferFull
+    }
+
+    /// For writes: whether the record may be in the log all the same.
+    #[must_use]
+    pub fn certainty(&self) -> Option<Certainty> {
+        self.0.certainty
+    }
+
+    /// The broker's error code, where a broker reported one.
+    #[must_use]
+    pub fn code(&self) -> Option<BrokerCode> {
+        self.0.code
+    }
+
+    /// The partition concerned, where there is one.
+    #[must_use]
+    pub fn topic_partition(&self) -> Option<&TopicPartition> {
+        self.0.topic_partition.as_ref()
+    }
+}
+
+impl ErrorKind {
+    fn usual_class(self) -> Class {
+        match self {
+            Self::Connection
+            | Self::Timeout
+            | Self::NotLeader
+            | Self::Coordinator
+            | Self::NotEnoughReplicas
+            | Self::BufferFull
+            | Self::UnknownTopic
+            | Self::UnknownPartition
+            | Self::Group
+            | Self::Broker => Class::Retriable,
+            Self::Closed | Self::Fenced | Self::Fatal | Self::Sequence => Class::Fatal,
+            Self::Transaction => Class::Abortable,
+            Self::Config
+            | Self::InvalidArgument
+            | Self::Protocol
+            | Self::UnsupportedVersion
+            | Self::Authentication
+            | Self::Authorization
+            | Self::InvalidTopic
+            | Self::RecordTooLarge
+            | Self::InvalidRecord
+            | Self::CorruptRecord
+            | Self::Offset
+            | Self::Policy
+            | Self::AlreadyExists => Class::Caller,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(tp) = &self.0.topic_partition {
+            write!(f, "{tp}: ")?;
+        }
+        f.write_str(&self.0.message)?;
+        match self.0.certainty {
+            Some(Certainty::MaybeWritten) => f.write_str(" (the record may have been written)"),
+            Some(Certainty::NotSent) => f.write_str(" (not written)"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("class", &self.0.class)
+            .field("certainty", &self.0.certainty)
+            .field("code", &self.0.code)
+            .field("topic_partition", &self.0.topic_partition)
+            .field("message", &self.0.message)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.0.source {
+            Some(source) => Some(&**source),
+            None => None,
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! Connections: one task per broker and lane, requests in order, answers awaited apart.
+
+pub(crate) mod link;
+
+/// Why a connection exists. A broker serves one request per connection at a time, so a long poll
+/// must not share with produce requests or heartbeats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// Produce.
+    Data,
+    /// Fetch: long polls.
+    Fetch,
+    /// Groups and transactions.
+    Coordinator,
+    /// Metadata, offsets, admin: everything short.
+    Admin,
+}

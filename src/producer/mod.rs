@@ -1,0 +1,5 @@
+//! The producer.
+
+pub(crate) mod config;
+
+pub use config::Acks;

@@ -1,0 +1,62 @@
+//! What is said on the wire: which requests the client knows and in which versions.
+
+pub(crate) mod produce;
+
+use kafka_protocol::messages as kp;
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
+
+/// A request that the client sends, with what every answer has in common.
+pub(crate) trait Call: Encodable + HeaderVersion + Send + Sync + 'static {
+    /// What the broker answers.
+    type Response: Decodable + HeaderVersion + Default + Send + 'static;
+    /// The API key.
+    const KEY: i16;
+    /// The request's name in messages.
+    const NAME: &'static str;
+    /// Lowest and highest version that this client speaks; each must be fully supported.
+    const SPOKEN: (i16, i16);
+
+    /// How long the broker asks the client to be silent (KIP-219), milliseconds.
+    fn throttle_ms(response: &Self::Response) -> i32;
+
+    /// The error that concerns the answer as a whole, 0 for none or where there is none.
+    fn error_code(response: &Self::Response) -> i16;
+}
+
+macro_rules! calls {
+    ($($key:literal $request:ident => $response:ident, $name:literal $min:literal..=$max:literal $(throttle $throttle:ident)? $(error $error:ident)?;)*) => {$(
+        impl Call for kp::$request {
+            type Response = kp::$response;
+            const KEY: i16 = $key;
+            const NAME: &'static str = $name;
+            const SPOKEN: (i16, i16) = ($min, $max);
+
+            fn throttle_ms(response: &Self::Response) -> i32 {
+                let _ = response;
+                0 $(+ response.$throttle)?
+            }
+
+            fn error_code(response: &Self::Response) -> i16 {
+                let _ = response;
+                0 $(+ response.$error)?
+            }
+        }
+    )*};
+}
+
+// The lowest versions are those of Kafka 2.8 or the first flexible ones, whichever is higher: only
+// flexible encodings pass the guard against hostile lengths (`wire/guard.rs`).
+calls! {
+    3 MetadataRequest => MetadataResponse, "Metadata" 9..=13 throttle throttle_time_ms;
+    0 ProduceRequest => ProduceResponse, "Produce" 9..=12 throttle throttle_time_ms;
+    1 FetchRequest => FetchResponse, "Fetch" 12..=17 throttle throttle_time_ms error error_code;
+    2 ListOffsetsRequest => ListOffsetsResponse, "ListOffsets" 6..=10 throttle throttle_time_ms;
+    23 OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse, "OffsetForLeaderEpoch" 4..=4 throttle throttle_time_ms;
+    22 InitProducerIdRequest => InitProducerIdResponse, "InitProducerId" 2..=5 throttle throttle_time_ms error error_code;
+    10 FindCoordinatorRequest => FindCoordinatorResponse, "FindCoordinator" 3..=6 throttle throttle_time_ms error error_code;
+    8 OffsetCommitRequest => OffsetCommitResponse, "OffsetCommit" 8..=9 throttle throttle_time_ms;
+    9 OffsetFetchRequest => OffsetFetchResponse, "OffsetFetch" 6..=9 throttle throttle_time_ms error error_code;
+    68 ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse, "ConsumerGroupHeartbeat" 0..=1 throttle throttle_time_ms error error_code;
+    19 CreateTopicsRequest => CreateTopicsResponse, "CreateTopics" 5..=7 throttle throttle_time_ms;
+    20 DeleteTopicsRequest => DeleteTopicsResponse, "DeleteTopics" 4..=6 throttle throttle_time_ms;
+}
