@@ -55,3 +55,9 @@ pub(crate) fn classify(code: i16) -> Meaning {
     let _ = code;
     todo!()
 }
+
+impl Meaning {
+    pub(crate) fn is_retriable(&self) -> bool {
+        self.class == Class::Retriable
+    }
+}
