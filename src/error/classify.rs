@@ -399,9 +399,3 @@ mod tests {
         }
     }
 }
-
-impl Meaning {
-    pub(crate) fn is_retriable(&self) -> bool {
-        self.class == Class::Retriable
-    }
-}
