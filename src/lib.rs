@@ -17,9 +17,13 @@ mod wire;
 pub use consumer::{IsolationLevel, OffsetReset};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::Acks;
+/// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]
 #[doc(hidden)]
-pub use record::internals;
+pub mod internals {
+    pub use crate::record::internals::*;
+    pub use crate::wire::internals::*;
+}
 pub use record::{
     Codec, Compression, Header, Headers, InvalidCompression, OwnedRecord, Record, RecordView,
     TimestampType,
