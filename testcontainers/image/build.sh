@@ -56,8 +56,8 @@ say "Java runtime"
 
 # ---- Kafka ----------------------------------------------------------------------------------
 jars() { # jars VERSION PROFILES DIR
-  mvn -B -q -Dstyle.color=never -f "$here/pom.xml" -P "$2" -Dkafka.version="$1" dependency:copy-dependencies \
-    -DincludeScope=runtime -DoutputDirectory="$3" >&2
+  mvn -B -q -f "$here/pom.xml" -P "$2" -Dkafka.version="$1" dependency:copy-dependencies \
+    -DincludeScope=runtime -DoutputDirectory="$3" >"$work/mvn.log" 2>&1 || { cat "$work/mvn.log" >&2; return 1; }
 }
 classpath() { (cd "$rootfs" && printf '/%s\n' "opt/kafka/$1"/*.jar | paste -sd:); }
 mkdir -p "$kafka"/{bin,config,logs}

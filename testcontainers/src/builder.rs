@@ -439,7 +439,7 @@ fn publish_on_loopback_only(host: &mut testcontainers::bollard::models::HostConf
 
 pub(crate) fn labels(tag: &str) -> HashMap<String, String> {
     HashMap::from([
-        (LABEL_PROCESS.to_owned(), std::process::id().to_string()),
+        (LABEL_PROCESS.to_owned(), reaper::process().to_owned()),
         (LABEL_CLUSTER.to_owned(), tag.to_owned()),
         (
             LABEL_RUN.to_owned(),

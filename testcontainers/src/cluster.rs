@@ -8,7 +8,7 @@ use crate::docker::Docker;
 use crate::exec::ToolCommand;
 use crate::{
     Broker, ClusterBuilder, Credentials, Error, KafkaVersion, Listener, Mechanism, Output, Pki,
-    Result,
+    Result, reaper,
 };
 
 /// A running cluster. Dropping it removes its containers and its network.
@@ -237,7 +237,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         // Removed below by label, all at once; their own drop would need a tokio runtime.
         self.containers.drain(..).for_each(std::mem::forget);
-        if std::env::var_os("OTTLA_CONTAINERS_KEEP").is_some() {
+        if reaper::keeps() {
             return;
         }
         let (docker, tag, network) = (self.docker.clone(), self.tag.clone(), self.network.clone());

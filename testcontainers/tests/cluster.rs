@@ -206,12 +206,12 @@ async fn clients_can_be_cut_off() -> Result {
 
 /// What Docker still has of a cluster: containers and networks.
 fn left_of(name: &str) -> Result<String> {
+    let filter = format!("name={name}");
     let mut left = String::new();
     for list in [["ps", "-aq"], ["network", "ls"]] {
-        let filter = if list[0] == "ps" { "name" } else { "name" };
         let output = Command::new("docker")
             .args(list)
-            .args(["--filter", &format!("{filter}={name}")])
+            .args(["--filter", &filter])
             .output()?;
         assert!(output.status.success(), "{output:?}");
         left += &String::from_utf8(output.stdout)?;
