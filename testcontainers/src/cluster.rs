@@ -147,14 +147,12 @@ impl Cluster {
     }
 
     /// As [`Cluster::tool`], with standard input, another time-out, or a chosen broker.
-    #[must_use]
     pub fn tool_command(&self, tool: &str) -> ToolCommand<'_> {
         ToolCommand::new(self, tool)
     }
 
     /// A tool as a client from outside: a container of its own in the host's network, so that it
     /// uses the same addresses and listeners as a client on this machine. It can run for long, and be killed.
-    #[must_use]
     pub fn java_client(&self, tool: &str) -> JavaClientCommand<'_> {
         JavaClientCommand::new(self, tool)
     }
