@@ -14,6 +14,7 @@ mod tasks;
 mod types;
 mod wire;
 
+pub use config::properties;
 pub use consumer::{IsolationLevel, OffsetReset};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::Acks;
@@ -29,3 +30,6 @@ pub use record::{
     TimestampType,
 };
 pub use types::{BrokerId, OffsetAndMetadata, Timestamp, TopicPartition};
+
+#[doc = include_str!("config/REFERENCE.md")]
+pub mod config_reference {}
