@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, clippy::todo)] // while the parts are put together
 
+mod client;
 mod clock;
 mod cluster;
 mod config;
@@ -14,6 +15,7 @@ mod tasks;
 mod types;
 mod wire;
 
+pub use client::{Client, ClientBuilder};
 pub use config::properties;
 pub use consumer::{IsolationLevel, OffsetReset};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
