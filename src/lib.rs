@@ -7,5 +7,6 @@ mod record;
 #[doc(hidden)]
 pub use record::internals;
 pub use record::{
-    Codec, Compression, Header, Headers, InvalidCompression, OwnedRecord, Record, RecordView, TimestampType,
+    Codec, Compression, Header, Headers, InvalidCompression, OwnedRecord, Record, RecordView,
+    TimestampType,
 };

@@ -14,7 +14,9 @@ fn fill(writer: &mut Writer) {
     let headers = [Header::new("a", "b"), Header::null("c")];
     for at in 0..RECORDS {
         let headers = if at % 2 == 0 { &headers[..] } else { &[] };
-        writer.append(at, Some(b"key"), Some(&[b'v'; 100]), headers).unwrap();
+        writer
+            .append(at, Some(b"key"), Some(&[b'v'; 100]), headers)
+            .unwrap();
     }
 }
 
@@ -27,7 +29,11 @@ fn appending_allocates_nothing() {
 #[test]
 fn sealing_and_stamping_allocate_for_the_batch_only() {
     let pool = Pool::new(1);
-    for compression in [Compression::none(), Compression::lz4(), Compression::snappy()] {
+    for compression in [
+        Compression::none(),
+        Compression::lz4(),
+        Compression::snappy(),
+    ] {
         for warm in [false, true] {
             let mut writer = Writer::new(64 << 10);
             fill(&mut writer);
