@@ -109,7 +109,8 @@ impl<'a> Record<'a> {
     /// Sets the key.
     ///
     /// ```
-    /// let record = ottla::Record::to("orders").key(&42_u64.to_be_bytes());
+    /// let id = 42_u64.to_be_bytes();
+    /// let record = ottla::Record::to("orders").key(&id);
     /// assert_eq!(record.get_key().map(<[u8]>::len), Some(8));
     /// ```
     pub fn key<B: AsRef<[u8]> + ?Sized>(mut self, key: &'a B) -> Self {
