@@ -3,6 +3,7 @@
 #![allow(dead_code, clippy::todo)] // while the parts are put together
 
 pub mod admin;
+mod client;
 mod clock;
 mod cluster;
 mod config;
@@ -15,13 +16,18 @@ mod tasks;
 mod types;
 mod wire;
 
+pub use client::{Client, ClientBuilder};
 pub use config::properties;
 pub use consumer::{IsolationLevel, OffsetReset};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::Acks;
+/// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]
 #[doc(hidden)]
-pub use record::internals;
+pub mod internals {
+    pub use crate::record::internals::*;
+    pub use crate::wire::internals::*;
+}
 pub use record::{
     Codec, Compression, Header, Headers, InvalidCompression, OwnedRecord, Record, RecordView,
     TimestampType,
