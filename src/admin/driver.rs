@@ -9,7 +9,7 @@ use super::{Admin, PerTopic};
 use crate::clock::now;
 use crate::cluster::Target;
 use crate::error::classify::{self, Refresh};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Class, Error, ErrorKind, Result};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::wire::Call;
@@ -145,7 +145,12 @@ fn failed<O: Operation, T>(item: &Item<T>, repeated: bool) -> Error {
         Some((code, note)) if code == item.code && repeated => text = format!("{text} ({note})"),
         _ => {}
     }
-    Error::from_code(item.code, text)
+    let error = Error::from_code(item.code, text);
+    if error.is_retriable() && !may_pass(item.code) {
+        // It was not tried again, and would not help.
+        return error.with_class(Class::Caller);
+    }
+    error
 }
 
 fn millis(duration: Duration) -> i32 {

@@ -17,6 +17,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::{Decodable, StrBytes};
 
+use uuid::Uuid;
+
 use super::*;
 use crate::clock::Clock;
 use crate::config::ClientConfig;
@@ -77,6 +79,7 @@ impl Script {
                                 .with_error_message(
                                     (code != 0).then(|| StrBytes::from_static_str("told so.")),
                                 )
+                                .with_topic_id(Uuid::from_u128(1))
                                 .with_num_partitions(3)
                                 .with_replication_factor(1)
                         });
@@ -323,18 +326,10 @@ async fn validating_says_so_to_the_broker() {
     let (admin, script) = admin();
     script.change(&[("a", 0)]);
     script.change(&[("a", 0)]);
-    admin
-        .validate_topics(topics(["a"]))
-        .await
-        .unwrap()
-        .all()
-        .unwrap();
-    admin
-        .create_topics(topics(["a"]))
-        .await
-        .unwrap()
-        .all()
-        .unwrap();
+    let validated = admin.validate_topics(topics(["a"])).await.unwrap();
+    assert_eq!(validated.all().unwrap()[0].id, None);
+    let created = admin.create_topics(topics(["a"])).await.unwrap();
+    assert!(created.all().unwrap()[0].id.is_some());
     let asked: Vec<bool> = script.says().asked.iter().map(|(_, only)| *only).collect();
     assert_eq!(asked, [true, false]);
 }
@@ -346,7 +341,9 @@ async fn deleting_an_unknown_topic_is_an_answer_and_not_a_state_that_passes() {
     let deleted = admin.delete_topics(["a", "b", "b"]).await.unwrap();
     assert_eq!(deleted.len(), 2);
     assert_eq!(kind(&deleted, "a"), Some(ErrorKind::UnknownTopic));
-    let text = deleted.errors().next().unwrap().1.to_string();
+    let error = deleted.errors().next().unwrap().1;
+    assert!(!error.is_retriable(), "nobody retried, and nobody should");
+    let text = error.to_string();
     assert!(!text.contains("earlier attempt"), "{text}");
     script.change(&[("a", 7)]);
     script.change(&[("a", 3)]);

@@ -139,7 +139,8 @@ impl Operation for Create {
                     message: topic.error_message.map(|message| message.to_string()),
                     value: CreatedTopic {
                         name: name.clone(),
-                        id: TopicId::known(topic.topic_id),
+                        // What was only validated gets a random id that no topic will have.
+                        id: TopicId::known(topic.topic_id).filter(|_| !self.validate_only),
                         partitions: u32::try_from(topic.num_partitions).ok(),
                         replication: u16::try_from(topic.replication_factor).ok(),
                     },
