@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, clippy::todo)] // while the parts are put together
 
+pub mod admin;
 mod client;
 mod clock;
 mod cluster;
