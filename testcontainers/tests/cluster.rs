@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ottla_testcontainers::{Cluster, Error};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -167,19 +167,13 @@ async fn three_brokers_survive_faults_of_one() -> Result {
     cluster.wait_until_in_sync(MINUTE).await?;
 
     cluster.broker(1).cut_peers().await?;
-    let lacks_one = ["--describe", "--under-replicated-partitions"];
-    let lacking = async {
-        loop {
-            let tool = cluster
-                .tool_command("kafka-topics.sh")
-                .args(lacks_one)
-                .on(2);
-            if tool.run().await?.success()?.stdout.contains("Topic: t") {
-                return Ok::<(), Error>(());
-            }
+    let left_alone = async {
+        while cluster.broker(2).live_brokers().await?.contains(&1) {
+            sleep(Duration::from_millis(200)).await;
         }
+        Ok::<(), Error>(())
     };
-    timeout(MINUTE, lacking).await??;
+    timeout(MINUTE, left_alone).await??;
     cluster.broker(1).heal().await?;
     cluster.wait_until_in_sync(MINUTE).await?;
     assert_eq!(consume(&cluster, "t", 3).await?, ["a", "b", "c"]);
