@@ -1,5 +1,7 @@
 //! The producer.
 
 pub(crate) mod config;
+pub(crate) mod identity;
+pub(crate) mod queue;
 
 pub use config::Acks;
