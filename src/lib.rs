@@ -17,5 +17,11 @@ mod wire;
 pub use consumer::{IsolationLevel, OffsetReset};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::Acks;
-pub use record::Compression;
+#[cfg(feature = "unstable-internals")]
+#[doc(hidden)]
+pub use record::internals;
+pub use record::{
+    Codec, Compression, Header, Headers, InvalidCompression, OwnedRecord, Record, RecordView,
+    TimestampType,
+};
 pub use types::{BrokerId, OffsetAndMetadata, Timestamp, TopicPartition};
