@@ -16,7 +16,10 @@ mod wire;
 
 pub use consumer::{IsolationLevel, OffsetReset};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
-pub use producer::Acks;
+pub use producer::{
+    Acks, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner, Partitioner, Producer,
+    ProducerBuilder, RecordMetadata, RoundRobin, TopicView,
+};
 #[cfg(feature = "unstable-internals")]
 #[doc(hidden)]
 pub use record::internals;

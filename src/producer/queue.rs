@@ -314,6 +314,12 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         changed
     }
 
+    /// The partition's log is another one (its topic was made anew, KIP-516): the broker knows no producer there, and takes
+    /// any sequence as the first.
+    pub(crate) fn new_log(&mut self) {
+        self.confirmed = false;
+    }
+
     /// Forgets back-offs, since the cluster changed in a way that may have cured what they wait for.
     pub(crate) fn retry_now(&mut self) {
         for entry in &mut self.entries {
