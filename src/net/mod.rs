@@ -7,6 +7,10 @@ mod handshake;
 mod inflight;
 pub(crate) mod link;
 pub(crate) mod pool;
+#[cfg(test)]
+pub(crate) mod scripted;
+#[cfg(test)]
+mod tests;
 
 /// Why a connection exists. A broker serves one request per connection at a time, so a long poll
 /// must not share with produce requests or heartbeats.

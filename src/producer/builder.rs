@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use crate::producer::config::{Acks, ProducerConfig};
@@ -19,6 +20,24 @@ pub struct ProducerBuilder {
     cluster: Cluster,
     config: ProducerConfig,
     partitioner: Option<Box<dyn Partitioner>>,
+}
+
+impl Client {
+    /// Settings of a producer of this client, with the client's properties as defaults.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
+    /// use ottla::Record;
+    ///
+    /// let producer = client.producer().build().await?;
+    /// let metadata = producer.deliver(Record::to("orders").key("k").value("v")).await?;
+    /// println!("written at {:?}", metadata.offset);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn producer(&self) -> ProducerBuilder {
+        ProducerBuilder::new(self.cluster.clone(), self.settings.producer.clone())
+    }
 }
 
 impl ProducerBuilder {
@@ -138,10 +157,9 @@ impl ProducerBuilder {
     /// # Cancel safety
     ///
     /// Nothing is started if this is dropped.
-    #[allow(clippy::unused_async)] // waiting may become necessary, and changing a signature is worse
-    pub async fn build(self) -> Result<Producer> {
-        let request_timeout = self.cluster.config().request_timeout;
-        let idempotent = check(&self.config, request_timeout)?;
+    pub async fn build(mut self) -> Result<Producer> {
+        self.config.validate(self.cluster.config())?;
+        let idempotent = self.config.is_idempotent();
         let partitioner = self.partitioner.unwrap_or_else(|| {
             if self.config.ignore_keys {
                 Box::new(IgnoreKeys)
@@ -168,56 +186,22 @@ impl std::fmt::Debug for ProducerBuilder {
     }
 }
 
-/// Refuses what cannot be; returns whether the producer is idempotent.
-fn check(config: &ProducerConfig, request_timeout: Duration) -> Result<bool> {
-    let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
-    for (name, value) in [
-        ("buffer.memory", config.buffer_memory),
-        ("max.request.size", config.max_request_size),
-        ("max.in.flight.requests.per.connection", config.max_in_flight),
-    ] {
-        if value == 0 {
-            return wrong(format!("{name} must be at least 1"));
-        }
-    }
-    let obstacles = [
-        (config.acks != Acks::All, "acks=all"),
-        (config.retries == 0, "retries above 0"),
-        (
-            config.max_in_flight > 5,
-            "max.in.flight.requests.per.connection of at most 5",
-        ),
-    ];
-    let obstacle = obstacles
-        .iter()
-        .find_map(|(is, needed)| is.then_some(*needed));
-    let idempotent = match (config.idempotence, obstacle) {
-        (Some(true), Some(needed)) => {
-            return wrong(format!("enable.idempotence needs {needed}"));
-        }
-        (Some(false), _) | (None, Some(_)) => false,
-        (Some(true) | None, None) => true,
-    };
-    let least = config.linger + request_timeout;
-    if config.delivery_timeout < least {
-        return wrong(format!(
-            "delivery.timeout.ms ({}) must be at least linger.ms ({}) and request.timeout.ms ({}) together",
-            config.delivery_timeout.as_millis(),
-            config.linger.as_millis(),
-            request_timeout.as_millis()
-        ));
-    }
-    if let Err(error) = config.compression.check_available() {
-        return wrong(format!("compression.type: {error}"));
-    }
-    Ok(idempotent)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ClientConfig;
 
     const REQUEST: Duration = Duration::from_secs(30);
+
+    fn check(config: &ProducerConfig, request_timeout: Duration) -> Result<bool> {
+        let client = ClientConfig {
+            request_timeout,
+            ..ClientConfig::default()
+        };
+        let mut config = config.clone();
+        config.validate(&client)?;
+        Ok(config.is_idempotent())
+    }
 
     fn refusal(change: impl FnOnce(&mut ProducerConfig)) -> String {
         let mut config = ProducerConfig::default();
@@ -249,11 +233,11 @@ mod tests {
                 change(config);
             })
         };
-        assert!(asked(|config| config.acks = Acks::None).contains("acks=all"));
+        assert!(asked(|config| config.acks = Acks::None).contains("acks"));
         assert!(asked(|config| config.retries = 0).contains("retries"));
         assert!(asked(|config| config.max_in_flight = 6).contains("max.in.flight"));
         let message = refusal(|config| config.delivery_timeout = REQUEST);
-        assert!(message.contains("delivery.timeout.ms (30000)") && message.contains("linger.ms"));
+        assert!(message.contains("delivery.timeout.ms") && message.contains("linger.ms"));
         assert!(refusal(|config| config.buffer_memory = 0).contains("buffer.memory"));
     }
 }

@@ -11,9 +11,11 @@ use bytes::{Bytes, BytesMut};
 use super::Header;
 use super::codec::CodecPool;
 use super::compress::Codec;
-use super::error::RecordError;
-use super::header::{Attributes, BatchHeader, CRC_AT, CRC_FROM, HEADER_LEN, LENGTH_OVERHEAD, MAGIC};
 use super::decoded::DecodedBatch;
+use super::error::RecordError;
+use super::header::{
+    Attributes, BatchHeader, CRC_AT, CRC_FROM, HEADER_LEN, LENGTH_OVERHEAD, MAGIC,
+};
 use super::writer::BatchWriter;
 
 /// Who sends a batch and as which part of its stream.
@@ -28,8 +30,12 @@ pub(crate) struct ProducerStamp {
 
 impl ProducerStamp {
     /// Without idempotence.
-    pub(crate) const NONE: Self =
-        Self { producer_id: -1, producer_epoch: -1, base_sequence: -1, transactional: false };
+    pub(crate) const NONE: Self = Self {
+        producer_id: -1,
+        producer_epoch: -1,
+        base_sequence: -1,
+        transactional: false,
+    };
 }
 
 /// A closed batch: header and records in one buffer.
@@ -59,7 +65,14 @@ impl SealedBatch {
         uncompressed_len: usize,
     ) -> Self {
         let buffer = Buffer::Unstamped(buffer);
-        Self { buffer, codec, count, base_timestamp, max_timestamp, uncompressed_len }
+        Self {
+            buffer,
+            codec,
+            count,
+            base_timestamp,
+            max_timestamp,
+            uncompressed_len,
+        }
     }
 
     /// The batch as it goes into a Produce request: with header and checksum.
@@ -72,7 +85,9 @@ impl SealedBatch {
                 self.buffer = Buffer::Stamped(present, bytes.clone());
                 return bytes;
             }
-            Buffer::Stamped(_, bytes) => bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])),
+            Buffer::Stamped(_, bytes) => bytes
+                .try_into_mut()
+                .unwrap_or_else(|shared| BytesMut::from(&shared[..])),
             Buffer::Unstamped(buffer) => BytesMut::from(Bytes::from(buffer)),
         };
         self.write_header(&mut bytes, stamp);
@@ -113,7 +128,11 @@ impl SealedBatch {
 
     /// Splits a batch that a broker found too large (MESSAGE_TOO_LARGE) into batches of at most `max_len` bytes before
     /// compression, or of one record. Records keep their order, and their timestamps; the sum of the counts is the same.
-    pub(crate) fn split(&self, max_len: usize, pool: &CodecPool) -> Result<Vec<BatchWriter>, RecordError> {
+    pub(crate) fn split(
+        &self,
+        max_len: usize,
+        pool: &CodecPool,
+    ) -> Result<Vec<BatchWriter>, RecordError> {
         let whole = self.decode(pool)?;
         let capacity = max_len.min(self.uncompressed_len);
         let mut parts = Vec::new();
@@ -190,6 +209,10 @@ impl std::fmt::Debug for Buffer {
 }
 
 /// The checksum of batches.
+///
+/// `crc-fast` against `crc32c`, measured on one x86-64 core with AVX-512 (`benches/record.rs`): 42 and 60 ns for 1 KiB,
+/// 0.30 and 0.73 µs for 16 KiB, 1.2 and 2.9 µs for 64 KiB, 21 and 52 µs for 1 MiB. At 100 bytes a record the difference is
+/// 2.5 ns of each, on either side, which is more than a tenth of reading one.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes)
+    crc_fast::crc32_iscsi(bytes)
 }
