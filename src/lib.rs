@@ -20,7 +20,10 @@ pub use client::{Client, ClientBuilder};
 pub use config::properties;
 pub use consumer::{IsolationLevel, OffsetReset};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
-pub use producer::Acks;
+pub use producer::{
+    Acks, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner, Partitioner, Producer,
+    ProducerBuilder, RecordMetadata, RoundRobin, TopicView,
+};
 /// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]
 #[doc(hidden)]
