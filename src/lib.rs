@@ -9,13 +9,19 @@ mod consumer;
 mod error;
 mod net;
 mod producer;
+#[allow(unused_imports)]
 mod record;
 mod tasks;
 mod types;
 mod wire;
 
-pub use consumer::{IsolationLevel, OffsetReset};
+#[cfg(feature = "unstable-internals")]
+#[doc(hidden)]
+pub use record::internals;
+pub use consumer::{IsolationLevel, Lag, OffsetReset, PartitionLag, TimeLag};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::Acks;
-pub use record::Compression;
+pub use record::{
+    Codec, Compression, Header, Headers, InvalidCompression, OwnedRecord, Record, RecordView, TimestampType,
+};
 pub use types::{BrokerId, OffsetAndMetadata, Timestamp, TopicPartition};

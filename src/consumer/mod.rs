@@ -1,5 +1,11 @@
 //! The consumer.
 
+mod codes;
 pub(crate) mod config;
+mod group;
+mod lag;
+mod positions;
+mod session;
 
 pub use config::{IsolationLevel, OffsetReset};
+pub use lag::{Lag, PartitionLag, TimeLag};

@@ -1,0 +1,302 @@
+//! The codecs of record batches, with reused contexts and bounded output.
+//!
+//! A context is worth keeping: that of zstd is over a megabyte, that of gzip a quarter of one, and setting one up costs
+//! more than compressing a small batch. Batches are compressed by whichever task filled them, so contexts are kept in
+//! a pool of a few per kind instead of per thread: memory is bounded by the pool, not by the number of runtime threads,
+//! and goes away with the client. The pool's lock is taken for a push or a pop, twice per batch.
+//!
+//! Invariants:
+//!
+//! - Output never grows past the limit by more than a byte (gzip, zstd) or at all (snappy, lz4), and its buffer grows
+//!   with the data: no length that the input claims is allocated before it is known to be possible.
+//! - A context whose last use failed is dropped, not put back.
+//! - Checksums inside compressed data (lz4, zstd) are not verified: the CRC-32C of the batch covers the same bytes.
+
+#[cfg(feature = "gzip")]
+mod gzip;
+#[cfg(feature = "lz4")]
+mod lz4;
+#[cfg(feature = "snappy")]
+mod snappy;
+#[cfg(feature = "zstd")]
+mod zstd;
+mod zstd_frame;
+#[cfg(any(test, not(feature = "zstd")))]
+mod zstd_pure;
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use super::compress::{Codec, Compression};
+use super::error::RecordError;
+
+/// Contexts of all codecs, kept for the next batch. Shared by everything in a client that compresses or decompresses.
+pub(crate) struct CodecPool {
+    scratch: Idle<Vec<u8>>,
+    #[cfg(feature = "gzip")]
+    deflate: Idle<gzip::Compressor>,
+    #[cfg(feature = "gzip")]
+    inflate: Idle<gzip::Decompressor>,
+    #[cfg(feature = "snappy")]
+    snappy: Idle<snappy::Compressor>,
+    #[cfg(feature = "lz4")]
+    lz4: Idle<lz4::Compressor>,
+    #[cfg(feature = "zstd")]
+    zstd_compress: Idle<zstd::Compressor>,
+    #[cfg(feature = "zstd")]
+    zstd_decompress: Idle<zstd::Decompressor>,
+    #[cfg(not(feature = "zstd"))]
+    zstd_decompress: Idle<zstd_pure::Decompressor>,
+}
+
+/// A scratch buffer larger than this is not kept.
+const MAX_IDLE_SCRATCH: usize = 2 << 20;
+
+impl CodecPool {
+    /// A pool that keeps at most `max_idle` contexts of each kind; more may be in use at once.
+    pub(crate) const fn new(max_idle: usize) -> Self {
+        Self {
+            scratch: Idle::new(max_idle),
+            #[cfg(feature = "gzip")]
+            deflate: Idle::new(max_idle),
+            #[cfg(feature = "gzip")]
+            inflate: Idle::new(max_idle),
+            #[cfg(feature = "snappy")]
+            snappy: Idle::new(max_idle),
+            #[cfg(feature = "lz4")]
+            lz4: Idle::new(max_idle),
+            #[cfg(feature = "zstd")]
+            zstd_compress: Idle::new(max_idle),
+            zstd_decompress: Idle::new(max_idle),
+        }
+    }
+
+    /// Compresses `input` and returns it behind `front` zero bytes, in a buffer of exactly that size.
+    ///
+    /// `None` if the result would not be smaller than the input.
+    pub(crate) fn compress(
+        &self,
+        compression: Compression,
+        input: &[u8],
+        front: usize,
+    ) -> Result<Option<Vec<u8>>, RecordError> {
+        let mut scratch = self.scratch.take_or(Vec::new);
+        scratch.clear();
+        self.compress_into(compression, input, &mut scratch)?;
+        // The scratch buffer is as large as the worst case; the batch that waits for its broker should not be.
+        let smaller = (scratch.len() < input.len()).then(|| {
+            let mut exact = Vec::with_capacity(front.saturating_add(scratch.len()));
+            exact.resize(front, 0);
+            exact.extend_from_slice(&scratch);
+            exact
+        });
+        if scratch.capacity() <= MAX_IDLE_SCRATCH {
+            self.scratch.put(scratch);
+        }
+        Ok(smaller)
+    }
+
+    fn compress_into(
+        &self,
+        compression: Compression,
+        input: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<(), RecordError> {
+        compression.check_available()?;
+        match compression {
+            Compression::None => output.extend_from_slice(input),
+            #[cfg(feature = "gzip")]
+            Compression::Gzip { level } => {
+                let mut context = match self.deflate.take() {
+                    Some(context) if context.level() == level => context,
+                    _ => gzip::Compressor::new(level),
+                };
+                context.compress(input, output)?;
+                self.deflate.put(context);
+            }
+            #[cfg(feature = "snappy")]
+            Compression::Snappy => {
+                let mut context = self.snappy.take_or(snappy::Compressor::new);
+                context.compress(input, output)?;
+                self.snappy.put(context);
+            }
+            #[cfg(feature = "lz4")]
+            Compression::Lz4 => {
+                let mut context = self.lz4.take_or(lz4::Compressor::new);
+                context.compress(input, output)?;
+                self.lz4.put(context);
+            }
+            #[cfg(feature = "zstd")]
+            Compression::Zstd { level } => {
+                let mut context = self.zstd_compress.take_or(zstd::Compressor::new);
+                context.compress(level, input, output)?;
+                if context.is_small() {
+                    self.zstd_compress.put(context);
+                }
+            }
+            // A codec without its feature, which `check_available` has refused.
+            #[allow(unreachable_patterns)]
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Decompresses `input` into at most `limit` bytes.
+    pub(crate) fn decompress(&self, codec: Codec, input: &[u8], limit: usize) -> Result<Vec<u8>, RecordError> {
+        let mut output = Output::new(input.len(), limit);
+        match codec {
+            Codec::None => output.extend(input)?,
+            #[cfg(feature = "gzip")]
+            Codec::Gzip => {
+                let mut context = self.inflate.take_or(gzip::Decompressor::new);
+                context.decompress(input, &mut output)?;
+                self.inflate.put(context);
+            }
+            #[cfg(feature = "snappy")]
+            Codec::Snappy => snappy::decompress(input, &mut output)?,
+            #[cfg(feature = "lz4")]
+            Codec::Lz4 => lz4::decompress(input, &mut output)?,
+            #[cfg(feature = "zstd")]
+            Codec::Zstd => {
+                let mut context = self.zstd_decompress.take_or(zstd::Decompressor::new);
+                context.decompress(input, &mut output)?;
+                if context.is_small() {
+                    self.zstd_decompress.put(context);
+                }
+            }
+            #[cfg(not(feature = "zstd"))]
+            Codec::Zstd => {
+                let mut context = self.zstd_decompress.take_or(zstd_pure::Decompressor::new);
+                context.decompress(input, &mut output)?;
+                if context.is_small() {
+                    self.zstd_decompress.put(context);
+                }
+            }
+            #[cfg(not(feature = "gzip"))]
+            Codec::Gzip => return Err(RecordError::UnsupportedCodec { codec, feature: "gzip" }),
+            #[cfg(not(feature = "snappy"))]
+            Codec::Snappy => return Err(RecordError::UnsupportedCodec { codec, feature: "snappy" }),
+            #[cfg(not(feature = "lz4"))]
+            Codec::Lz4 => return Err(RecordError::UnsupportedCodec { codec, feature: "lz4" }),
+        }
+        Ok(output.finish())
+    }
+}
+
+impl fmt::Debug for CodecPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CodecPool").field("max_idle", &self.scratch.max).finish_non_exhaustive()
+    }
+}
+
+/// Idle contexts of one kind, last used first.
+struct Idle<T> {
+    items: Mutex<Vec<T>>,
+    max: usize,
+}
+
+impl<T> Idle<T> {
+    const fn new(max: usize) -> Self {
+        Self { items: Mutex::new(Vec::new()), max }
+    }
+
+    fn take(&self) -> Option<T> {
+        self.items.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    }
+
+    fn take_or(&self, create: impl FnOnce() -> T) -> T {
+        self.take().unwrap_or_else(create)
+    }
+
+    fn put(&self, item: T) {
+        let mut items = self.items.lock().unwrap_or_else(PoisonError::into_inner);
+        if items.len() < self.max {
+            items.push(item);
+            return;
+        }
+        drop(items);
+        drop(item); // outside the lock: freeing a context takes a while
+    }
+}
+
+/// A growing buffer with an end.
+struct Output {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+/// What a buffer grows by at least, and the most a first guess may be.
+const MIN_GROWTH: usize = 4 << 10;
+const MAX_FIRST_GUESS: usize = 1 << 20;
+
+impl Output {
+    fn new(input_len: usize, limit: usize) -> Self {
+        // Records compress to a third or a quarter; a guess only, bounded in itself and by the limit.
+        let guess = input_len.saturating_mul(4).min(MAX_FIRST_GUESS).min(limit);
+        Self { bytes: Vec::with_capacity(guess), limit }
+    }
+
+    fn too_large(&self) -> RecordError {
+        RecordError::TooLarge { limit: self.limit }
+    }
+
+    /// How much more may come.
+    fn room(&self) -> usize {
+        self.limit.saturating_sub(self.bytes.len())
+    }
+
+    fn extend(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
+        if bytes.len() > self.room() {
+            return Err(self.too_large());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Makes sure that there is spare capacity, and never more than one byte past the limit: that byte is how a stream
+    /// that goes on is told from one that ends there. Fails once it has been written.
+    #[cfg(any(feature = "gzip", feature = "zstd"))]
+    fn make_spare(&mut self) -> Result<(), RecordError> {
+        if self.bytes.len() > self.limit {
+            return Err(self.too_large());
+        }
+        if self.bytes.len() == self.bytes.capacity() {
+            let growth = self.bytes.len().max(MIN_GROWTH).min(self.room().saturating_add(1));
+            self.bytes.reserve_exact(growth);
+        }
+        Ok(())
+    }
+
+    /// The decompressed bytes, without much spare capacity: they may live as long as the records made of them.
+    fn finish(mut self) -> Vec<u8> {
+        self.bytes.shrink_to_fit();
+        self.bytes
+    }
+}
+
+/// Splits `len` bytes off the front.
+#[cfg(any(feature = "snappy", feature = "lz4"))]
+fn take<'a>(input: &mut &'a [u8], len: usize, codec: Codec) -> Result<&'a [u8], RecordError> {
+    let (front, rest) = input.split_at_checked(len).ok_or_else(|| truncated(codec))?;
+    *input = rest;
+    Ok(front)
+}
+
+/// Splits an array off the front.
+#[cfg(any(feature = "snappy", feature = "lz4"))]
+fn take_array<const N: usize>(input: &mut &[u8], codec: Codec) -> Result<[u8; N], RecordError> {
+    let (front, rest) = input.split_first_chunk().ok_or_else(|| truncated(codec))?;
+    *input = rest;
+    Ok(*front)
+}
+
+fn truncated(codec: Codec) -> RecordError {
+    RecordError::Decompress { codec, message: "the compressed data ends early".into() }
+}
+
+fn corrupt(codec: Codec, message: impl ToString) -> RecordError {
+    RecordError::Decompress { codec, message: message.to_string() }
+}
+
+#[cfg(test)]
+mod tests;

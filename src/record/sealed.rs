@@ -1,0 +1,195 @@
+//! A full batch: compressed once, stamped whenever it is sent.
+//!
+//! Invariants: compression and stamping are apart, since the one is the work of the task that filled the batch and the
+//! other needs the producer's identity and the sequence, which may change before a retry; a batch that goes out again
+//! under the same stamp is the same bytes, not a copy.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+
+use super::Header;
+use super::codec::CodecPool;
+use super::compress::Codec;
+use super::error::RecordError;
+use super::header::{Attributes, BatchHeader, CRC_AT, CRC_FROM, HEADER_LEN, LENGTH_OVERHEAD, MAGIC};
+use super::decoded::DecodedBatch;
+use super::writer::BatchWriter;
+
+/// Who sends a batch and as which part of its stream.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ProducerStamp {
+    pub(crate) producer_id: i64,
+    pub(crate) producer_epoch: i16,
+    /// The sequence of the first record.
+    pub(crate) base_sequence: i32,
+    pub(crate) transactional: bool,
+}
+
+impl ProducerStamp {
+    /// Without idempotence.
+    pub(crate) const NONE: Self =
+        Self { producer_id: -1, producer_epoch: -1, base_sequence: -1, transactional: false };
+}
+
+/// A closed batch: header and records in one buffer.
+#[derive(Debug)]
+pub(crate) struct SealedBatch {
+    buffer: Buffer,
+    codec: Codec,
+    count: u32,
+    base_timestamp: i64,
+    max_timestamp: i64,
+    uncompressed_len: usize,
+}
+
+enum Buffer {
+    /// The header is still to be written.
+    Unstamped(Vec<u8>),
+    Stamped(ProducerStamp, Bytes),
+}
+
+impl SealedBatch {
+    pub(super) fn new(
+        buffer: Vec<u8>,
+        codec: Codec,
+        count: u32,
+        base_timestamp: i64,
+        max_timestamp: i64,
+        uncompressed_len: usize,
+    ) -> Self {
+        let buffer = Buffer::Unstamped(buffer);
+        Self { buffer, codec, count, base_timestamp, max_timestamp, uncompressed_len }
+    }
+
+    /// The batch as it goes into a Produce request: with header and checksum.
+    ///
+    /// Under the stamp it already has this costs a reference count. Under another it is written again: in place if no
+    /// request holds the old bytes any more, in a copy otherwise.
+    pub(crate) fn stamp(&mut self, stamp: ProducerStamp) -> Bytes {
+        let mut bytes = match std::mem::replace(&mut self.buffer, Buffer::Unstamped(Vec::new())) {
+            Buffer::Stamped(present, bytes) if present == stamp => {
+                self.buffer = Buffer::Stamped(present, bytes.clone());
+                return bytes;
+            }
+            Buffer::Stamped(_, bytes) => bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])),
+            Buffer::Unstamped(buffer) => BytesMut::from(Bytes::from(buffer)),
+        };
+        self.write_header(&mut bytes, stamp);
+        let bytes = bytes.freeze();
+        self.buffer = Buffer::Stamped(stamp, bytes.clone());
+        bytes
+    }
+
+    fn write_header(&self, bytes: &mut [u8], stamp: ProducerStamp) {
+        let header = self.header(bytes.len(), stamp).encode();
+        if let Some(front) = bytes.first_chunk_mut() {
+            *front = header;
+        }
+        let crc = crc32c(bytes.get(CRC_FROM..).unwrap_or_default());
+        if let Some(place) = bytes.get_mut(CRC_AT..CRC_FROM) {
+            place.copy_from_slice(&crc.to_be_bytes());
+        }
+    }
+
+    /// All but the checksum. The lengths fit: the writer refuses records beyond `i32::MAX` bytes in all.
+    fn header(&self, len: usize, stamp: ProducerStamp) -> BatchHeader {
+        BatchHeader {
+            base_offset: 0,
+            batch_length: len.saturating_sub(LENGTH_OVERHEAD) as i32,
+            partition_leader_epoch: -1,
+            magic: MAGIC,
+            crc: 0,
+            attributes: Attributes::new(self.codec, stamp.transactional),
+            last_offset_delta: self.count.saturating_sub(1) as i32,
+            base_timestamp: self.base_timestamp,
+            max_timestamp: self.max_timestamp,
+            producer_id: stamp.producer_id,
+            producer_epoch: stamp.producer_epoch,
+            base_sequence: stamp.base_sequence,
+            records_count: self.count as i32,
+        }
+    }
+
+    /// Splits a batch that a broker found too large (MESSAGE_TOO_LARGE) into batches of at most `max_len` bytes before
+    /// compression, or of one record. Records keep their order, and their timestamps; the sum of the counts is the same.
+    pub(crate) fn split(&self, max_len: usize, pool: &CodecPool) -> Result<Vec<BatchWriter>, RecordError> {
+        let whole = self.decode(pool)?;
+        let capacity = max_len.min(self.uncompressed_len);
+        let mut parts = Vec::new();
+        let mut part = BatchWriter::new(capacity);
+        let mut headers: Vec<Header<'_>> = Vec::new();
+        for record in whole.records() {
+            let record = record?;
+            headers.clear();
+            headers.extend(record.headers());
+            let size = part.size_of(record.timestamp(), record.key(), record.value(), &headers)?;
+            if !part.is_empty() && part.len().saturating_add(size) > max_len {
+                parts.push(std::mem::replace(&mut part, BatchWriter::new(capacity)));
+            }
+            part.append(record.timestamp(), record.key(), record.value(), &headers)?;
+        }
+        parts.push(part);
+        Ok(parts)
+    }
+
+    /// The records again, uncompressed, under offsets from 0.
+    fn decode(&self, pool: &CodecPool) -> Result<DecodedBatch, RecordError> {
+        let bytes = match &self.buffer {
+            Buffer::Unstamped(buffer) => Bytes::copy_from_slice(buffer),
+            Buffer::Stamped(_, bytes) => bytes.clone(),
+        };
+        let header = self.header(bytes.len(), ProducerStamp::NONE);
+        let body = bytes.slice(HEADER_LEN.min(bytes.len())..);
+        let body = match self.codec {
+            Codec::None => body,
+            codec => Bytes::from(pool.decompress(codec, &body, self.uncompressed_len)?),
+        };
+        DecodedBatch::new(header, body, Arc::from(""), -1)
+    }
+
+    /// Records in it.
+    pub(crate) fn count(&self) -> u32 {
+        self.count
+    }
+
+    /// Bytes as sent, header included.
+    pub(crate) fn len(&self) -> usize {
+        match &self.buffer {
+            Buffer::Unstamped(buffer) => buffer.len(),
+            Buffer::Stamped(_, bytes) => bytes.len(),
+        }
+    }
+
+    /// Bytes before compression, header included.
+    pub(crate) fn uncompressed_len(&self) -> usize {
+        self.uncompressed_len
+    }
+
+    /// The codec that was used: none if the one asked for did not help.
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    pub(crate) fn base_timestamp(&self) -> i64 {
+        self.base_timestamp
+    }
+
+    pub(crate) fn max_timestamp(&self) -> i64 {
+        self.max_timestamp
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unstamped(buffer) => write!(f, "{} B, not stamped", buffer.len()),
+            Self::Stamped(stamp, bytes) => write!(f, "{} B, {stamp:?}", bytes.len()),
+        }
+    }
+}
+
+/// The checksum of batches.
+pub(super) fn crc32c(bytes: &[u8]) -> u32 {
+    crc32c::crc32c(bytes)
+}
