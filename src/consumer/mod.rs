@@ -2,7 +2,7 @@
 
 mod codes;
 pub(crate) mod config;
-mod group;
+pub(crate) mod group;
 mod lag;
 mod positions;
 mod session;

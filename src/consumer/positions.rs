@@ -960,3 +960,6 @@ impl Outcome {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

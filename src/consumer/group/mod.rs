@@ -1,1 +1,3 @@
-//! Group membership.
+//! Group membership: who owns which partitions.
+
+pub(crate) mod kip848;
