@@ -16,7 +16,9 @@ const KEY: &[u8] = b"key-0042";
 /// Text with some repetition and some noise: compresses to about a third.
 fn payload(len: usize, seed: u64) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let words = ["order", "customer", "amount", "paid", "shipped", "\":", "{\"", "null"];
+    let words = [
+        "order", "customer", "amount", "paid", "shipped", "\":", "{\"", "null",
+    ];
     let mut out = Vec::with_capacity(len + 16);
     while out.len() < len {
         state ^= state << 13;
@@ -31,22 +33,39 @@ fn payload(len: usize, seed: u64) -> Vec<u8> {
 
 fn fill(writer: &mut Writer, values: &[Vec<u8>], headers: &[Header<'_>]) {
     for (at, value) in values.iter().enumerate() {
-        writer.append(1_700_000_000_000 + at as i64 / 8, Some(KEY), Some(value), headers).unwrap();
+        writer
+            .append(
+                1_700_000_000_000 + at as i64 / 8,
+                Some(KEY),
+                Some(value),
+                headers,
+            )
+            .unwrap();
     }
 }
 
-fn batch(values: &[Vec<u8>], headers: &[Header<'_>], compression: Compression, pool: &Pool) -> Bytes {
+fn batch(
+    values: &[Vec<u8>],
+    headers: &[Header<'_>],
+    compression: Compression,
+    pool: &Pool,
+) -> Bytes {
     let mut writer = Writer::new(2 * BATCH);
     fill(&mut writer, values, headers);
     writer.seal(compression, pool).unwrap().stamp(1, 0)
 }
 
 fn decoded(bytes: &Bytes, pool: &Pool) -> Decoded {
-    decode(bytes.clone(), true, 1 << 30, pool).unwrap().pop().unwrap()
+    decode(bytes.clone(), true, 1 << 30, pool)
+        .unwrap()
+        .pop()
+        .unwrap()
 }
 
 fn values(len: usize) -> Vec<Vec<u8>> {
-    (0..BATCH / len).map(|at| payload(len, at as u64 + 1)).collect()
+    (0..BATCH / len)
+        .map(|at| payload(len, at as u64 + 1))
+        .collect()
 }
 
 fn append(c: &mut Criterion) {
@@ -73,7 +92,10 @@ fn append(c: &mut Criterion) {
                 BatchSize::LargeInput,
             );
         });
-        let headers = [Header::new("trace", "4bf92f3577b34da6"), Header::null("retried")];
+        let headers = [
+            Header::new("trace", "4bf92f3577b34da6"),
+            Header::null("retried"),
+        ];
         group.bench_function(format!("{len}B x{count} 2 headers"), |b| {
             b.iter_batched_ref(
                 || Writer::new(2 * BATCH),
@@ -97,7 +119,11 @@ fn walk(c: &mut Criterion) {
         group.bench_function(format!("{len}B x{count}"), |b| {
             b.iter(|| {
                 let mut sum = 0;
-                whole.walk(|record| sum += record.value().map_or(0, <[u8]>::len) + record.offset() as usize).unwrap();
+                whole
+                    .walk(|record| {
+                        sum += record.value().map_or(0, <[u8]>::len) + record.offset() as usize
+                    })
+                    .unwrap();
                 sum
             });
         });
@@ -105,20 +131,38 @@ fn walk(c: &mut Criterion) {
             b.iter(|| {
                 let mut sum = 0;
                 let batch = decoded(&bytes, &pool);
-                batch.walk(|record| sum += record.value().map_or(0, <[u8]>::len) + record.offset() as usize).unwrap();
+                batch
+                    .walk(|record| {
+                        sum += record.value().map_or(0, <[u8]>::len) + record.offset() as usize
+                    })
+                    .unwrap();
                 sum
             });
         });
         group.bench_function(format!("{len}B x{count} to_owned"), |b| {
-            b.iter(|| whole.walk(|record| drop(black_box(record.to_owned()))).unwrap());
+            b.iter(|| {
+                whole
+                    .walk(|record| drop(black_box(record.to_owned())))
+                    .unwrap()
+            });
         });
-        let headers = [Header::new("trace", "4bf92f3577b34da6"), Header::null("retried")];
+        let headers = [
+            Header::new("trace", "4bf92f3577b34da6"),
+            Header::null("retried"),
+        ];
         let bytes = batch(&values, &headers, Compression::none(), &pool);
         let whole = decoded(&bytes, &pool);
         group.bench_function(format!("{len}B x{count} 2 headers"), |b| {
             b.iter(|| {
                 let mut sum = 0;
-                whole.walk(|record| sum += record.headers().map(|header| header.name().len()).sum::<usize>()).unwrap();
+                whole
+                    .walk(|record| {
+                        sum += record
+                            .headers()
+                            .map(|header| header.name().len())
+                            .sum::<usize>()
+                    })
+                    .unwrap();
                 sum
             });
         });
@@ -154,7 +198,9 @@ fn codecs(c: &mut Criterion) {
                 BatchSize::LargeInput,
             );
         });
-        group.bench_function(format!("decode {compression}"), |b| b.iter(|| decoded(&bytes, &pool)));
+        group.bench_function(format!("decode {compression}"), |b| {
+            b.iter(|| decoded(&bytes, &pool))
+        });
     }
     group.finish();
 }
@@ -164,7 +210,9 @@ fn crc(c: &mut Criterion) {
     for len in [1 << 10, 16 << 10, 64 << 10, 1 << 20] {
         let bytes = payload(len, 7);
         group.throughput(Throughput::Bytes(len as u64));
-        group.bench_function(format!("crc32c {len}"), |b| b.iter(|| crc32c::crc32c(black_box(&bytes))));
+        group.bench_function(format!("crc32c {len}"), |b| {
+            b.iter(|| crc32c::crc32c(black_box(&bytes)))
+        });
         group.bench_function(format!("crc-fast {len}"), |b| {
             b.iter(|| crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, black_box(&bytes)));
         });

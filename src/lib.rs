@@ -15,13 +15,14 @@ mod tasks;
 mod types;
 mod wire;
 
-#[cfg(feature = "unstable-internals")]
-#[doc(hidden)]
-pub use record::internals;
 pub use consumer::{IsolationLevel, Lag, OffsetReset, PartitionLag, TimeLag};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::Acks;
+#[cfg(feature = "unstable-internals")]
+#[doc(hidden)]
+pub use record::internals;
 pub use record::{
-    Codec, Compression, Header, Headers, InvalidCompression, OwnedRecord, Record, RecordView, TimestampType,
+    Codec, Compression, Header, Headers, InvalidCompression, OwnedRecord, Record, RecordView,
+    TimestampType,
 };
 pub use types::{BrokerId, OffsetAndMetadata, Timestamp, TopicPartition};

@@ -1,22 +1,67 @@
 //! The cluster as a client sees it: who leads what, and how to reach them.
 
+mod call;
+mod coordinator;
+mod driver;
+mod metadata;
 pub(crate) mod snapshot;
 
-use std::sync::Arc;
+use std::fmt;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::time::timeout_at;
 
 use crate::clock::{Clock, Instant};
 use crate::config::ClientConfig;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result, classify};
 use crate::net::Lane;
+use crate::net::connector::Connector;
 use crate::net::link::Link;
+use crate::net::pool::{Endpoint, Pool, closed};
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
-use crate::wire::Call;
+pub(crate) use coordinator::CoordinatorKey;
+use coordinator::Coordinators;
+use metadata::MetadataMachine;
 pub(crate) use snapshot::{Snapshot, Topic};
 
-/// The shared handle to metadata and connections. Cheap to clone.
+/// The shared handle to metadata and connections. Cheap to clone; when the last clone outside of
+/// the cluster's own tasks is dropped, those tasks end.
 #[derive(Clone)]
-pub(crate) struct Cluster {}
+pub(crate) struct Cluster(Arc<Inner>, Option<Arc<StopOnDrop>>);
+
+struct StopOnDrop(Tasks);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+struct Inner {
+    config: Arc<ClientConfig>,
+    clock: Clock,
+    tasks: Tasks,
+    pool: Arc<Pool>,
+    bootstrap: Vec<Endpoint>,
+    snapshot: ArcSwap<Snapshot>,
+    published: Notify,
+    metadata: Mutex<Metadata>,
+    /// Told when the metadata task has something to look at.
+    wishes: Notify,
+    coordinators: Coordinators,
+}
+
+/// What the metadata task and its users share.
+struct Metadata {
+    machine: MetadataMachine,
+    /// Rounds of requests so far, and why the last one failed.
+    rounds: u64,
+    failure: Option<Error>,
+}
 
 /// Where a request goes.
 #[derive(Clone, Copy, Debug)]
@@ -26,13 +71,6 @@ pub(crate) enum Target<'a> {
     Broker(BrokerId),
     Controller,
     Coordinator(CoordinatorKey<'a>),
-}
-
-/// Whom a coordinator is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum CoordinatorKey<'a> {
-    Group(&'a str),
-    Transaction(&'a str),
 }
 
 /// A newer leader that a broker named in a Produce or Fetch answer (KIP-951).
@@ -45,47 +83,100 @@ pub(crate) struct LeaderHint {
 }
 
 /// Topics that metadata keeps asking for while this is alive.
-#[derive(Debug)]
-pub(crate) struct Interest {}
+pub(crate) struct Interest {
+    cluster: Cluster,
+    topics: Vec<Arc<str>>,
+    auto_create: bool,
+}
 
 /// Tells of new snapshots, in order, missing none that matters (level-triggered: several changes
 /// may be told as one).
-#[derive(Debug)]
-pub(crate) struct Changes {}
-
-impl Changes {
-    /// Waits for a snapshot newer than the last one seen by this watcher. Cancel safe.
-    pub(crate) async fn changed(&mut self) -> Arc<Snapshot> {
-        todo!()
-    }
+///
+/// Not tokio's `watch`: that draws from a random generator of its own when several tasks wait,
+/// which would make simulated runs differ from each other.
+pub(crate) struct Changes {
+    cluster: Cluster,
+    seen: u64,
 }
 
 impl Cluster {
+    /// A cluster known by its bootstrap addresses; its metadata task starts at once.
+    pub(crate) fn new(
+        config: ClientConfig,
+        bootstrap: Vec<(String, u16)>,
+        clock: Clock,
+        connector: Arc<dyn Connector>,
+    ) -> Self {
+        let config = Arc::new(config);
+        let tasks = Tasks::new();
+        let pool = Pool::new(Arc::clone(&config), clock.clone(), tasks.clone(), connector);
+        let backoff = (config.retry_backoff, config.retry_backoff_max);
+        let machine = MetadataMachine::new(config.metadata_max_age, backoff);
+        let bootstrap = (1..)
+            .zip(bootstrap)
+            .map(|(number, (host, port))| Endpoint {
+                id: BrokerId(-number),
+                host: host.into(),
+                port,
+            })
+            .collect();
+        let inner = Arc::new(Inner {
+            config,
+            clock,
+            tasks: tasks.clone(),
+            pool,
+            bootstrap,
+            snapshot: ArcSwap::default(),
+            published: Notify::new(),
+            metadata: Mutex::new(Metadata {
+                machine,
+                rounds: 0,
+                failure: None,
+            }),
+            wishes: Notify::new(),
+            coordinators: Coordinators::default(),
+        });
+        tasks.spawn("metadata", driver::run(Self(Arc::clone(&inner), None)));
+        Self(inner, Some(Arc::new(StopOnDrop(tasks))))
+    }
+
     pub(crate) fn config(&self) -> &ClientConfig {
-        todo!()
+        &self.0.config
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        todo!()
+        &self.0.clock
     }
 
     /// The client's tasks; roles make a `child` of it.
     pub(crate) fn tasks(&self) -> &Tasks {
-        todo!()
+        &self.0.tasks
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        todo!()
+        self.0.snapshot.load_full()
     }
 
     pub(crate) fn changes(&self) -> Changes {
-        todo!()
+        Changes {
+            cluster: self.clone(),
+            seen: self.snapshot().version,
+        }
     }
 
     /// Keeps topics in every metadata request until the guard is dropped.
     pub(crate) fn watch(&self, topics: &[Arc<str>], auto_create: bool) -> Interest {
-        let _ = (topics, auto_create);
-        todo!()
+        let mut metadata = self.metadata();
+        for topic in topics {
+            metadata.machine.watch(topic, auto_create);
+        }
+        drop(metadata);
+        self.0.wishes.notify_one();
+        Interest {
+            cluster: self.clone(),
+            topics: topics.to_vec(),
+            auto_create,
+        }
     }
 
     /// The topic, asking for it until the deadline while the cluster does not know it. An
@@ -96,59 +187,223 @@ impl Cluster {
         auto_create: bool,
         deadline: Instant,
     ) -> Result<Arc<Topic>> {
-        let _ = (name, auto_create, deadline);
-        todo!()
+        if let Some(topic) = self.0.snapshot.load().topic(name) {
+            return Ok(Arc::clone(topic));
+        }
+        let name: Arc<str> = name.into();
+        let rounds = self.metadata().rounds;
+        let _interest = self.watch(std::slice::from_ref(&name), auto_create);
+        loop {
+            let mut published = pin!(self.0.published.notified());
+            published.as_mut().enable();
+            let snapshot = self.snapshot();
+            if let Some(topic) = snapshot.topic(&name) {
+                return Ok(Arc::clone(topic));
+            }
+            let code = snapshot.errors.get(&name).copied();
+            let answered = self.metadata().rounds > rounds;
+            if let Some(code) =
+                code.filter(|code| answered && !classify::classify(*code).is_retriable())
+            {
+                return Err(Error::from_code(code, format_args!("topic '{name}'")));
+            }
+            if self.0.tasks.is_stopping() {
+                return Err(self.closed());
+            }
+            if timeout_at(deadline, published).await.is_err() {
+                return Err(self.not_found(&name, code));
+            }
+        }
+    }
+
+    /// Why a topic was not found by the deadline.
+    fn not_found(&self, name: &str, code: Option<i16>) -> Error {
+        const UNKNOWN_TOPIC: i16 = 3;
+        match (code, self.metadata().failure.clone()) {
+            (Some(UNKNOWN_TOPIC), _) => Error::new(
+                ErrorKind::UnknownTopic,
+                format!(
+                    "topic '{name}' does not exist, and the cluster does not create it: \
+                     create it, or check its name (auto.create.topics.enable is off, or creation was not asked for)"
+                ),
+            ),
+            (Some(code), _) => Error::from_code(code, format_args!("topic '{name}'")),
+            (None, Some(failure)) => {
+                let timeout = Error::new(
+                    ErrorKind::Timeout,
+                    format!("topic '{name}' could not be looked up within the deadline: {failure}"),
+                );
+                timeout.with_source(failure)
+            }
+            (None, None) => Error::new(
+                ErrorKind::Timeout,
+                format!("topic '{name}' could not be looked up within the deadline"),
+            ),
+        }
+    }
+
+    /// Waits until metadata was received once. An error that waiting cannot mend (not Kafka, TLS
+    /// expected, too old, refused credentials) ends it at once. Cancel safe.
+    pub(crate) async fn ready(&self, deadline: Instant) -> Result<()> {
+        loop {
+            let mut published = pin!(self.0.published.notified());
+            published.as_mut().enable();
+            if self.snapshot().version > 0 {
+                return Ok(());
+            }
+            let failure = self.metadata().failure.clone();
+            if let Some(failure) = failure.as_ref().filter(|failure| !failure.is_retriable()) {
+                return Err(failure.clone());
+            }
+            if self.0.tasks.is_stopping() {
+                return Err(self.closed());
+            }
+            if timeout_at(deadline, published).await.is_err() {
+                let timeout = |why: &dyn fmt::Display| {
+                    Error::new(
+                        ErrorKind::Timeout,
+                        format!("no broker of bootstrap.servers could be reached: {why}"),
+                    )
+                };
+                return Err(match failure {
+                    Some(failure) => timeout(&failure).with_source(failure),
+                    None => timeout(&"none answered within the deadline"),
+                });
+            }
+        }
     }
 
     /// Asks for fresh metadata soon; requests coalesce and back off.
     pub(crate) fn refresh(&self) {
-        todo!()
+        self.metadata().machine.refresh();
+        self.0.wishes.notify_one();
     }
 
     /// Takes over leaders named in an answer, if newer than what is known (KIP-951).
     pub(crate) fn learn(&self, leaders: &[LeaderHint], brokers: &[snapshot::Broker]) {
-        let _ = (leaders, brokers);
-        todo!()
+        self.update(|_, snapshot| snapshot.learn(leaders, brokers));
     }
 
-    /// An open link to a broker, connecting with back-off until the deadline. Cancel safe.
+    /// An open link to a broker, or the outcome of one attempt to open one (after the back-off that
+    /// earlier failures ask for). A broker that metadata no longer names is an error. Cancel safe.
     pub(crate) async fn link(
         &self,
         broker: BrokerId,
         lane: Lane,
         deadline: Instant,
     ) -> Result<Link> {
-        let _ = (broker, lane, deadline);
-        todo!()
+        let endpoint = self.endpoint(broker).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Connection,
+                format!("broker {broker} is not part of the cluster (any more)"),
+            )
+        })?;
+        self.0.pool.link(&endpoint, lane, deadline).await
     }
 
-    /// Sends one request where it belongs and retries by the class of the error until the
-    /// deadline: connection failures, and answers whose top-level code is retriable (metadata or
-    /// coordinator are refreshed as the code says). Item-level codes are the caller's. Cancel safe.
-    pub(crate) async fn call<R: Call>(
-        &self,
-        target: Target<'_>,
-        lane: Lane,
-        deadline: Instant,
-        build: impl Fn(i16) -> Result<R> + Send + Sync,
-    ) -> Result<R::Response> {
-        let _ = (target, lane, deadline, build);
-        todo!()
+    fn endpoint(&self, broker: BrokerId) -> Option<Endpoint> {
+        if broker.0 < 0 {
+            return self
+                .0
+                .bootstrap
+                .iter()
+                .find(|endpoint| endpoint.id == broker)
+                .cloned();
+        }
+        let snapshot = self.0.snapshot.load();
+        let broker = snapshot.brokers.get(&broker)?;
+        Some(Endpoint {
+            id: broker.id,
+            host: Arc::clone(&broker.host),
+            port: broker.port,
+        })
     }
 
-    /// The broker that coordinates a group or transactional id, from the cache or by asking.
-    pub(crate) async fn coordinator(
-        &self,
-        key: CoordinatorKey<'_>,
-        deadline: Instant,
-    ) -> Result<BrokerId> {
-        let _ = (key, deadline);
-        todo!()
+    /// Publishes a changed snapshot; nothing happens if `change` says that nothing changed.
+    fn update(&self, change: impl FnOnce(&MetadataMachine, &mut Snapshot) -> bool) {
+        // The metadata lock makes writers take turns; readers never wait.
+        let metadata = self.metadata();
+        let mut snapshot = Snapshot::clone(&self.0.snapshot.load());
+        if change(&metadata.machine, &mut snapshot) {
+            snapshot.version += 1;
+            self.0.snapshot.store(Arc::new(snapshot));
+        }
+        drop(metadata);
+        self.0.published.notify_waiters();
     }
 
-    /// Drops a cached coordinator that proved wrong, unless another is known by now.
-    pub(crate) fn forget_coordinator(&self, key: CoordinatorKey<'_>, broker: BrokerId) {
-        let _ = (key, broker);
-        todo!()
+    fn metadata(&self) -> MutexGuard<'_, Metadata> {
+        self.0
+            .metadata
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why the client does not work any more.
+    fn closed(&self) -> Error {
+        self.0.tasks.failure().unwrap_or_else(closed)
+    }
+
+    /// Stops every task of the client and waits for their end.
+    pub(crate) async fn close(&self) {
+        self.0.tasks.stop();
+        self.0.published.notify_waiters();
+        self.0.tasks.idle().await;
+    }
+
+    /// As `close`, without waiting.
+    pub(crate) fn stop(&self) {
+        self.0.tasks.stop();
+        self.0.published.notify_waiters();
     }
 }
+
+impl Changes {
+    /// Waits for a snapshot newer than the last one seen by this watcher. Cancel safe.
+    pub(crate) async fn changed(&mut self) -> Arc<Snapshot> {
+        loop {
+            let mut published = pin!(self.cluster.0.published.notified());
+            published.as_mut().enable();
+            let snapshot = self.cluster.snapshot();
+            if snapshot.version > self.seen {
+                self.seen = snapshot.version;
+                return snapshot;
+            }
+            published.await;
+        }
+    }
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        let mut metadata = self.cluster.metadata();
+        for topic in &self.topics {
+            metadata.machine.unwatch(topic, self.auto_create);
+        }
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Interest").field(&self.topics).finish()
+    }
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changes")
+            .field("seen", &self.seen)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster")
+            .field("bootstrap", &self.0.config.bootstrap)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

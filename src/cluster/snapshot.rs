@@ -3,8 +3,13 @@
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use kafka_protocol::messages::MetadataResponse;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponsePartition, MetadataResponseTopic,
+};
 use uuid::Uuid;
 
+use super::LeaderHint;
 use crate::types::{BrokerId, TopicPartition};
 
 /// What the client knows of the cluster at one moment.
@@ -16,6 +21,8 @@ pub(crate) struct Snapshot {
     pub(crate) controller: Option<BrokerId>,
     pub(crate) brokers: IndexMap<BrokerId, Arc<Broker>>,
     pub(crate) topics: IndexMap<Arc<str>, Arc<Topic>>,
+    /// Error codes of topics that were asked for and not described.
+    pub(crate) errors: IndexMap<Arc<str>, i16>,
 }
 
 /// A broker's address.
@@ -71,5 +78,286 @@ impl Snapshot {
     pub(crate) fn leader(&self, tp: &TopicPartition) -> Option<(BrokerId, i32)> {
         let partition = self.partition(tp)?;
         Some((partition.leader?, partition.leader_epoch))
+    }
+}
+
+/// UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_ID: the topic is gone.
+const GONE: [i16; 2] = [3, 100];
+
+impl Snapshot {
+    /// Takes in a Metadata answer. Topics that it does not mention stay as they are.
+    pub(crate) fn merge(&mut self, response: &MetadataResponse) {
+        self.cluster_id = response
+            .cluster_id
+            .as_ref()
+            .map(|id| Arc::from(id.as_str()));
+        self.controller = known_broker(response.controller_id.0);
+        if !response.brokers.is_empty() {
+            self.brokers = response
+                .brokers
+                .iter()
+                .filter_map(|broker| {
+                    let id = known_broker(broker.node_id.0)?;
+                    let broker = Broker {
+                        id,
+                        host: Arc::from(broker.host.as_str()),
+                        port: u16::try_from(broker.port).ok()?,
+                        rack: broker.rack.as_ref().map(|rack| Arc::from(rack.as_str())),
+                    };
+                    Some((id, Arc::new(broker)))
+                })
+                .collect();
+        }
+        for topic in &response.topics {
+            self.merge_topic(topic);
+        }
+    }
+
+    fn merge_topic(&mut self, topic: &MetadataResponseTopic) {
+        let Some(name) = topic.name.as_ref().map(|name| name.0.as_str()) else {
+            return;
+        };
+        if topic.error_code != 0 {
+            if GONE.contains(&topic.error_code) {
+                self.topics.swap_remove(name);
+            }
+            self.errors.insert(Arc::from(name), topic.error_code);
+            return;
+        }
+        self.errors.swap_remove(name);
+        let before = self.topics.get(name).filter(|before| {
+            // Another id under the name is another topic, of which nothing old is true.
+            before.id == topic.topic_id || before.id.is_nil() || topic.topic_id.is_nil()
+        });
+        let Some(partitions) =
+            partitions(&topic.partitions, before.map(|topic| &topic.partitions[..]))
+        else {
+            // A gap in the numbers: the broker is still making the topic.
+            self.errors.insert(Arc::from(name), LEADER_NOT_AVAILABLE);
+            return;
+        };
+        let name = before.map_or_else(|| Arc::from(name), |before| Arc::clone(&before.name));
+        let merged = Topic {
+            name: Arc::clone(&name),
+            id: topic.topic_id,
+            internal: topic.is_internal,
+            partitions,
+        };
+        if before.is_none_or(|before| **before != merged) {
+            self.topics.insert(name, Arc::new(merged));
+        }
+    }
+
+    /// Takes in leaders that a broker named beside an error (KIP-951). True if anything was new.
+    pub(crate) fn learn(&mut self, leaders: &[LeaderHint], brokers: &[Broker]) -> bool {
+        let mut changed = false;
+        for broker in brokers {
+            if self
+                .brokers
+                .get(&broker.id)
+                .is_none_or(|known| **known != *broker)
+            {
+                self.brokers.insert(broker.id, Arc::new(broker.clone()));
+                changed = true;
+            }
+        }
+        for hint in leaders {
+            let Ok(index) = usize::try_from(hint.partition) else {
+                continue;
+            };
+            let Some(topic) = self.topics.get_mut(&hint.topic) else {
+                continue;
+            };
+            let Some(partition) = topic.partitions.get(index) else {
+                continue;
+            };
+            if partition.leader_epoch >= hint.leader_epoch
+                || !self.brokers.contains_key(&hint.leader)
+            {
+                continue;
+            }
+            if let Some(partition) = Arc::make_mut(topic).partitions.get_mut(index) {
+                partition.leader = Some(hint.leader);
+                partition.leader_epoch = hint.leader_epoch;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    /// Forgets topics that nobody watches.
+    pub(crate) fn retain(&mut self, watched: impl Fn(&str) -> bool) {
+        self.topics.retain(|name, _| watched(name));
+        self.errors.retain(|name, _| watched(name));
+    }
+
+    /// Whether every one of these topics is described and led.
+    pub(crate) fn resolves<'a>(&self, topics: impl IntoIterator<Item = &'a Arc<str>>) -> bool {
+        topics.into_iter().all(|name| {
+            self.topics.get(name).is_some_and(|topic| {
+                topic
+                    .partitions
+                    .iter()
+                    .all(|partition| partition.leader.is_some())
+            })
+        })
+    }
+}
+
+const LEADER_NOT_AVAILABLE: i16 = 5;
+
+fn known_broker(id: i32) -> Option<BrokerId> {
+    (id >= 0).then_some(BrokerId(id))
+}
+
+/// The partitions by number, each the newer of the answer and what was known; `None` with gaps.
+fn partitions(
+    answer: &[MetadataResponsePartition],
+    before: Option<&[Partition]>,
+) -> Option<Vec<Partition>> {
+    let mut sorted: Vec<_> = answer.iter().collect();
+    sorted.sort_by_key(|partition| partition.partition_index);
+    let numbered = sorted
+        .iter()
+        .enumerate()
+        .all(|(index, partition)| usize::try_from(partition.partition_index) == Ok(index));
+    let brokers =
+        |ids: &[kafka_protocol::messages::BrokerId]| ids.iter().map(|id| BrokerId(id.0)).collect();
+    numbered.then(|| {
+        sorted
+            .iter()
+            .enumerate()
+            .map(|(index, partition)| {
+                let known = before.and_then(|before| before.get(index));
+                match known {
+                    // A broker that is behind must not send us back to an old leader.
+                    Some(known) if known.leader_epoch > partition.leader_epoch => known.clone(),
+                    _ => Partition {
+                        leader: known_broker(partition.leader_id.0),
+                        leader_epoch: partition.leader_epoch,
+                        replicas: brokers(&partition.replica_nodes),
+                        isr: brokers(&partition.isr_nodes),
+                        offline: brokers(&partition.offline_replicas),
+                    },
+                }
+            })
+            .collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kafka_protocol::messages::TopicName;
+    use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
+    use kafka_protocol::protocol::StrBytes;
+
+    fn answer(id: u128, epochs: &[(i32, i32)]) -> MetadataResponse {
+        let partitions = epochs
+            .iter()
+            .enumerate()
+            .map(|(index, (leader, epoch))| {
+                MetadataResponsePartition::default()
+                    .with_partition_index(index as i32)
+                    .with_leader_id((*leader).into())
+                    .with_leader_epoch(*epoch)
+            })
+            .collect();
+        let brokers = (1..=3).map(|id| {
+            MetadataResponseBroker::default()
+                .with_node_id(id.into())
+                .with_host(StrBytes::from_static_str("h"))
+                .with_port(9092)
+        });
+        MetadataResponse::default()
+            .with_brokers(brokers.collect())
+            .with_topics(vec![
+                MetadataResponseTopic::default()
+                    .with_name(Some(TopicName(StrBytes::from_static_str("t"))))
+                    .with_topic_id(Uuid::from_u128(id))
+                    .with_partitions(partitions),
+            ])
+    }
+
+    fn leader(snapshot: &Snapshot, partition: i32) -> Option<(i32, i32)> {
+        let tp = TopicPartition::new("t", partition);
+        snapshot
+            .leader(&tp)
+            .map(|(broker, epoch)| (broker.0, epoch))
+    }
+
+    #[test]
+    fn leader_epochs_never_go_back_for_one_topic_id() {
+        let mut snapshot = Snapshot::default();
+        snapshot.merge(&answer(7, &[(1, 5), (2, 5)]));
+        snapshot.merge(&answer(7, &[(2, 4), (3, 6)]));
+        assert_eq!(
+            (leader(&snapshot, 0), leader(&snapshot, 1)),
+            (Some((1, 5)), Some((3, 6)))
+        );
+    }
+
+    #[test]
+    fn a_recreated_topic_starts_anew() {
+        let mut snapshot = Snapshot::default();
+        snapshot.merge(&answer(7, &[(1, 5), (1, 5)]));
+        snapshot.merge(&answer(8, &[(2, 0)]));
+        assert_eq!(
+            (leader(&snapshot, 0), leader(&snapshot, 1)),
+            (Some((2, 0)), None)
+        );
+    }
+
+    #[test]
+    fn a_topic_that_is_gone_is_removed_and_its_error_kept() {
+        let mut snapshot = Snapshot::default();
+        snapshot.merge(&answer(7, &[(1, 5)]));
+        let mut gone = answer(7, &[]);
+        gone.topics[0].error_code = 3;
+        snapshot.merge(&gone);
+        assert_eq!(
+            (snapshot.topics.len(), snapshot.errors.get("t")),
+            (0, Some(&3))
+        );
+        snapshot.merge(&answer(7, &[(1, 5)]));
+        assert!(snapshot.errors.is_empty());
+        assert!(snapshot.resolves([&"t".into()]));
+        assert!(!snapshot.resolves([&"u".into()]));
+    }
+
+    #[test]
+    fn hints_move_leaders_forward_only_and_only_to_known_brokers() {
+        let mut snapshot = Snapshot::default();
+        snapshot.merge(&answer(7, &[(1, 5)]));
+        let hint = |leader, epoch| {
+            [LeaderHint {
+                topic: "t".into(),
+                partition: 0,
+                leader: BrokerId(leader),
+                leader_epoch: epoch,
+            }]
+        };
+        assert!(!snapshot.learn(&hint(2, 5), &[]));
+        assert!(!snapshot.learn(&hint(9, 6), &[]));
+        assert!(snapshot.learn(&hint(2, 6), &[]));
+        assert_eq!(leader(&snapshot, 0), Some((2, 6)));
+        let nine = Broker {
+            id: BrokerId(9),
+            host: "n".into(),
+            port: 1,
+            rack: None,
+        };
+        assert!(snapshot.learn(&hint(9, 7), &[nine]));
+        assert_eq!(leader(&snapshot, 0), Some((9, 7)));
+    }
+
+    #[test]
+    fn gaps_in_partition_numbers_do_not_shift_them() {
+        let mut snapshot = Snapshot::default();
+        let mut gap = answer(7, &[(1, 5), (1, 5)]);
+        gap.topics[0].partitions.remove(0);
+        snapshot.merge(&gap);
+        assert!(snapshot.topic("t").is_none());
+        assert_eq!(snapshot.errors.get("t"), Some(&LEADER_NOT_AVAILABLE));
     }
 }

@@ -64,7 +64,9 @@ impl Lag {
     /// One partition's lag, if it is assigned.
     #[must_use]
     pub fn get(&self, tp: &TopicPartition) -> Option<&PartitionLag> {
-        self.partitions.iter().find(|lag| lag.topic_partition == *tp)
+        self.partitions
+            .iter()
+            .find(|lag| lag.topic_partition == *tp)
     }
 
     /// The sum over the partitions whose lag is known.

@@ -600,9 +600,7 @@ impl Positions {
                     ..Outcome::default()
                 }
             }
-            codes::UNKNOWN_SERVER_ERROR
-            | codes::REQUEST_TIMED_OUT
-            | codes::NETWORK_EXCEPTION => {
+            codes::UNKNOWN_SERVER_ERROR | codes::REQUEST_TIMED_OUT | codes::NETWORK_EXCEPTION => {
                 part.back_off(now, base, max);
                 Outcome::default()
             }
@@ -665,10 +663,7 @@ impl Positions {
     /// Whether data of this epoch may be handed out now.
     pub(crate) fn may_hand_out(&self, tp: &TopicPartition, epoch: PartEpoch) -> bool {
         self.parts.get(tp).is_some_and(|part| {
-            part.epoch == epoch
-                && !part.paused
-                && !part.revoking
-                && part.state == State::Active
+            part.epoch == epoch && !part.paused && !part.revoking && part.state == State::Active
         })
     }
 
@@ -738,15 +733,20 @@ impl Positions {
     /// What was handed out so far, for a commit on the application's behalf by its own call.
     pub(crate) fn positions(&self) -> Vec<(TopicPartition, Position)> {
         let active = self.parts.iter().filter(|(_, part)| part.is_placed());
-        active.map(|(tp, part)| (tp.clone(), part.position)).collect()
+        active
+            .map(|(tp, part)| (tp.clone(), part.position))
+            .collect()
     }
 
     /// What is finished and not known as committed.
     pub(crate) fn uncommitted(&self) -> Vec<(TopicPartition, Position)> {
-        let changed = self.parts.iter().filter(|(_, part)| {
-            part.is_placed() && part.committed != Some(part.finished.offset)
-        });
-        changed.map(|(tp, part)| (tp.clone(), part.finished)).collect()
+        let changed = self
+            .parts
+            .iter()
+            .filter(|(_, part)| part.is_placed() && part.committed != Some(part.finished.offset));
+        changed
+            .map(|(tp, part)| (tp.clone(), part.finished))
+            .collect()
     }
 
     /// Notes what the group has committed.
@@ -922,7 +922,12 @@ impl Part {
         self.next_timestamp = None;
     }
 
-    fn lag(&self, tp: &TopicPartition, isolation: IsolationLevel, wall_millis: i64) -> PartitionLag {
+    fn lag(
+        &self,
+        tp: &TopicPartition,
+        isolation: IsolationLevel,
+        wall_millis: i64,
+    ) -> PartitionLag {
         let position = self.is_placed().then_some(self.position.offset);
         let end = match isolation {
             IsolationLevel::ReadUncommitted => self.high_watermark,

@@ -194,8 +194,8 @@ fn next_epoch(epoch: i32) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::consumer::positions::{Known, Leader, Positions};
     use crate::consumer::positions::tests::{active, rules};
+    use crate::consumer::positions::{Known, Leader, Positions};
     use crate::types::BrokerId;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -210,7 +210,10 @@ mod tests {
         positions.update(|_| {
             Some(Known {
                 topic_id: Uuid::from_u128(7),
-                leader: Some(Leader { broker: BrokerId(1), epoch: 3 }),
+                leader: Some(Leader {
+                    broker: BrokerId(1),
+                    epoch: 3,
+                }),
             })
         });
         let mut plan = Positions::plan(&positions, BrokerId(1), crate::clock::now(), |_| 0);
@@ -275,7 +278,11 @@ mod tests {
             session.build(vec![planned(0, 10)], 100, true);
             assert_eq!(session.accept(code, 0), verdict);
             let again = session.build(vec![planned(0, 10)], 100, true);
-            assert_eq!((again.session_id, again.session_epoch), (id, 0), "code {code}");
+            assert_eq!(
+                (again.session_id, again.session_epoch),
+                (id, 0),
+                "code {code}"
+            );
             assert_eq!(sent(&again), [(0, 10)]);
         }
     }
@@ -299,7 +306,10 @@ mod tests {
         session.build(vec![topic_planned(0, 10, 1)], 100, true);
         session.accept(0, 9);
         let request = session.build(vec![topic_planned(0, 0, 2)], 100, true);
-        assert_eq!(request.forget, [(TopicPartition::new("t", 0), Uuid::from_u128(1))]);
+        assert_eq!(
+            request.forget,
+            [(TopicPartition::new("t", 0), Uuid::from_u128(1))]
+        );
         assert_eq!(sent(&request), [(0, 0)]);
     }
 

@@ -1,52 +1,172 @@
-//! One connection to one broker for one lane.
+//! One connection to one broker for one lane: the task that owns the socket, and the handle to it.
 
-use std::future::Future;
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io::IoSlice;
 use std::marker::PhantomData;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
-use crate::clock::Instant;
-use crate::error::{Error, Result};
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages::ProduceRequest;
+use kafka_protocol::protocol::StrBytes;
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Sleep, sleep_until};
+
+use super::connector::BoxStream;
+use super::frame::{self, Peer};
+use super::inflight::{InFlight, Observer, Outgoing};
+use crate::clock::{Instant, now};
+use crate::error::{Certainty, Error, ErrorKind, Result};
 use crate::types::BrokerId;
 use crate::wire::Call;
+use crate::wire::codec::{self, Segments};
 use crate::wire::produce::ProduceBody;
+use crate::wire::versions::Versions;
+
+/// Room for answers, until a frame asks for more.
+const READ_BUFFER: usize = 64 * 1024;
+/// So many reads or writes in a row before other tasks get their turn.
+const TURNS: usize = 32;
+/// Segments per system call.
+const SLICES: usize = 64;
 
 /// A handle to an open connection whose versions are negotiated. Cheap to clone.
 ///
 /// Requests are written in the order of the `send` calls and may be awaited in any order. A dropped
 /// [`Pending`] abandons only the observation: the answer is read and discarded.
-#[derive(Clone, Debug)]
-pub(crate) struct Link {}
+#[derive(Clone)]
+pub(crate) struct Link(Arc<Shared>);
+
+/// What a link is told when it is opened.
+pub(crate) struct LinkConfig {
+    pub(crate) broker: BrokerId,
+    pub(crate) peer: Peer,
+    pub(crate) client_id: StrBytes,
+    pub(crate) max_frame: usize,
+    pub(crate) max_idle: Option<Duration>,
+}
+
+struct Shared {
+    config: LinkConfig,
+    versions: Versions,
+    correlation: AtomicI32,
+    inbox: Mutex<Inbox>,
+    closed: Notify,
+}
+
+/// What handles leave for the task.
+struct Inbox {
+    requests: Vec<Outgoing<Reply>>,
+    mute: Option<Instant>,
+    /// Why the link takes no more requests.
+    closed: Option<Error>,
+    /// An orderly end was asked for: finish what is under way, take no more.
+    closing: bool,
+    waker: Option<Waker>,
+}
+
+/// The task's end of a [`Pending`].
+struct Reply(oneshot::Sender<Result<Bytes>>);
+
+impl Observer for Reply {
+    fn settle(self, outcome: Result<Bytes>) {
+        // Nobody waiting is fine: the observation was abandoned.
+        let _ = self.0.send(outcome);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.0.is_closed()
+    }
+}
 
 impl Link {
+    /// Wraps a stream whose handshake is done; the future must be spawned.
+    pub(crate) fn open(
+        stream: BoxStream,
+        versions: Versions,
+        config: LinkConfig,
+    ) -> (Self, impl Future<Output = ()> + Send) {
+        let link = Self(Arc::new(Shared {
+            config,
+            versions,
+            correlation: AtomicI32::new(100),
+            inbox: Mutex::new(Inbox {
+                requests: Vec::new(),
+                mute: None,
+                closed: None,
+                closing: false,
+                waker: None,
+            }),
+            closed: Notify::new(),
+        }));
+        let mut connection = Connection {
+            shared: Arc::clone(&link.0),
+            stream,
+            machine: InFlight::new(),
+            incoming: Vec::new(),
+            buffer: BytesMut::with_capacity(READ_BUFFER),
+            timer: Box::pin(sleep_until(now())),
+            active: now(),
+        };
+        let task = async move {
+            let reason = poll_fn(|cx| connection.poll(cx)).await;
+            tracing::debug!(peer = %connection.shared.config.peer, %reason, "connection ended");
+            connection.end(&reason);
+        };
+        (link, task)
+    }
+
     /// The broker at the other end.
     pub(crate) fn broker(&self) -> BrokerId {
-        todo!()
+        self.0.config.broker
     }
 
     /// Whether the connection still takes requests. Once false it stays false: ask the cluster for a new link.
     pub(crate) fn is_open(&self) -> bool {
-        todo!()
+        let inbox = self.0.inbox();
+        inbox.closed.is_none() && !inbox.closing
     }
 
     /// Completes when the connection has ended.
     pub(crate) async fn closed(&self) {
-        todo!()
+        let closed = pin!(self.0.closed.notified());
+        let mut closed = closed;
+        closed.as_mut().enable();
+        if self.0.inbox().closed.is_none() {
+            closed.await;
+        }
+    }
+
+    /// Takes no more requests and ends when those under way are answered.
+    pub(crate) fn close(&self) {
+        let mut inbox = self.0.inbox();
+        inbox.closing = true;
+        inbox.wake();
     }
 
     /// The version to speak for `R`; an error that says so when the broker is too old.
     pub(crate) fn version<R: Call>(&self) -> Result<i16> {
-        todo!()
+        self.0
+            .versions
+            .pick::<R>()
+            .map_err(|error| self.0.config.peer.name(error))
     }
 
     /// Puts a request in line; its place among the link's requests is fixed when this returns.
     ///
-    /// The error of a `Pending` carries [`Certainty`](crate::Certainty): `NotSent` if no byte of the
-    /// request left the client. Throttle times in answers are honoured by the link (KIP-219): it
-    /// holds back later requests.
+    /// The error of a `Pending` carries [`Certainty`]: `NotSent` if no byte of the request left the
+    /// client. The deadline is the broker's: when it passes without an answer the connection is
+    /// given up, for the broker is frozen. Throttle times in answers are honoured by the link
+    /// (KIP-219): it holds back later requests.
     pub(crate) fn send<R: Call>(&self, version: i16, request: &R, deadline: Instant) -> Pending<R> {
-        let _ = (version, request, deadline);
-        todo!()
+        self.enqueue(version, true, deadline, |correlation, client_id| {
+            codec::encode(request, version, correlation, client_id)
+        })
     }
 
     /// Puts a Produce request in line. With `acks` 0 there is no answer: the `Pending` completes
@@ -59,20 +179,324 @@ impl Link {
         transactional_id: Option<&str>,
         body: &ProduceBody,
         deadline: Instant,
-    ) -> Pending<kafka_protocol::messages::ProduceRequest> {
-        let _ = (version, acks, timeout_ms, transactional_id, body, deadline);
-        todo!()
+    ) -> Pending<ProduceRequest> {
+        self.enqueue(version, acks != 0, deadline, |correlation, client_id| {
+            let body = body.segments(version, acks, timeout_ms, transactional_id);
+            codec::encode_segments::<ProduceRequest>(body, version, correlation, client_id)
+        })
+    }
+
+    fn enqueue<R: Call>(
+        &self,
+        version: i16,
+        answered: bool,
+        deadline: Instant,
+        encode: impl FnOnce(i32, &StrBytes) -> Result<Segments>,
+    ) -> Pending<R> {
+        let (reply, answer) = oneshot::channel();
+        let reply = Reply(reply);
+        let correlation = self.0.correlation.fetch_add(1, Ordering::Relaxed);
+        match encode(correlation, &self.0.config.client_id) {
+            Err(error) => reply.settle(Err(error.with_certainty(Certainty::NotSent))),
+            Ok(segments) => self.0.push(Outgoing {
+                name: R::NAME,
+                correlation,
+                segments,
+                answered,
+                deadline,
+                observer: reply,
+            }),
+        }
+        Pending {
+            answer,
+            link: Arc::clone(&self.0),
+            version,
+            answered,
+            request: PhantomData,
+        }
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Link({})", self.0.config.peer)
+    }
+}
+
+impl Shared {
+    fn inbox(&self) -> MutexGuard<'_, Inbox> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, request: Outgoing<Reply>) {
+        let mut inbox = self.inbox();
+        let refusal = match &inbox.closed {
+            Some(error) => error.clone(),
+            None if inbox.closing => self.ended("this client closed the connection"),
+            None => {
+                inbox.requests.push(request);
+                inbox.wake();
+                return;
+            }
+        };
+        drop(inbox);
+        request
+            .observer
+            .settle(Err(refusal.with_certainty(Certainty::NotSent)));
+    }
+
+    fn mute(&self, throttle_ms: i32) {
+        let Ok(millis @ 1..) = u64::try_from(throttle_ms) else {
+            return;
+        };
+        let mut inbox = self.inbox();
+        let until = now() + Duration::from_millis(millis);
+        inbox.mute = Some(inbox.mute.map_or(until, |earlier| earlier.max(until)));
+        inbox.wake();
+    }
+
+    fn ended(&self, why: impl fmt::Display) -> Error {
+        Error::new(
+            ErrorKind::Connection,
+            format!("{}: {why}", self.config.peer),
+        )
+    }
+}
+
+impl Inbox {
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
     }
 }
 
 /// An answer under way.
 #[must_use = "an answer nobody awaits is discarded"]
-pub(crate) struct Pending<R: Call>(PhantomData<fn() -> R>);
+pub(crate) struct Pending<R: Call> {
+    answer: oneshot::Receiver<Result<Bytes>>,
+    link: Arc<Shared>,
+    version: i16,
+    answered: bool,
+    request: PhantomData<fn() -> R>,
+}
 
 impl<R: Call> Future for Pending<R> {
     type Output = Result<R::Response, Error>;
 
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        todo!()
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.answer).poll(cx));
+        let body = outcome.unwrap_or_else(|_| {
+            // The task was dropped with the runtime or the client.
+            let ended = self.link.ended("the client was shut down");
+            Err(ended.with_certainty(Certainty::MaybeWritten))
+        })?;
+        if !self.answered {
+            return Poll::Ready(Ok(R::Response::default()));
+        }
+        let response = codec::decode::<R>(body, self.version).map_err(|error| {
+            self.link
+                .config
+                .peer
+                .name(error)
+                .with_certainty(Certainty::MaybeWritten)
+        })?;
+        self.link.mute(R::throttle_ms(&response));
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// The task's side: the socket and the machine.
+struct Connection {
+    shared: Arc<Shared>,
+    stream: BoxStream,
+    machine: InFlight<Reply>,
+    incoming: Vec<Outgoing<Reply>>,
+    buffer: BytesMut,
+    timer: Pin<Box<Sleep>>,
+    /// When bytes last moved.
+    active: Instant,
+}
+
+impl Connection {
+    /// Moves everything that can move; ready with the reason when the connection is over.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Error> {
+        match self.turn(cx) {
+            Ok(false) => Poll::Pending,
+            Ok(true) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Err(reason) => Poll::Ready(reason),
+        }
+    }
+
+    /// True if there is more to do at once.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Result<bool> {
+        self.take_inbox(cx);
+        // Answers first: they free requests, and a mute in them concerns what is written next.
+        let more_to_read = self.read(cx)?;
+        let time = now();
+        let more_to_write = self.write(cx, time)?;
+        self.machine
+            .expire(time)
+            .map_err(|error| self.shared.config.peer.name(error))?;
+        self.check_end(time)?;
+        let due = self
+            .machine
+            .next_timeout()
+            .into_iter()
+            .chain(self.idle_end())
+            .min();
+        if let Some(due) = due {
+            if self.timer.deadline() != due {
+                self.timer.as_mut().reset(due);
+            }
+            if self.timer.as_mut().poll(cx).is_ready() {
+                return Ok(true);
+            }
+        }
+        Ok(more_to_read || more_to_write)
+    }
+
+    fn take_inbox(&mut self, cx: &Context<'_>) {
+        let mut inbox = self.shared.inbox();
+        std::mem::swap(&mut inbox.requests, &mut self.incoming);
+        let mute = inbox.mute.take();
+        match &inbox.waker {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            _ => inbox.waker = Some(cx.waker().clone()),
+        }
+        drop(inbox);
+        if let Some(until) = mute {
+            self.machine.mute(until);
+        }
+        for request in self.incoming.drain(..) {
+            self.machine.push(request);
+        }
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> Result<bool> {
+        let shared = &self.shared;
+        for _ in 0..TURNS {
+            if self.buffer.capacity() == self.buffer.len() {
+                self.buffer.reserve(READ_BUFFER);
+            }
+            let read = match pin!(self.stream.read_buf(&mut self.buffer)).poll(cx) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Err(error)) => {
+                    return Err(shared
+                        .ended(format_args!("the connection failed: {error}"))
+                        .with_source(error));
+                }
+                Poll::Ready(Ok(read)) => read,
+            };
+            if read == 0 {
+                return Err(shared.ended("the broker closed the connection"));
+            }
+            self.active = now();
+            let peer = &shared.config.peer;
+            while let Some(mut answer) =
+                frame::split(&mut self.buffer, shared.config.max_frame, peer)?
+            {
+                let Some(due) = self.machine.due() else {
+                    let message = "an answer came that no request asked for";
+                    return Err(peer.name(Error::new(ErrorKind::Protocol, message)));
+                };
+                frame::expect_correlation(&mut answer, due, peer)?;
+                self.machine.answer(answer);
+            }
+        }
+        Ok(true)
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>, time: Instant) -> Result<bool> {
+        for _ in 0..TURNS {
+            let unwritten = self.machine.writable(time);
+            if unwritten.is_empty() {
+                return self.flush(cx);
+            }
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = unwritten.len().min(SLICES);
+            for (slice, bytes) in slices.iter_mut().zip(unwritten) {
+                *slice = IoSlice::new(bytes);
+            }
+            let slices = slices.get(..count).unwrap_or_default();
+            match Pin::new(&mut self.stream).poll_write_vectored(cx, slices) {
+                Poll::Pending => return Ok(false),
+                Poll::Ready(Ok(written @ 1..)) => self.machine.wrote(written),
+                Poll::Ready(Ok(0)) => {
+                    return Err(self.shared.ended("the connection takes no more bytes"));
+                }
+                Poll::Ready(Err(error)) => {
+                    return Err(self
+                        .shared
+                        .ended(format_args!("the connection failed: {error}"))
+                        .with_source(error));
+                }
+            }
+            self.active = time;
+        }
+        Ok(true)
+    }
+
+    /// Layers such as TLS may hold bytes back until told.
+    fn flush(&mut self, cx: &mut Context<'_>) -> Result<bool> {
+        match Pin::new(&mut self.stream).poll_flush(cx) {
+            Poll::Ready(Err(error)) => Err(self
+                .shared
+                .ended(format_args!("the connection failed: {error}"))
+                .with_source(error)),
+            _ => Ok(false),
+        }
+    }
+
+    /// The orderly ends: asked for, or idle too long. Under the inbox's lock, so that a request is
+    /// either taken before or refused after.
+    fn check_end(&self, time: Instant) -> Result<()> {
+        if !self.machine.is_idle() {
+            return Ok(());
+        }
+        let idle = self.idle_end().is_some_and(|end| end <= time);
+        let mut inbox = self.shared.inbox();
+        if !inbox.requests.is_empty() || !(idle || inbox.closing) {
+            return Ok(());
+        }
+        let reason = match idle {
+            true => "idle for connections.max.idle.ms",
+            false => "this client closed the connection",
+        };
+        let reason = self.shared.ended(reason);
+        inbox.closed = Some(reason.clone());
+        Err(reason)
+    }
+
+    fn idle_end(&self) -> Option<Instant> {
+        let idle = self
+            .shared
+            .config
+            .max_idle
+            .filter(|_| self.machine.is_idle())?;
+        Some(self.active + idle)
+    }
+
+    fn end(&mut self, reason: &Error) {
+        let mut inbox = self.shared.inbox();
+        inbox.closed.get_or_insert_with(|| reason.clone());
+        let late = std::mem::take(&mut inbox.requests);
+        drop(inbox);
+        for request in late {
+            self.machine.push(request);
+        }
+        self.machine.fail(reason);
+        self.shared.closed.notify_waiters();
+    }
+}
+
+impl Drop for Connection {
+    /// The task was stopped: nobody may wait for ever.
+    fn drop(&mut self) {
+        let reason = self.shared.ended("the client was closed");
+        self.end(&reason);
     }
 }

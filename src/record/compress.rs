@@ -138,7 +138,9 @@ impl Compression {
     /// assert_eq!(ottla::Compression::gzip().level(), Some(-1));
     /// ```
     pub const fn gzip() -> Self {
-        Self::Gzip { level: GZIP_DEFAULT_LEVEL }
+        Self::Gzip {
+            level: GZIP_DEFAULT_LEVEL,
+        }
     }
 
     /// Snappy.
@@ -165,7 +167,9 @@ impl Compression {
     /// assert_eq!(ottla::Compression::zstd().level(), Some(3));
     /// ```
     pub const fn zstd() -> Self {
-        Self::Zstd { level: ZSTD_DEFAULT_LEVEL }
+        Self::Zstd {
+            level: ZSTD_DEFAULT_LEVEL,
+        }
     }
 
     /// The same codec at another level.
@@ -183,9 +187,14 @@ impl Compression {
     /// ```
     pub fn with_level(self, level: i32) -> Result<Self, InvalidCompression> {
         match self {
-            Self::Gzip { .. } if level == GZIP_DEFAULT_LEVEL || GZIP_LEVELS.contains(&level) => Ok(Self::Gzip { level }),
+            Self::Gzip { .. } if level == GZIP_DEFAULT_LEVEL || GZIP_LEVELS.contains(&level) => {
+                Ok(Self::Gzip { level })
+            }
             Self::Zstd { .. } if ZSTD_LEVELS.contains(&level) => Ok(Self::Zstd { level }),
-            _ => Err(InvalidCompression(Invalid::Level { codec: self.codec(), level })),
+            _ => Err(InvalidCompression(Invalid::Level {
+                codec: self.codec(),
+                level,
+            })),
         }
     }
 
@@ -222,7 +231,10 @@ impl Compression {
         if codec.can_compress() {
             return Ok(());
         }
-        Err(RecordError::UnsupportedCodec { codec, feature: codec.name() })
+        Err(RecordError::UnsupportedCodec {
+            codec,
+            feature: codec.name(),
+        })
     }
 }
 
@@ -266,17 +278,37 @@ enum Invalid {
 impl fmt::Display for InvalidCompression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Invalid::Name(name) => write!(f, "unknown compression {name:?}: use none, gzip, snappy, lz4 or zstd"),
-            Invalid::Level { codec: Codec::Gzip, level } => {
-                write!(f, "gzip has the levels 1 to 9 and -1 for the default, not {level}")
+            Invalid::Name(name) => write!(
+                f,
+                "unknown compression {name:?}: use none, gzip, snappy, lz4 or zstd"
+            ),
+            Invalid::Level {
+                codec: Codec::Gzip,
+                level,
+            } => {
+                write!(
+                    f,
+                    "gzip has the levels 1 to 9 and -1 for the default, not {level}"
+                )
             }
-            Invalid::Level { codec: Codec::Zstd, level } => {
+            Invalid::Level {
+                codec: Codec::Zstd,
+                level,
+            } => {
                 write!(f, "zstd has the levels -131072 to 22, not {level}")
             }
-            Invalid::Level { codec: Codec::Lz4, level } => {
-                write!(f, "the lz4 encoder has one speed and would ignore the level {level}")
+            Invalid::Level {
+                codec: Codec::Lz4,
+                level,
+            } => {
+                write!(
+                    f,
+                    "the lz4 encoder has one speed and would ignore the level {level}"
+                )
             }
-            Invalid::Level { codec, level } => write!(f, "compression {codec} has no levels, so not {level}"),
+            Invalid::Level { codec, level } => {
+                write!(f, "compression {codec} has no levels, so not {level}")
+            }
         }
     }
 }
@@ -292,7 +324,10 @@ mod tests {
         for name in ["none", "gzip", "snappy", "lz4", "zstd"] {
             let compression: Compression = name.parse().unwrap();
             assert_eq!(compression.to_string(), name);
-            assert_eq!(Codec::from_id(compression.codec().id()), Some(compression.codec()));
+            assert_eq!(
+                Codec::from_id(compression.codec().id()),
+                Some(compression.codec())
+            );
         }
         assert!("GZIP".parse::<Compression>().is_err());
         assert_eq!(Codec::from_id(5), None);
@@ -301,13 +336,19 @@ mod tests {
     #[test]
     fn levels_have_kafkas_ranges() {
         for level in [-1, 1, 9] {
-            assert_eq!(Compression::gzip().with_level(level).unwrap().level(), Some(level));
+            assert_eq!(
+                Compression::gzip().with_level(level).unwrap().level(),
+                Some(level)
+            );
         }
         for level in [-2, 0, 10] {
             assert!(Compression::gzip().with_level(level).is_err());
         }
         for level in [-131_072, 0, 22] {
-            assert_eq!(Compression::zstd().with_level(level).unwrap().level(), Some(level));
+            assert_eq!(
+                Compression::zstd().with_level(level).unwrap().level(),
+                Some(level)
+            );
         }
         for level in [-131_073, 23] {
             assert!(Compression::zstd().with_level(level).is_err());

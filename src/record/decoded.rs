@@ -29,11 +29,26 @@ pub(crate) struct DecodedBatch {
 const MIN_RECORD_LEN: usize = 7;
 
 impl DecodedBatch {
-    pub(super) fn new(header: BatchHeader, body: Bytes, topic: Arc<str>, partition: i32) -> Result<Self, RecordError> {
-        if usize::try_from(header.records_count).map_or(true, |count| count > body.len() / MIN_RECORD_LEN) {
-            return Err(RecordError::Corrupt { what: "more records than fit its bytes", offset: header.base_offset });
+    pub(super) fn new(
+        header: BatchHeader,
+        body: Bytes,
+        topic: Arc<str>,
+        partition: i32,
+    ) -> Result<Self, RecordError> {
+        if usize::try_from(header.records_count)
+            .map_or(true, |count| count > body.len() / MIN_RECORD_LEN)
+        {
+            return Err(RecordError::Corrupt {
+                what: "more records than fit its bytes",
+                offset: header.base_offset,
+            });
         }
-        Ok(Self { header, body, topic, partition })
+        Ok(Self {
+            header,
+            body,
+            topic,
+            partition,
+        })
     }
 
     pub(crate) fn header(&self) -> &BatchHeader {
@@ -81,7 +96,12 @@ impl DecodedBatch {
         // The key is a version, of which only the first is known and later ones must extend it, and a type.
         let kind = match record.key() {
             Some([_, _, high, low, ..]) => i16::from_be_bytes([*high, *low]),
-            _ => return Err(RecordError::Corrupt { what: "control record without a type", offset: record.offset() }),
+            _ => {
+                return Err(RecordError::Corrupt {
+                    what: "control record without a type",
+                    offset: record.offset(),
+                });
+            }
         };
         Ok(Some(match kind {
             0 => ControlType::Abort,
@@ -142,13 +162,21 @@ pub(crate) struct Records<'a> {
 impl<'a> Records<'a> {
     /// Where the next record starts, for [`DecodedBatch::records_from`].
     pub(crate) fn cursor(&self) -> RecordCursor {
-        RecordCursor { pos: self.batch.body.len().saturating_sub(self.rest.len()), index: self.index, done: self.done }
+        RecordCursor {
+            pos: self.batch.body.len().saturating_sub(self.rest.len()),
+            index: self.index,
+            done: self.done,
+        }
     }
 
     #[cold]
     fn fail<T>(&mut self, what: &'static str) -> Option<Result<T, RecordError>> {
         self.done = true;
-        let offset = self.batch.header.base_offset.saturating_add(i64::from(self.index));
+        let offset = self
+            .batch
+            .header
+            .base_offset
+            .saturating_add(i64::from(self.index));
         Some(Err(RecordError::Corrupt { what, offset }))
     }
 
@@ -200,10 +228,15 @@ impl From<VarintError> for Malformed {
 
 /// Parses the record in front of `bytes`; gives it and what comes after it.
 #[inline(always)]
-fn parse<'a>(batch: &'a DecodedBatch, mut bytes: &'a [u8]) -> Result<(RecordView<'a>, &'a [u8]), Malformed> {
+fn parse<'a>(
+    batch: &'a DecodedBatch,
+    mut bytes: &'a [u8],
+) -> Result<(RecordView<'a>, &'a [u8]), Malformed> {
     let header = &batch.header;
     let len = length(take_i32(&mut bytes)?).ok_or("negative record length")?;
-    let (mut record, rest) = bytes.split_at_checked(len).ok_or("a record goes past the end")?;
+    let (mut record, rest) = bytes
+        .split_at_checked(len)
+        .ok_or("a record goes past the end")?;
     // The attributes of single records are reserved: written as zero, not read by anyone.
     let [_attributes, fields @ ..] = record else {
         return Err("a record without attributes");
@@ -223,14 +256,18 @@ fn parse<'a>(batch: &'a DecodedBatch, mut bytes: &'a [u8]) -> Result<(RecordView
         check_headers(record, count)?
     };
     let timestamp = match header.attributes.timestamp_type() {
-        TimestampType::CreateTime => {
-            header.base_timestamp.checked_add(timestamp_delta).ok_or("a record's timestamp overflows")?
-        }
+        TimestampType::CreateTime => header
+            .base_timestamp
+            .checked_add(timestamp_delta)
+            .ok_or("a record's timestamp overflows")?,
         TimestampType::LogAppendTime => header.max_timestamp,
     };
     // Cannot overflow: checked for the last offset of the batch.
     let offset = header.base_offset.wrapping_add(i64::from(offset_delta));
-    Ok((RecordView::new(batch, offset, timestamp, key, value, headers), rest))
+    Ok((
+        RecordView::new(batch, offset, timestamp, key, value, headers),
+        rest,
+    ))
 }
 
 #[inline(always)]
@@ -243,9 +280,15 @@ fn length(len: i32) -> Option<usize> {
 fn take_bytes<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Malformed> {
     let len = take_i32(input)?;
     let Some(len) = length(len) else {
-        return if len == -1 { Ok(None) } else { Err("negative length of a key or value") };
+        return if len == -1 {
+            Ok(None)
+        } else {
+            Err("negative length of a key or value")
+        };
     };
-    let (bytes, rest) = input.split_at_checked(len).ok_or("a key or value goes past its record")?;
+    let (bytes, rest) = input
+        .split_at_checked(len)
+        .ok_or("a key or value goes past its record")?;
     *input = rest;
     Ok(Some(bytes))
 }
@@ -264,7 +307,9 @@ fn check_headers(bytes: &[u8], count: i32) -> Result<RawHeaders<'_>, Malformed> 
 }
 
 /// Name and value of one header.
-pub(super) fn take_header<'a>(input: &mut &'a [u8]) -> Result<(&'a [u8], Option<&'a [u8]>), Malformed> {
+pub(super) fn take_header<'a>(
+    input: &mut &'a [u8],
+) -> Result<(&'a [u8], Option<&'a [u8]>), Malformed> {
     let name = take_bytes(input)?.ok_or("a header without a name")?;
     Ok((name, take_bytes(input)?))
 }

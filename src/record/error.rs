@@ -17,7 +17,11 @@ pub(crate) enum RecordError {
     /// The bytes contradict themselves; `offset` is the Kafka offset (of the batch or the record) nearest to the spot.
     Corrupt { what: &'static str, offset: i64 },
     /// The checksum in the header is not that of the bytes.
-    CrcMismatch { expected: u32, computed: u32, base_offset: i64 },
+    CrcMismatch {
+        expected: u32,
+        computed: u32,
+        base_offset: i64,
+    },
     /// More bytes than `limit` allows.
     TooLarge { limit: usize },
     /// A timestamp too far from that of the first record of its batch to be written as a difference.
@@ -37,31 +41,60 @@ pub(crate) enum RecordError {
 impl fmt::Display for RecordError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncated { what, offset } => write!(f, "record batch at offset {offset} ends inside {what}"),
-            Self::BadMagic { magic: magic @ 0..=1 } => write!(
+            Self::Truncated { what, offset } => {
+                write!(f, "record batch at offset {offset} ends inside {what}")
+            }
+            Self::BadMagic {
+                magic: magic @ 0..=1,
+            } => write!(
                 f,
                 "message set of the old format (magic {magic}), which brokers convert only for Fetch requests older than \
                  those this client sends; read it with an older client or let the segment expire"
             ),
-            Self::BadMagic { magic } => write!(f, "unknown record batch format (magic {magic}), only 2 is known"),
-            Self::Corrupt { what, offset } => write!(f, "corrupt record batch near offset {offset}: {what}"),
-            Self::CrcMismatch { expected, computed, base_offset } => write!(
+            Self::BadMagic { magic } => write!(
+                f,
+                "unknown record batch format (magic {magic}), only 2 is known"
+            ),
+            Self::Corrupt { what, offset } => {
+                write!(f, "corrupt record batch near offset {offset}: {what}")
+            }
+            Self::CrcMismatch {
+                expected,
+                computed,
+                base_offset,
+            } => write!(
                 f,
                 "corrupt record batch at offset {base_offset}: its checksum is {expected:#010x}, its bytes give {computed:#010x}"
             ),
             Self::TooLarge { limit } => write!(f, "more than the {limit} bytes allowed"),
-            Self::TimestampOutOfRange { timestamp, base_timestamp } => {
-                write!(f, "timestamp {timestamp} is out of range for a batch that starts at {base_timestamp}")
+            Self::TimestampOutOfRange {
+                timestamp,
+                base_timestamp,
+            } => {
+                write!(
+                    f,
+                    "timestamp {timestamp} is out of range for a batch that starts at {base_timestamp}"
+                )
             }
             Self::Empty => f.write_str("a batch without records cannot be sent"),
             Self::UnknownCodec { id, offset } => {
-                write!(f, "record batch at offset {offset} has the unknown compression {id}")
+                write!(
+                    f,
+                    "record batch at offset {offset} has the unknown compression {id}"
+                )
             }
             Self::UnsupportedCodec { codec, feature } => {
-                write!(f, "{codec} compression is not compiled in: enable the cargo feature `{feature}`")
+                write!(
+                    f,
+                    "{codec} compression is not compiled in: enable the cargo feature `{feature}`"
+                )
             }
-            Self::Decompress { codec, message } => write!(f, "cannot decompress {codec}: {message}"),
-            Self::Compress { codec, message } => write!(f, "cannot compress with {codec}: {message}"),
+            Self::Decompress { codec, message } => {
+                write!(f, "cannot decompress {codec}: {message}")
+            }
+            Self::Compress { codec, message } => {
+                write!(f, "cannot compress with {codec}: {message}")
+            }
         }
     }
 }
@@ -75,10 +108,25 @@ mod tests {
     #[test]
     fn messages_say_what_to_do() {
         let old = RecordError::BadMagic { magic: 1 }.to_string();
-        assert!(old.contains("magic 1") && old.contains("brokers convert"), "{old}");
-        let codec = RecordError::UnsupportedCodec { codec: Codec::Zstd, feature: "zstd" }.to_string();
+        assert!(
+            old.contains("magic 1") && old.contains("brokers convert"),
+            "{old}"
+        );
+        let codec = RecordError::UnsupportedCodec {
+            codec: Codec::Zstd,
+            feature: "zstd",
+        }
+        .to_string();
         assert!(codec.contains("feature `zstd`"), "{codec}");
-        let crc = RecordError::CrcMismatch { expected: 1, computed: 2, base_offset: 7 }.to_string();
-        assert!(crc.contains("offset 7") && crc.contains("0x00000001"), "{crc}");
+        let crc = RecordError::CrcMismatch {
+            expected: 1,
+            computed: 2,
+            base_offset: 7,
+        }
+        .to_string();
+        assert!(
+            crc.contains("offset 7") && crc.contains("0x00000001"),
+            "{crc}"
+        );
     }
 }

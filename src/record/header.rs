@@ -47,7 +47,11 @@ impl Attributes {
     }
 
     pub(crate) fn timestamp_type(self) -> TimestampType {
-        if self.bit(3) { TimestampType::LogAppendTime } else { TimestampType::CreateTime }
+        if self.bit(3) {
+            TimestampType::LogAppendTime
+        } else {
+            TimestampType::CreateTime
+        }
     }
 
     pub(crate) fn is_transactional(self) -> bool {
@@ -93,12 +97,15 @@ pub(crate) struct BatchHeader {
 impl BatchHeader {
     /// The offset after the last of the batch, including those that compaction has removed: where to go on reading.
     pub(crate) fn next_offset(&self) -> i64 {
-        self.base_offset.saturating_add(i64::from(self.last_offset_delta)).saturating_add(1)
+        self.base_offset
+            .saturating_add(i64::from(self.last_offset_delta))
+            .saturating_add(1)
     }
 
     /// The offset of the last record, removed or not.
     pub(crate) fn last_offset(&self) -> i64 {
-        self.base_offset.saturating_add(i64::from(self.last_offset_delta))
+        self.base_offset
+            .saturating_add(i64::from(self.last_offset_delta))
     }
 
     pub(super) fn encode(&self) -> [u8; HEADER_LEN] {
@@ -147,7 +154,11 @@ impl BatchHeader {
             "negative base offset"
         } else if self.last_offset_delta < 0 {
             "negative last offset delta"
-        } else if self.base_offset.checked_add(i64::from(self.last_offset_delta) + 1).is_none() {
+        } else if self
+            .base_offset
+            .checked_add(i64::from(self.last_offset_delta) + 1)
+            .is_none()
+        {
             "the last offset overflows"
         } else if self.records_count < 0 {
             "negative number of records"

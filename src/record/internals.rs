@@ -58,7 +58,9 @@ impl Writer {
         value: Option<&[u8]>,
         headers: &[Header<'_>],
     ) -> Result<u32, String> {
-        self.0.append(timestamp, key, value, headers).map_err(|error| error.to_string())
+        self.0
+            .append(timestamp, key, value, headers)
+            .map_err(|error| error.to_string())
     }
 
     /// `BatchWriter::len`.
@@ -73,14 +75,22 @@ impl Writer {
     ///
     /// What it says, as text.
     pub fn seal(self, compression: Compression, pool: &Pool) -> Result<Sealed, String> {
-        self.0.seal(compression, &pool.0).map(Sealed).map_err(|error| error.to_string())
+        self.0
+            .seal(compression, &pool.0)
+            .map(Sealed)
+            .map_err(|error| error.to_string())
     }
 }
 
 impl Sealed {
     /// `SealedBatch::stamp`, for the given producer.
     pub fn stamp(&mut self, producer_id: i64, base_sequence: i32) -> Bytes {
-        let stamp = ProducerStamp { producer_id, producer_epoch: 0, base_sequence, transactional: false };
+        let stamp = ProducerStamp {
+            producer_id,
+            producer_epoch: 0,
+            base_sequence,
+            transactional: false,
+        };
         self.0.stamp(stamp)
     }
 }
@@ -90,7 +100,12 @@ impl Sealed {
 /// # Errors
 ///
 /// The first thing wrong, as text; what came before it is lost.
-pub fn decode(bytes: Bytes, check_crc: bool, max_decompressed: usize, pool: &Pool) -> Result<Vec<Decoded>, String> {
+pub fn decode(
+    bytes: Bytes,
+    check_crc: bool,
+    max_decompressed: usize,
+    pool: &Pool,
+) -> Result<Vec<Decoded>, String> {
     let topic: Arc<str> = Arc::from("topic");
     let mut batches = RecordBatches::new(bytes);
     let decoded = batches.by_ref().map(|raw| {
@@ -99,7 +114,9 @@ pub fn decode(bytes: Bytes, check_crc: bool, max_decompressed: usize, pool: &Poo
             raw.verify_crc().map_err(|error| error.to_string())?;
         }
         let limits = DecodeLimits { max_decompressed };
-        raw.decode(Arc::clone(&topic), 0, limits, &pool.0).map(Decoded).map_err(|error| error.to_string())
+        raw.decode(Arc::clone(&topic), 0, limits, &pool.0)
+            .map(Decoded)
+            .map_err(|error| error.to_string())
     });
     decoded.collect()
 }

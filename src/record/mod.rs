@@ -21,8 +21,21 @@
 //!   compaction: all of it survives a round trip.
 //! - *No byte is trusted.* Lengths and counts are checked against what is there before they are used; decompression is
 //!   bounded while it runs.
-#![deny(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used)]
-#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used, clippy::expect_used))]
+#![deny(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::expect_used
+)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::unwrap_used,
+        clippy::expect_used
+    )
+)]
 
 mod codec;
 mod compress;
@@ -83,7 +96,14 @@ impl<'a> Record<'a> {
     /// assert!(tombstone.get_value().is_none());
     /// ```
     pub fn to(topic: &'a str) -> Self {
-        Self { topic, partition: None, timestamp: None, key: None, value: None, headers: Vec::new() }
+        Self {
+            topic,
+            partition: None,
+            timestamp: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+        }
     }
 
     /// Sets the key.
@@ -255,7 +275,10 @@ impl<'a> Header<'a> {
     /// assert_eq!(ottla::Header::new("n", "v").value(), Some(&b"v"[..]));
     /// ```
     pub fn new<B: AsRef<[u8]> + ?Sized>(name: &'a str, value: &'a B) -> Self {
-        Self { name: name.as_bytes(), value: Some(value.as_ref()) }
+        Self {
+            name: name.as_bytes(),
+            value: Some(value.as_ref()),
+        }
     }
 
     /// A header whose value is null.
@@ -264,7 +287,10 @@ impl<'a> Header<'a> {
     /// assert_eq!(ottla::Header::null("n").value(), None);
     /// ```
     pub fn null(name: &'a str) -> Self {
-        Self { name: name.as_bytes(), value: None }
+        Self {
+            name: name.as_bytes(),
+            value: None,
+        }
     }
 
     /// A header of any bytes.
@@ -310,7 +336,12 @@ impl<'a> Header<'a> {
 
 impl fmt::Debug for Header<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}: {:?}", String::from_utf8_lossy(self.name), Blob(self.value))
+        write!(
+            f,
+            "{:?}: {:?}",
+            String::from_utf8_lossy(self.name),
+            Blob(self.value)
+        )
     }
 }
 

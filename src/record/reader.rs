@@ -34,7 +34,10 @@ enum State {
 
 impl RecordBatches {
     pub(crate) fn new(bytes: Bytes) -> Self {
-        Self { rest: bytes, state: State::More }
+        Self {
+            rest: bytes,
+            state: State::More,
+        }
     }
 
     /// Whether the iteration has ended at a batch that is not all there.
@@ -63,10 +66,15 @@ impl RecordBatches {
         if magic != MAGIC {
             return Err(RecordError::BadMagic { magic });
         }
-        let len = usize::try_from(i32::from_be_bytes(*length)).ok().and_then(|length| length.checked_add(LENGTH_OVERHEAD));
+        let len = usize::try_from(i32::from_be_bytes(*length))
+            .ok()
+            .and_then(|length| length.checked_add(LENGTH_OVERHEAD));
         match len {
             Some(len) if len >= HEADER_LEN => Ok((len <= self.rest.len()).then_some(len)),
-            _ => Err(RecordError::Corrupt { what: "the batch is shorter than its header", offset: base_offset }),
+            _ => Err(RecordError::Corrupt {
+                what: "the batch is shorter than its header",
+                offset: base_offset,
+            }),
         }
     }
 
@@ -78,7 +86,10 @@ impl RecordBatches {
             return Ok(None);
         };
         header.check()?;
-        Ok(Some(RawBatch { header, bytes: self.rest.split_to(len) }))
+        Ok(Some(RawBatch {
+            header,
+            bytes: self.rest.split_to(len),
+        }))
     }
 }
 
@@ -136,7 +147,11 @@ impl RawBatch {
         if computed == expected {
             return Ok(());
         }
-        Err(RecordError::CrcMismatch { expected, computed, base_offset: self.header.base_offset })
+        Err(RecordError::CrcMismatch {
+            expected,
+            computed,
+            base_offset: self.header.base_offset,
+        })
     }
 
     /// Decompresses the records, if need be; otherwise they stay where they are. Does not check the checksum.

@@ -11,9 +11,11 @@ use bytes::{Bytes, BytesMut};
 use super::Header;
 use super::codec::CodecPool;
 use super::compress::Codec;
-use super::error::RecordError;
-use super::header::{Attributes, BatchHeader, CRC_AT, CRC_FROM, HEADER_LEN, LENGTH_OVERHEAD, MAGIC};
 use super::decoded::DecodedBatch;
+use super::error::RecordError;
+use super::header::{
+    Attributes, BatchHeader, CRC_AT, CRC_FROM, HEADER_LEN, LENGTH_OVERHEAD, MAGIC,
+};
 use super::writer::BatchWriter;
 
 /// Who sends a batch and as which part of its stream.
@@ -28,8 +30,12 @@ pub(crate) struct ProducerStamp {
 
 impl ProducerStamp {
     /// Without idempotence.
-    pub(crate) const NONE: Self =
-        Self { producer_id: -1, producer_epoch: -1, base_sequence: -1, transactional: false };
+    pub(crate) const NONE: Self = Self {
+        producer_id: -1,
+        producer_epoch: -1,
+        base_sequence: -1,
+        transactional: false,
+    };
 }
 
 /// A closed batch: header and records in one buffer.
@@ -59,7 +65,14 @@ impl SealedBatch {
         uncompressed_len: usize,
     ) -> Self {
         let buffer = Buffer::Unstamped(buffer);
-        Self { buffer, codec, count, base_timestamp, max_timestamp, uncompressed_len }
+        Self {
+            buffer,
+            codec,
+            count,
+            base_timestamp,
+            max_timestamp,
+            uncompressed_len,
+        }
     }
 
     /// The batch as it goes into a Produce request: with header and checksum.
@@ -72,7 +85,9 @@ impl SealedBatch {
                 self.buffer = Buffer::Stamped(present, bytes.clone());
                 return bytes;
             }
-            Buffer::Stamped(_, bytes) => bytes.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..])),
+            Buffer::Stamped(_, bytes) => bytes
+                .try_into_mut()
+                .unwrap_or_else(|shared| BytesMut::from(&shared[..])),
             Buffer::Unstamped(buffer) => BytesMut::from(Bytes::from(buffer)),
         };
         self.write_header(&mut bytes, stamp);
@@ -113,7 +128,11 @@ impl SealedBatch {
 
     /// Splits a batch that a broker found too large (MESSAGE_TOO_LARGE) into batches of at most `max_len` bytes before
     /// compression, or of one record. Records keep their order, and their timestamps; the sum of the counts is the same.
-    pub(crate) fn split(&self, max_len: usize, pool: &CodecPool) -> Result<Vec<BatchWriter>, RecordError> {
+    pub(crate) fn split(
+        &self,
+        max_len: usize,
+        pool: &CodecPool,
+    ) -> Result<Vec<BatchWriter>, RecordError> {
         let whole = self.decode(pool)?;
         let capacity = max_len.min(self.uncompressed_len);
         let mut parts = Vec::new();

@@ -76,7 +76,11 @@ fn take_bounded(input: &[u8], max_len: usize) -> Result<(u64, usize), VarintErro
             return Ok((value, at + 1));
         }
     }
-    Err(if input.len() < max_len { VarintError::Truncated } else { VarintError::Overflow })
+    Err(if input.len() < max_len {
+        VarintError::Truncated
+    } else {
+        VarintError::Overflow
+    })
 }
 
 /// How many bytes [`Stack::put_i32`] writes for `value`.
@@ -129,7 +133,10 @@ pub(crate) struct Stack<const N: usize> {
 impl<const N: usize> Stack<N> {
     #[inline(always)]
     pub(crate) const fn new() -> Self {
-        Self { bytes: [0; N], len: 0 }
+        Self {
+            bytes: [0; N],
+            len: 0,
+        }
     }
 
     #[inline(always)]
@@ -202,7 +209,10 @@ mod tests {
             assert_eq!(bytes_i32(value), expected, "{value}");
             assert_eq!(bytes_i64(i64::from(value)), expected, "{value}");
         }
-        assert_eq!(bytes_i64(i64::MIN), [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]);
+        assert_eq!(
+            bytes_i64(i64::MIN),
+            [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01]
+        );
     }
 
     #[test]
@@ -223,7 +233,10 @@ mod tests {
         for cut in 0..whole.len() {
             assert_eq!(take_i64(&mut &whole[..cut]), Err(VarintError::Truncated));
         }
-        assert_eq!(take_i32(&mut &[0x80, 0x80][..]), Err(VarintError::Truncated));
+        assert_eq!(
+            take_i32(&mut &[0x80, 0x80][..]),
+            Err(VarintError::Truncated)
+        );
     }
 
     proptest! {

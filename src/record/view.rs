@@ -34,7 +34,10 @@ pub(super) struct RawHeaders<'a> {
 }
 
 impl RawHeaders<'_> {
-    pub(super) const EMPTY: Self = Self { bytes: &[], count: 0 };
+    pub(super) const EMPTY: Self = Self {
+        bytes: &[],
+        count: 0,
+    };
 }
 
 impl<'a> RecordView<'a> {
@@ -47,7 +50,14 @@ impl<'a> RecordView<'a> {
         value: Option<&'a [u8]>,
         headers: RawHeaders<'a>,
     ) -> Self {
-        Self { batch, offset, timestamp, key, value, headers }
+        Self {
+            batch,
+            offset,
+            timestamp,
+            key,
+            value,
+            headers,
+        }
     }
 
     /// The topic it was read from.
@@ -135,7 +145,10 @@ impl<'a> RecordView<'a> {
     /// }
     /// ```
     pub fn headers(&self) -> Headers<'a> {
-        Headers { rest: self.headers.bytes, left: self.headers.count }
+        Headers {
+            rest: self.headers.bytes,
+            left: self.headers.count,
+        }
     }
 
     /// The epoch of the leader that wrote it, if the broker knows.
@@ -209,7 +222,9 @@ impl<'a> Headers<'a> {
     /// }
     /// ```
     pub fn last_named(&self, name: &str) -> Option<Header<'a>> {
-        self.clone().filter(|header| header.name() == name.as_bytes()).last()
+        self.clone()
+            .filter(|header| header.name() == name.as_bytes())
+            .last()
     }
 }
 
@@ -382,7 +397,10 @@ impl OwnedRecord {
     /// }
     /// ```
     pub fn headers(&self) -> Headers<'_> {
-        Headers { rest: &self.headers, left: self.headers_count }
+        Headers {
+            rest: &self.headers,
+            left: self.headers_count,
+        }
     }
 }
 

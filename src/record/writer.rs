@@ -46,7 +46,12 @@ impl BatchWriter {
     pub(crate) fn with_buffer(mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         buffer.resize(HEADER_LEN, 0);
-        Self { buffer, count: 0, base_timestamp: 0, max_timestamp: 0 }
+        Self {
+            buffer,
+            count: 0,
+            base_timestamp: 0,
+            max_timestamp: 0,
+        }
     }
 
     /// How many bytes [`BatchWriter::append`] would add for this record now.
@@ -57,14 +62,21 @@ impl BatchWriter {
         value: Option<&[u8]>,
         headers: &[Header<'_>],
     ) -> Result<usize, RecordError> {
-        self.shape(timestamp, key, value, headers).map(|shape| shape.total_len)
+        self.shape(timestamp, key, value, headers)
+            .map(|shape| shape.total_len)
     }
 
     /// At least as many bytes as this record takes in any batch.
-    pub(crate) fn upper_bound(key: Option<&[u8]>, value: Option<&[u8]>, headers: &[Header<'_>]) -> usize {
+    pub(crate) fn upper_bound(
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) -> usize {
         let bytes_len = |bytes: Option<&[u8]>| bytes.map_or(0, <[u8]>::len);
         headers.iter().fold(
-            (MAX_HEAD_LEN + 2 * MAX_LEN_32).saturating_add(bytes_len(key)).saturating_add(bytes_len(value)),
+            (MAX_HEAD_LEN + 2 * MAX_LEN_32)
+                .saturating_add(bytes_len(key))
+                .saturating_add(bytes_len(value)),
             |sum, header| {
                 sum.saturating_add(2 * MAX_LEN_32)
                     .saturating_add(header.name().len())
@@ -115,10 +127,19 @@ impl BatchWriter {
         value: Option<&[u8]>,
         headers: &[Header<'_>],
     ) -> Result<Shape, RecordError> {
-        let too_large = RecordError::TooLarge { limit: MAX_BATCH_LEN };
-        let base_timestamp = if self.count == 0 { timestamp } else { self.base_timestamp };
+        let too_large = RecordError::TooLarge {
+            limit: MAX_BATCH_LEN,
+        };
+        let base_timestamp = if self.count == 0 {
+            timestamp
+        } else {
+            self.base_timestamp
+        };
         let Some(timestamp_delta) = timestamp.checked_sub(base_timestamp) else {
-            return Err(RecordError::TimestampOutOfRange { timestamp, base_timestamp });
+            return Err(RecordError::TimestampOutOfRange {
+                timestamp,
+                base_timestamp,
+            });
         };
         let Ok(offset_delta) = i32::try_from(self.count) else {
             return Err(too_large);
@@ -136,7 +157,12 @@ impl BatchWriter {
         if total_len > MAX_BATCH_LEN.saturating_sub(self.buffer.len()) {
             return Err(too_large);
         }
-        Ok(Shape { timestamp_delta, offset_delta, body_len: body_len_i32, total_len })
+        Ok(Shape {
+            timestamp_delta,
+            offset_delta,
+            body_len: body_len_i32,
+            total_len,
+        })
     }
 
     /// Closes the batch and compresses its records.
@@ -144,7 +170,11 @@ impl BatchWriter {
     /// If they do not get smaller they stay as they are, and the batch says so: Java sends the larger form, but this one
     /// costs less on the wire and saves every reader the work, and what was measured against `max.request.size` before
     /// stays true.
-    pub(crate) fn seal(self, compression: Compression, pool: &CodecPool) -> Result<SealedBatch, RecordError> {
+    pub(crate) fn seal(
+        self,
+        compression: Compression,
+        pool: &CodecPool,
+    ) -> Result<SealedBatch, RecordError> {
         if self.count == 0 {
             return Err(RecordError::Empty);
         }
@@ -158,7 +188,14 @@ impl BatchWriter {
             Some(buffer) => (buffer, compression.codec()),
             None => (self.buffer, Codec::None),
         };
-        Ok(SealedBatch::new(buffer, codec, self.count, self.base_timestamp, self.max_timestamp, uncompressed_len))
+        Ok(SealedBatch::new(
+            buffer,
+            codec,
+            self.count,
+            self.base_timestamp,
+            self.max_timestamp,
+            uncompressed_len,
+        ))
     }
 
     /// Bytes so far, header included: what the batch takes uncompressed.
@@ -211,9 +248,12 @@ fn headers_len(headers: &[Header<'_>]) -> usize {
     if headers.is_empty() {
         return 1;
     }
-    headers.iter().fold(len_i32(headers.len() as i32), |sum, header| {
-        sum.saturating_add(bytes_len(Some(header.name()))).saturating_add(bytes_len(header.value()))
-    })
+    headers
+        .iter()
+        .fold(len_i32(headers.len() as i32), |sum, header| {
+            sum.saturating_add(bytes_len(Some(header.name())))
+                .saturating_add(bytes_len(header.value()))
+        })
 }
 
 /// Writes what is in `head`, then the bytes behind their length, or -1 for null.

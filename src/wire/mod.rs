@@ -1,6 +1,9 @@
 //! What is said on the wire: which requests the client knows and in which versions.
 
+pub(crate) mod codec;
+pub(crate) mod guard;
 pub(crate) mod produce;
+pub(crate) mod versions;
 
 use kafka_protocol::messages as kp;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};

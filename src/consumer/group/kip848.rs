@@ -506,9 +506,11 @@ impl Membership {
     fn named(&self, parts: &Parts) -> Vec<(TopicPartition, Uuid)> {
         let named = parts.iter().filter_map(|(id, partitions)| {
             let name = self.names.get(id)?;
-            Some(partitions.iter().map(|partition| {
-                (TopicPartition::new(Arc::clone(name), *partition), *id)
-            }))
+            Some(
+                partitions
+                    .iter()
+                    .map(|partition| (TopicPartition::new(Arc::clone(name), *partition), *id)),
+            )
         });
         named.flatten().collect()
     }

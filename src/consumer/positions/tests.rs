@@ -22,7 +22,11 @@ fn tp(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
 }
 
-fn led_by(broker: BrokerId, epoch: i32, topic_id: Uuid) -> impl Fn(&TopicPartition) -> Option<Known> {
+fn led_by(
+    broker: BrokerId,
+    epoch: i32,
+    topic_id: Uuid,
+) -> impl Fn(&TopicPartition) -> Option<Known> {
     move |_| {
         Some(Known {
             topic_id,
@@ -75,7 +79,10 @@ fn plan(positions: &Positions, now: Instant) -> Vec<Planned> {
 
 #[test]
 fn a_group_member_starts_at_the_committed_offset_or_where_the_policy_says() {
-    let mut positions = Positions::new(Rules { has_group: true, ..rules() });
+    let mut positions = Positions::new(Rules {
+        has_group: true,
+        ..rules()
+    });
     positions.assign([(tp(0), ID), (tp(1), ID)]);
     positions.update(led_by(B1, 3, ID));
     let now = now();
@@ -103,8 +110,13 @@ fn without_policy_the_application_is_told_once() {
     });
     positions.assign([(tp(0), ID)]);
     let asks = positions.wanted_committed(now());
-    let error = positions.committed_found(&asks[0].0, asks[0].1, None).unwrap();
-    assert_eq!((error.kind(), error.topic_partition()), (ErrorKind::Offset, Some(&tp(0))));
+    let error = positions
+        .committed_found(&asks[0].0, asks[0].1, None)
+        .unwrap();
+    assert_eq!(
+        (error.kind(), error.topic_partition()),
+        (ErrorKind::Offset, Some(&tp(0)))
+    );
     assert!(positions.wanted_resets(now()).is_empty());
     positions.update(led_by(B1, 3, ID));
     positions.seek(&tp(0), Position::new(9));
@@ -113,7 +125,10 @@ fn without_policy_the_application_is_told_once() {
 
 #[test]
 fn without_group_and_policy_the_application_is_told_unless_it_seeks() {
-    let rules = Rules { reset: OffsetReset::None, ..rules() };
+    let rules = Rules {
+        reset: OffsetReset::None,
+        ..rules()
+    };
     let mut positions = Positions::new(rules);
     positions.assign([(tp(0), Uuid::nil()), (tp(1), Uuid::nil())]);
     positions.seek(&tp(1), Position::new(0));
@@ -129,12 +144,25 @@ fn answers_of_another_epoch_or_offset_are_dropped() {
     positions.seek(&tp(0), Position::new(0));
     assert!(!positions.accept(B1, &old, &answer(batches(10)), now).buffer);
     let asked = plan(&positions, now).remove(0);
-    assert!(positions.accept(B1, &asked, &answer(batches(10)), now).buffer);
-    assert!(!positions.accept(B2, &asked, &answer(batches(10)), now).buffer, "the same data twice");
+    assert!(
+        positions
+            .accept(B1, &asked, &answer(batches(10)), now)
+            .buffer
+    );
+    assert!(
+        !positions
+            .accept(B2, &asked, &answer(batches(10)), now)
+            .buffer,
+        "the same data twice"
+    );
     assert_eq!(plan(&positions, now)[0].offset, 10);
     positions.remove(&tp(0));
     positions.assign([(tp(0), Uuid::nil())]);
-    assert!(!positions.accept(B1, &asked, &answer(batches(10)), now).buffer);
+    assert!(
+        !positions
+            .accept(B1, &asked, &answer(batches(10)), now)
+            .buffer
+    );
 }
 
 #[test]
@@ -144,7 +172,11 @@ fn pausing_stops_fetch_and_hand_out_and_keeps_what_is_under_way() {
     let asked = plan(&positions, now).remove(0);
     positions.set_paused(&tp(0), true);
     assert!(plan(&positions, now).is_empty());
-    assert!(positions.accept(B1, &asked, &answer(batches(10)), now).buffer);
+    assert!(
+        positions
+            .accept(B1, &asked, &answer(batches(10)), now)
+            .buffer
+    );
     assert!(!positions.may_hand_out(&tp(0), asked.epoch));
     assert!(!positions.hand_out(&tp(0), asked.epoch, Position::new(10), None));
     positions.set_paused(&tp(0), false);
@@ -241,13 +273,20 @@ fn a_follower_is_read_while_it_is_preferred_and_not_trusted_with_the_bounds() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
     let asked = plan(&positions, now).remove(0);
-    let hint = Answer { preferred: Some(B2), ..answer(Survey::Empty) };
+    let hint = Answer {
+        preferred: Some(B2),
+        ..answer(Survey::Empty)
+    };
     positions.accept(B1, &asked, &hint, now);
     assert!(plan(&positions, now).is_empty());
     assert_eq!(positions.plan(B2, now, |_| 0).parts.len(), 1);
     let outcome = positions.accept(B2, &asked, &refusal(codes::OFFSET_OUT_OF_RANGE), now);
     assert!(!outcome.discard);
-    assert_eq!(plan(&positions, now)[0].offset, 0, "back to the leader, same offset");
+    assert_eq!(
+        plan(&positions, now)[0].offset,
+        0,
+        "back to the leader, same offset"
+    );
 }
 
 #[test]
@@ -256,12 +295,29 @@ fn a_truncated_log_moves_the_position_back() {
     let now = now();
     let asked = plan(&positions, now).remove(0);
     positions.accept(B1, &asked, &answer(batches(50)), now);
-    positions.hand_out(&tp(0), asked.epoch, Position { offset: 40, leader_epoch: 3 }, None);
+    positions.hand_out(
+        &tp(0),
+        asked.epoch,
+        Position {
+            offset: 40,
+            leader_epoch: 3,
+        },
+        None,
+    );
     let asked = plan(&positions, now).remove(0);
     assert_eq!(asked.last_fetched_epoch, 3);
-    let cut = Answer { diverging: Some((2, 30)), ..answer(Survey::Empty) };
+    let cut = Answer {
+        diverging: Some((2, 30)),
+        ..answer(Survey::Empty)
+    };
     assert!(positions.accept(B1, &asked, &cut, now).discard);
-    assert_eq!(positions.position(&tp(0)), Some(Position { offset: 30, leader_epoch: 2 }));
+    assert_eq!(
+        positions.position(&tp(0)),
+        Some(Position {
+            offset: 30,
+            leader_epoch: 2
+        })
+    );
 }
 
 #[test]
@@ -270,9 +326,20 @@ fn truncation_behind_the_buffer_only_refetches() {
     let now = now();
     let asked = plan(&positions, now).remove(0);
     positions.accept(B1, &asked, &answer(batches(50)), now);
-    positions.hand_out(&tp(0), asked.epoch, Position { offset: 20, leader_epoch: 3 }, None);
+    positions.hand_out(
+        &tp(0),
+        asked.epoch,
+        Position {
+            offset: 20,
+            leader_epoch: 3,
+        },
+        None,
+    );
     let asked = plan(&positions, now).remove(0);
-    let cut = Answer { diverging: Some((2, 30)), ..answer(Survey::Empty) };
+    let cut = Answer {
+        diverging: Some((2, 30)),
+        ..answer(Survey::Empty)
+    };
     positions.rules.reset = OffsetReset::None;
     let outcome = positions.accept(B1, &asked, &cut, now);
     assert!(outcome.discard && outcome.error.is_none());
@@ -293,7 +360,10 @@ fn a_topic_made_anew_is_not_read_at_the_old_positions() {
     let mut pinned = Positions::new(rules());
     pinned.assign([(tp(0), ID)]);
     pinned.update(led_by(B1, 0, Uuid::from_u128(8)));
-    assert!(pinned.wanted_resets(now).is_empty(), "no leader for a topic that is gone");
+    assert!(
+        pinned.wanted_resets(now).is_empty(),
+        "no leader for a topic that is gone"
+    );
 }
 
 #[test]
@@ -309,17 +379,29 @@ fn lag_in_records_and_time() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
     let lag = |positions: &Positions| positions.lag(10_000).remove(0);
-    assert_eq!((lag(&positions).records, lag(&positions).time), (None, TimeLag::Unknown));
+    assert_eq!(
+        (lag(&positions).records, lag(&positions).time),
+        (None, TimeLag::Unknown)
+    );
     let asked = plan(&positions, now).remove(0);
     positions.accept(B1, &asked, &answer(batches(100)), now);
-    assert_eq!((lag(&positions).records, lag(&positions).time), (Some(100), TimeLag::Unknown));
+    assert_eq!(
+        (lag(&positions).records, lag(&positions).time),
+        (Some(100), TimeLag::Unknown)
+    );
     positions.hand_out(&tp(0), asked.epoch, Position::new(60), Some(7_000));
     let behind = lag(&positions);
-    assert_eq!((behind.records, behind.time), (Some(40), TimeLag::Behind(Duration::from_secs(3))));
+    assert_eq!(
+        (behind.records, behind.time),
+        (Some(40), TimeLag::Behind(Duration::from_secs(3)))
+    );
     positions.rules.isolation = IsolationLevel::ReadCommitted;
     assert_eq!(lag(&positions).end_offset, Some(90));
     positions.hand_out(&tp(0), asked.epoch, Position::new(90), None);
-    assert_eq!((lag(&positions).records, lag(&positions).time), (Some(0), TimeLag::CaughtUp));
+    assert_eq!(
+        (lag(&positions).records, lag(&positions).time),
+        (Some(0), TimeLag::CaughtUp)
+    );
 }
 
 #[test]
@@ -332,7 +414,11 @@ fn bytes_without_progress_are_an_error_and_not_a_loop() {
         assert!(!outcome.buffer);
         assert_eq!(outcome.error.unwrap().topic_partition(), Some(&tp(0)));
         assert!(plan(&positions, now).is_empty());
-        assert_eq!(positions.position(&tp(0)), Some(Position::new(0)), "nothing is skipped");
+        assert_eq!(
+            positions.position(&tp(0)),
+            Some(Position::new(0)),
+            "nothing is skipped"
+        );
     }
 }
 

@@ -20,15 +20,25 @@ impl Compressor {
             Ok(level) => flate2::Compression::new(level),
             Err(_) => flate2::Compression::default(),
         };
-        Self { context: Compress::new_gzip(levels, WINDOW_BITS), level }
+        Self {
+            context: Compress::new_gzip(levels, WINDOW_BITS),
+            level,
+        }
     }
 
     pub(super) fn level(&self) -> i32 {
         self.level
     }
 
-    pub(super) fn compress(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<(), RecordError> {
-        let failed = |message: String| RecordError::Compress { codec: Codec::Gzip, message };
+    pub(super) fn compress(
+        &mut self,
+        input: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<(), RecordError> {
+        let failed = |message: String| RecordError::Compress {
+            codec: Codec::Gzip,
+            message,
+        };
         self.context.reset();
         let mut rest = input;
         loop {
@@ -40,10 +50,15 @@ impl Compressor {
                 .compress_vec(rest, output, FlushCompress::Finish)
                 .map_err(|error| failed(error.to_string()))?;
             let used = self.context.total_in().saturating_sub(before.0);
-            rest = usize::try_from(used).ok().and_then(|used| rest.get(used..)).unwrap_or_default();
+            rest = usize::try_from(used)
+                .ok()
+                .and_then(|used| rest.get(used..))
+                .unwrap_or_default();
             match status {
                 Status::StreamEnd => return Ok(()),
-                _ if used == 0 && output.len() == before.1 => return Err(failed("the encoder makes no progress".into())),
+                _ if used == 0 && output.len() == before.1 => {
+                    return Err(failed("the encoder makes no progress".into()));
+                }
                 _ => {}
             }
         }
@@ -57,11 +72,18 @@ pub(super) struct Decompressor {
 
 impl Decompressor {
     pub(super) fn new() -> Self {
-        Self { context: Decompress::new_gzip(WINDOW_BITS), used: false }
+        Self {
+            context: Decompress::new_gzip(WINDOW_BITS),
+            used: false,
+        }
     }
 
     /// Decompresses one or more gzip members.
-    pub(super) fn decompress(&mut self, input: &[u8], output: &mut Output) -> Result<(), RecordError> {
+    pub(super) fn decompress(
+        &mut self,
+        input: &[u8],
+        output: &mut Output,
+    ) -> Result<(), RecordError> {
         let mut rest = input;
         loop {
             self.member(&mut rest, output)?;
@@ -83,13 +105,18 @@ impl Decompressor {
                 .decompress_vec(rest, &mut output.bytes, FlushDecompress::None)
                 .map_err(|error| corrupt(Codec::Gzip, error))?;
             let used = self.context.total_in().saturating_sub(before.0);
-            *rest = usize::try_from(used).ok().and_then(|used| rest.get(used..)).unwrap_or_default();
+            *rest = usize::try_from(used)
+                .ok()
+                .and_then(|used| rest.get(used..))
+                .unwrap_or_default();
             if output.bytes.len() > output.limit {
                 return Err(output.too_large());
             }
             match status {
                 Status::StreamEnd => return Ok(()),
-                _ if used == 0 && output.bytes.len() == before.1 => return Err(truncated(Codec::Gzip)),
+                _ if used == 0 && output.bytes.len() == before.1 => {
+                    return Err(truncated(Codec::Gzip));
+                }
                 _ => {}
             }
         }

@@ -5,8 +5,8 @@
 //! that the frame claims (4 MiB for a batch of 200 bytes is common).
 
 use lz4_flex::block::{
-    CompressTable, DecompressError, compress_into_with_table, decompress_into, decompress_into_with_dict,
-    get_maximum_output_size,
+    CompressTable, DecompressError, compress_into_with_table, decompress_into,
+    decompress_into_with_dict, get_maximum_output_size,
 };
 
 use super::{Output, corrupt, take, take_array};
@@ -32,18 +32,29 @@ pub(super) struct Compressor {
 
 impl Compressor {
     pub(super) fn new() -> Self {
-        Self { table: CompressTable::large() }
+        Self {
+            table: CompressTable::large(),
+        }
     }
 
-    pub(super) fn compress(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<(), RecordError> {
+    pub(super) fn compress(
+        &mut self,
+        input: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<(), RecordError> {
         output.extend_from_slice(&HEADER);
         for block in input.chunks(BLOCK) {
             let start = output.len();
             let data = start.saturating_add(4);
             output.resize(data.saturating_add(get_maximum_output_size(block.len())), 0);
             let room = output.get_mut(data..).unwrap_or_default();
-            let mut len = compress_into_with_table(block, room, &mut self.table)
-                .map_err(|error| RecordError::Compress { codec: Codec::Lz4, message: error.to_string() })?;
+            let mut len =
+                compress_into_with_table(block, room, &mut self.table).map_err(|error| {
+                    RecordError::Compress {
+                        codec: Codec::Lz4,
+                        message: error.to_string(),
+                    }
+                })?;
             let mut flag = 0;
             if len >= block.len() {
                 (len, flag) = (block.len(), UNCOMPRESSED);
@@ -73,7 +84,10 @@ pub(super) fn decompress(mut input: &[u8], output: &mut Output) -> Result<(), Re
         } else if magic == MAGIC {
             frame(&mut input, output)?;
         } else {
-            return Err(corrupt(Codec::Lz4, format_args!("unknown frame magic {magic:#010x}")));
+            return Err(corrupt(
+                Codec::Lz4,
+                format_args!("unknown frame magic {magic:#010x}"),
+            ));
         }
         if input.is_empty() {
             return Ok(());
@@ -91,14 +105,22 @@ struct Descriptor {
 fn descriptor(input: &mut &[u8]) -> Result<Descriptor, RecordError> {
     let [flags, sizes] = take_array(input, Codec::Lz4)?;
     if flags >> 6 != 1 {
-        return Err(corrupt(Codec::Lz4, format_args!("unknown frame version {}", flags >> 6)));
+        return Err(corrupt(
+            Codec::Lz4,
+            format_args!("unknown frame version {}", flags >> 6),
+        ));
     }
     let max_block = match (sizes >> 4) & 7 {
         4 => 64 << 10,
         5 => 256 << 10,
         6 => 1 << 20,
         7 => 4 << 20,
-        other => return Err(corrupt(Codec::Lz4, format_args!("unknown block size {other}"))),
+        other => {
+            return Err(corrupt(
+                Codec::Lz4,
+                format_args!("unknown block size {other}"),
+            ));
+        }
     };
     if flags & 1 << 3 != 0 {
         let _content_size: [u8; 8] = take_array(input, Codec::Lz4)?;
@@ -125,7 +147,10 @@ fn frame(input: &mut &[u8], output: &mut Output) -> Result<(), RecordError> {
         }
         let len = (prefix & !UNCOMPRESSED) as usize;
         if len > descriptor.max_block {
-            return Err(corrupt(Codec::Lz4, "a block is larger than the frame allows"));
+            return Err(corrupt(
+                Codec::Lz4,
+                "a block is larger than the frame allows",
+            ));
         }
         let data = take(input, len, Codec::Lz4)?;
         if prefix & UNCOMPRESSED != 0 {
@@ -156,7 +181,9 @@ fn block(
     let allowed = possible.min(output.room());
     output.bytes.resize(start.saturating_add(allowed), 0);
     let (done, room) = output.bytes.split_at_mut_checked(start).unwrap_or_default();
-    let dictionary = done.get(start.saturating_sub(window).max(frame_start)..).unwrap_or_default();
+    let dictionary = done
+        .get(start.saturating_sub(window).max(frame_start)..)
+        .unwrap_or_default();
     let written = if dictionary.is_empty() {
         decompress_into(data, room)
     } else {
@@ -164,7 +191,9 @@ fn block(
     };
     match written {
         Ok(written) => output.bytes.truncate(start.saturating_add(written)),
-        Err(DecompressError::OutputTooSmall { .. }) if allowed < possible => return Err(output.too_large()),
+        Err(DecompressError::OutputTooSmall { .. }) if allowed < possible => {
+            return Err(output.too_large());
+        }
         Err(error) => return Err(corrupt(Codec::Lz4, error)),
     }
     Ok(())

@@ -142,7 +142,12 @@ impl CodecPool {
     }
 
     /// Decompresses `input` into at most `limit` bytes.
-    pub(crate) fn decompress(&self, codec: Codec, input: &[u8], limit: usize) -> Result<Vec<u8>, RecordError> {
+    pub(crate) fn decompress(
+        &self,
+        codec: Codec,
+        input: &[u8],
+        limit: usize,
+    ) -> Result<Vec<u8>, RecordError> {
         let mut output = Output::new(input.len(), limit);
         match codec {
             Codec::None => output.extend(input)?,
@@ -173,11 +178,26 @@ impl CodecPool {
                 }
             }
             #[cfg(not(feature = "gzip"))]
-            Codec::Gzip => return Err(RecordError::UnsupportedCodec { codec, feature: "gzip" }),
+            Codec::Gzip => {
+                return Err(RecordError::UnsupportedCodec {
+                    codec,
+                    feature: "gzip",
+                });
+            }
             #[cfg(not(feature = "snappy"))]
-            Codec::Snappy => return Err(RecordError::UnsupportedCodec { codec, feature: "snappy" }),
+            Codec::Snappy => {
+                return Err(RecordError::UnsupportedCodec {
+                    codec,
+                    feature: "snappy",
+                });
+            }
             #[cfg(not(feature = "lz4"))]
-            Codec::Lz4 => return Err(RecordError::UnsupportedCodec { codec, feature: "lz4" }),
+            Codec::Lz4 => {
+                return Err(RecordError::UnsupportedCodec {
+                    codec,
+                    feature: "lz4",
+                });
+            }
         }
         Ok(output.finish())
     }
@@ -185,7 +205,9 @@ impl CodecPool {
 
 impl fmt::Debug for CodecPool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CodecPool").field("max_idle", &self.scratch.max).finish_non_exhaustive()
+        f.debug_struct("CodecPool")
+            .field("max_idle", &self.scratch.max)
+            .finish_non_exhaustive()
     }
 }
 
@@ -197,11 +219,17 @@ struct Idle<T> {
 
 impl<T> Idle<T> {
     const fn new(max: usize) -> Self {
-        Self { items: Mutex::new(Vec::new()), max }
+        Self {
+            items: Mutex::new(Vec::new()),
+            max,
+        }
     }
 
     fn take(&self) -> Option<T> {
-        self.items.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.items
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
     }
 
     fn take_or(&self, create: impl FnOnce() -> T) -> T {
@@ -233,7 +261,10 @@ impl Output {
     fn new(input_len: usize, limit: usize) -> Self {
         // Records compress to a third or a quarter; a guess only, bounded in itself and by the limit.
         let guess = input_len.saturating_mul(4).min(MAX_FIRST_GUESS).min(limit);
-        Self { bytes: Vec::with_capacity(guess), limit }
+        Self {
+            bytes: Vec::with_capacity(guess),
+            limit,
+        }
     }
 
     fn too_large(&self) -> RecordError {
@@ -261,7 +292,11 @@ impl Output {
             return Err(self.too_large());
         }
         if self.bytes.len() == self.bytes.capacity() {
-            let growth = self.bytes.len().max(MIN_GROWTH).min(self.room().saturating_add(1));
+            let growth = self
+                .bytes
+                .len()
+                .max(MIN_GROWTH)
+                .min(self.room().saturating_add(1));
             self.bytes.reserve_exact(growth);
         }
         Ok(())
@@ -277,7 +312,9 @@ impl Output {
 /// Splits `len` bytes off the front.
 #[cfg(any(feature = "snappy", feature = "lz4"))]
 fn take<'a>(input: &mut &'a [u8], len: usize, codec: Codec) -> Result<&'a [u8], RecordError> {
-    let (front, rest) = input.split_at_checked(len).ok_or_else(|| truncated(codec))?;
+    let (front, rest) = input
+        .split_at_checked(len)
+        .ok_or_else(|| truncated(codec))?;
     *input = rest;
     Ok(front)
 }
@@ -291,11 +328,17 @@ fn take_array<const N: usize>(input: &mut &[u8], codec: Codec) -> Result<[u8; N]
 }
 
 fn truncated(codec: Codec) -> RecordError {
-    RecordError::Decompress { codec, message: "the compressed data ends early".into() }
+    RecordError::Decompress {
+        codec,
+        message: "the compressed data ends early".into(),
+    }
 }
 
 fn corrupt(codec: Codec, message: impl ToString) -> RecordError {
-    RecordError::Decompress { codec, message: message.to_string() }
+    RecordError::Decompress {
+        codec,
+        message: message.to_string(),
+    }
 }
 
 #[cfg(test)]

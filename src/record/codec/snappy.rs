@@ -21,11 +21,20 @@ pub(super) struct Compressor {
 
 impl Compressor {
     pub(super) fn new() -> Self {
-        Self { context: Encoder::new() }
+        Self {
+            context: Encoder::new(),
+        }
     }
 
-    pub(super) fn compress(&mut self, input: &[u8], output: &mut Vec<u8>) -> Result<(), RecordError> {
-        let failed = |message: String| RecordError::Compress { codec: Codec::Snappy, message };
+    pub(super) fn compress(
+        &mut self,
+        input: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<(), RecordError> {
+        let failed = |message: String| RecordError::Compress {
+            codec: Codec::Snappy,
+            message,
+        };
         output.extend_from_slice(&MAGIC);
         output.extend_from_slice(&VERSION.to_be_bytes());
         output.extend_from_slice(&COMPATIBLE_VERSION.to_be_bytes());
@@ -34,8 +43,13 @@ impl Compressor {
             let data = start.saturating_add(4);
             output.resize(data.saturating_add(max_compress_len(block.len())), 0);
             let room = output.get_mut(data..).unwrap_or_default();
-            let len = self.context.compress(block, room).map_err(|error| failed(error.to_string()))?;
-            let len_be = u32::try_from(len).map_err(|error| failed(error.to_string()))?.to_be_bytes();
+            let len = self
+                .context
+                .compress(block, room)
+                .map_err(|error| failed(error.to_string()))?;
+            let len_be = u32::try_from(len)
+                .map_err(|error| failed(error.to_string()))?
+                .to_be_bytes();
             if let Some(prefix) = output.get_mut(start..data) {
                 prefix.copy_from_slice(&len_be);
             }
@@ -56,7 +70,10 @@ pub(super) fn decompress(mut input: &[u8], output: &mut Output) -> Result<(), Re
             let _version: [u8; 4] = take_array(&mut input, Codec::Snappy)?;
             let compatible = u32::from_be_bytes(take_array(&mut input, Codec::Snappy)?);
             if compatible > VERSION {
-                return Err(corrupt(Codec::Snappy, format_args!("framing of version {compatible}, only 1 is known")));
+                return Err(corrupt(
+                    Codec::Snappy,
+                    format_args!("framing of version {compatible}, only 1 is known"),
+                ));
             }
             continue;
         }
@@ -70,7 +87,10 @@ pub(super) fn decompress(mut input: &[u8], output: &mut Output) -> Result<(), Re
 fn block(input: &[u8], output: &mut Output) -> Result<(), RecordError> {
     let len = decompress_len(input).map_err(|error| corrupt(Codec::Snappy, error))?;
     if len > input.len().saturating_mul(MAX_RATIO) {
-        return Err(corrupt(Codec::Snappy, "a block claims more than it can hold"));
+        return Err(corrupt(
+            Codec::Snappy,
+            "a block claims more than it can hold",
+        ));
     }
     if len > output.room() {
         return Err(output.too_large());
@@ -78,7 +98,9 @@ fn block(input: &[u8], output: &mut Output) -> Result<(), RecordError> {
     let start = output.bytes.len();
     output.bytes.resize(start.saturating_add(len), 0);
     let room = output.bytes.get_mut(start..).unwrap_or_default();
-    let written = Decoder::new().decompress(input, room).map_err(|error| corrupt(Codec::Snappy, error))?;
+    let written = Decoder::new()
+        .decompress(input, room)
+        .map_err(|error| corrupt(Codec::Snappy, error))?;
     output.bytes.truncate(start.saturating_add(written));
     Ok(())
 }

@@ -1,6 +1,8 @@
 //! Zstandard by the C library.
 
-use zstd::zstd_safe::{CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, compress_bound};
+use zstd::zstd_safe::{
+    CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, compress_bound,
+};
 
 use super::zstd_frame::check_header;
 use super::{Output, corrupt, truncated};
@@ -19,12 +21,24 @@ pub(super) struct Compressor {
 
 impl Compressor {
     pub(super) fn new() -> Self {
-        Self { context: CCtx::create() }
+        Self {
+            context: CCtx::create(),
+        }
     }
 
-    pub(super) fn compress(&mut self, level: i32, input: &[u8], output: &mut Vec<u8>) -> Result<(), RecordError> {
-        let failed = |code| RecordError::Compress { codec: Codec::Zstd, message: error_name(code).into() };
-        self.context.set_parameter(CParameter::CompressionLevel(level)).map_err(failed)?;
+    pub(super) fn compress(
+        &mut self,
+        level: i32,
+        input: &[u8],
+        output: &mut Vec<u8>,
+    ) -> Result<(), RecordError> {
+        let failed = |code| RecordError::Compress {
+            codec: Codec::Zstd,
+            message: error_name(code).into(),
+        };
+        self.context
+            .set_parameter(CParameter::CompressionLevel(level))
+            .map_err(failed)?;
         output.reserve(compress_bound(input.len()));
         self.context.compress2(output, input).map_err(failed)?;
         Ok(())
@@ -41,14 +55,24 @@ pub(super) struct Decompressor {
 
 impl Decompressor {
     pub(super) fn new() -> Self {
-        Self { context: DCtx::create() }
+        Self {
+            context: DCtx::create(),
+        }
     }
 
     /// Decompresses one or more frames.
-    pub(super) fn decompress(&mut self, input: &[u8], output: &mut Output) -> Result<(), RecordError> {
+    pub(super) fn decompress(
+        &mut self,
+        input: &[u8],
+        output: &mut Output,
+    ) -> Result<(), RecordError> {
         let failed = |code| corrupt(Codec::Zstd, error_name(code));
-        self.context.reset(ResetDirective::SessionOnly).map_err(failed)?;
-        self.context.set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX)).map_err(failed)?;
+        self.context
+            .reset(ResetDirective::SessionOnly)
+            .map_err(failed)?;
+        self.context
+            .set_parameter(DParameter::WindowLogMax(WINDOW_LOG_MAX))
+            .map_err(failed)?;
         check_header(input, output)?;
         let mut source = InBuffer::around(input);
         loop {
@@ -57,7 +81,9 @@ impl Decompressor {
             let end = output.bytes.len();
             let more = {
                 let mut target = OutBuffer::around_pos(&mut output.bytes, end);
-                self.context.decompress_stream(&mut target, &mut source).map_err(failed)?
+                self.context
+                    .decompress_stream(&mut target, &mut source)
+                    .map_err(failed)?
             };
             if output.bytes.len() > output.limit {
                 return Err(output.too_large());

@@ -34,7 +34,9 @@ pub(super) fn skippable_len(input: &[u8]) -> Result<Option<usize>, RecordError> 
     if u32::from_le_bytes(*magic) & !0xf != SKIPPABLE_MAGIC {
         return Ok(None);
     }
-    let (len, _) = rest.split_first_chunk().ok_or_else(|| truncated(Codec::Zstd))?;
+    let (len, _) = rest
+        .split_first_chunk()
+        .ok_or_else(|| truncated(Codec::Zstd))?;
     Ok(Some((u32::from_le_bytes(*len) as usize).saturating_add(8)))
 }
 
@@ -69,5 +71,8 @@ fn header(frame: &[u8]) -> Option<FrameHeader> {
     if single_segment {
         window = content_size.unwrap_or_default();
     }
-    Some(FrameHeader { window, content_size })
+    Some(FrameHeader {
+        window,
+        content_size,
+    })
 }

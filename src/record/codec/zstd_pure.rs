@@ -21,11 +21,18 @@ pub(super) struct Decompressor {
 
 impl Decompressor {
     pub(super) fn new() -> Self {
-        Self { context: FrameDecoder::new(), small: true }
+        Self {
+            context: FrameDecoder::new(),
+            small: true,
+        }
     }
 
     /// Decompresses one or more frames.
-    pub(super) fn decompress(&mut self, mut input: &[u8], output: &mut Output) -> Result<(), RecordError> {
+    pub(super) fn decompress(
+        &mut self,
+        mut input: &[u8],
+        output: &mut Output,
+    ) -> Result<(), RecordError> {
         let limit = (output.limit as u64).clamp(MIN_MAX_WINDOW, MAX_WINDOW);
         // Rounded up: a window is what a frame may need, not what it has.
         let window = limit.checked_next_power_of_two().unwrap_or(MAX_WINDOW);
@@ -48,12 +55,16 @@ impl Decompressor {
         loop {
             let finished = self.context.is_finished();
             if !finished {
-                self.context.decode_blocks(&mut *input, BlockDecodingStrategy::UptoBlocks(1)).map_err(failed)?;
+                self.context
+                    .decode_blocks(&mut *input, BlockDecodingStrategy::UptoBlocks(1))
+                    .map_err(failed)?;
             }
             if self.context.can_collect() > output.room() {
                 return Err(output.too_large());
             }
-            self.context.collect_to_writer(&mut output.bytes).map_err(|error| corrupt(Codec::Zstd, error))?;
+            self.context
+                .collect_to_writer(&mut output.bytes)
+                .map_err(|error| corrupt(Codec::Zstd, error))?;
             if finished {
                 return Ok(());
             }

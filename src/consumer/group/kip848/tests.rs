@@ -26,7 +26,9 @@ fn settings() -> Settings {
 
 fn parts(of: &[(Uuid, &[i32])]) -> Parts {
     let parts = of.iter();
-    parts.map(|(id, parts)| (*id, parts.iter().copied().collect())).collect()
+    parts
+        .map(|(id, parts)| (*id, parts.iter().copied().collect()))
+        .collect()
 }
 
 fn ok(epoch: i32, assignment: Option<Parts>) -> Result<HeartbeatAnswer, Error> {
@@ -40,7 +42,10 @@ fn ok(epoch: i32, assignment: Option<Parts>) -> Result<HeartbeatAnswer, Error> {
 }
 
 fn code(code: i16) -> Result<HeartbeatAnswer, Error> {
-    Ok(HeartbeatAnswer { code, ..HeartbeatAnswer::default() })
+    Ok(HeartbeatAnswer {
+        code,
+        ..HeartbeatAnswer::default()
+    })
 }
 
 struct Rig {
@@ -113,17 +118,35 @@ fn joins_with_everything_and_then_sends_only_what_changed() {
     assert_eq!(join.member_epoch, 0);
     assert_eq!(join.topics.as_deref(), Some(&["t".into(), "u".into()][..]));
     assert_eq!(join.rebalance_timeout, Some(Duration::from_secs(300)));
-    assert_eq!(join.owned, Some(Parts::new()), "a joining member owns nothing and says so");
+    assert_eq!(
+        join.owned,
+        Some(Parts::new()),
+        "a joining member owns nothing and says so"
+    );
     assert!(rig.next().is_none(), "one heartbeat at a time");
     rig.answer(token, ok(1, None));
-    assert_eq!(rig.assigned(), [""; 0], "the first assignment is told, though empty");
-    assert!(rig.next().is_none(), "nothing to tell before the interval is over");
-    assert_eq!(rig.machine.next_timeout(), Some(rig.now + Duration::from_secs(5)));
+    assert_eq!(
+        rig.assigned(),
+        [""; 0],
+        "the first assignment is told, though empty"
+    );
+    assert!(
+        rig.next().is_none(),
+        "nothing to tell before the interval is over"
+    );
+    assert_eq!(
+        rig.machine.next_timeout(),
+        Some(rig.now + Duration::from_secs(5))
+    );
     rig.now += Duration::from_secs(5);
     let (_, heartbeat) = rig.call();
     assert_eq!(heartbeat.member_epoch, 1);
     assert_eq!(
-        (heartbeat.topics, heartbeat.owned, heartbeat.rebalance_timeout),
+        (
+            heartbeat.topics,
+            heartbeat.owned,
+            heartbeat.rebalance_timeout
+        ),
         (None, None, None)
     );
 }
@@ -248,7 +271,13 @@ fn topics_of_unknown_name_wait_for_metadata() {
     let (_, ack) = rig.call();
     assert_eq!(ack.owned, Some(parts(&[(T, &[0])])));
     assert!(rig.next().is_none());
-    let known = |id| if id == strange { Some("s".into()) } else { name(id) };
+    let known = |id| {
+        if id == strange {
+            Some("s".into())
+        } else {
+            name(id)
+        }
+    };
     match rig.machine.poll(rig.now, known) {
         Some(Effect::Assign(parts)) => assert_eq!(parts[0].0.to_string(), "s-0"),
         other => panic!("{other:?}"),
@@ -258,10 +287,16 @@ fn topics_of_unknown_name_wait_for_metadata() {
 #[test]
 fn leaves_with_minus_one_and_a_static_member_with_minus_two() {
     for (instance_id, epoch) in [(None, -1), (Some("i".into()), -2)] {
-        let mut rig = Rig::member(Settings { instance_id, ..settings() });
+        let mut rig = Rig::member(Settings {
+            instance_id,
+            ..settings()
+        });
         rig.machine.leave(rig.now);
         let (token, leave) = rig.call();
-        assert_eq!((leave.member_epoch, leave.topics, leave.owned), (epoch, None, None));
+        assert_eq!(
+            (leave.member_epoch, leave.topics, leave.owned),
+            (epoch, None, None)
+        );
         assert!(rig.machine.member().is_none());
         rig.answer(token, Err(Error::new(ErrorKind::Connection, "gone")));
         assert!(matches!(rig.next(), Some(Effect::Left)));

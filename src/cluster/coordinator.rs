@@ -1,0 +1,172 @@
+//! Who coordinates a group or a transactional id.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use kafka_protocol::messages::{
+    BrokerId as WireBrokerId, FindCoordinatorRequest, FindCoordinatorResponse,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use super::snapshot::Broker;
+use super::{Cluster, Target};
+use crate::clock::{Instant, now};
+use crate::error::{Error, ErrorKind, Result, classify};
+use crate::net::Lane;
+use crate::net::backoff::Backoff;
+use crate::types::BrokerId;
+
+/// Whom a coordinator is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum CoordinatorKey<'a> {
+    Group(&'a str),
+    Transaction(&'a str),
+}
+
+impl<'a> CoordinatorKey<'a> {
+    /// The key's type on the wire, and the key.
+    fn parts(self) -> (i8, &'a str) {
+        match self {
+            Self::Group(id) => (0, id),
+            Self::Transaction(id) => (1, id),
+        }
+    }
+
+    fn owned(self) -> (i8, String) {
+        let (kind, id) = self.parts();
+        (kind, id.to_owned())
+    }
+}
+
+impl std::fmt::Display for CoordinatorKey<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Group(id) => write!(f, "group '{id}'"),
+            Self::Transaction(id) => write!(f, "transactional id '{id}'"),
+        }
+    }
+}
+
+/// Coordinators found so far.
+#[derive(Debug, Default)]
+pub(super) struct Coordinators(Mutex<HashMap<(i8, String), BrokerId>>);
+
+/// The first version that asks for several keys at once, and answers so.
+const MANY_KEYS: i16 = 4;
+
+impl Cluster {
+    /// The broker that coordinates a group or transactional id, from the cache or by asking.
+    /// Cancel safe.
+    pub(crate) async fn coordinator(
+        &self,
+        key: CoordinatorKey<'_>,
+        deadline: Instant,
+    ) -> Result<BrokerId> {
+        if let Some(broker) = self.0.coordinators.get(key) {
+            return Ok(broker);
+        }
+        let mut backoff =
+            Backoff::new(self.config().retry_backoff, self.config().retry_backoff_max);
+        loop {
+            let (kind, id) = key.parts();
+            let build = |version| {
+                let id = StrBytes::from_string(id.to_owned());
+                let request = FindCoordinatorRequest::default().with_key_type(kind);
+                Ok(match version {
+                    MANY_KEYS.. => request.with_coordinator_keys(vec![id]),
+                    _ => request.with_key(id),
+                })
+            };
+            let response = self.call(Target::Any, Lane::Admin, deadline, build).await?;
+            let found = Found::read(response, key)?;
+            if found.code == 0 {
+                self.learn(&[], std::slice::from_ref(&found.broker));
+                self.0.coordinators.put(key, found.broker.id);
+                return Ok(found.broker.id);
+            }
+            let error =
+                Error::from_code(found.code, format_args!("finding the coordinator of {key}"));
+            if !classify::classify(found.code).is_retriable() {
+                return Err(error);
+            }
+            let wait = backoff.fail(self.clock());
+            if now() + wait >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Drops a cached coordinator that proved wrong, unless another is known by now.
+    pub(crate) fn forget_coordinator(&self, key: CoordinatorKey<'_>, broker: BrokerId) {
+        let mut found = self
+            .0
+            .coordinators
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let key = key.owned();
+        if found.get(&key) == Some(&broker) {
+            found.remove(&key);
+        }
+    }
+}
+
+impl Coordinators {
+    fn get(&self, key: CoordinatorKey<'_>) -> Option<BrokerId> {
+        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        found.get(&key.owned()).copied()
+    }
+
+    fn put(&self, key: CoordinatorKey<'_>, broker: BrokerId) {
+        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        found.insert(key.owned(), broker);
+    }
+}
+
+/// One coordinator out of an answer of either shape.
+struct Found {
+    code: i16,
+    broker: Broker,
+}
+
+impl Found {
+    fn read(response: FindCoordinatorResponse, key: CoordinatorKey<'_>) -> Result<Self> {
+        let read = |code, id: WireBrokerId, host: &StrBytes, port| Self {
+            code,
+            broker: Broker {
+                id: BrokerId(id.0),
+                host: Arc::from(host.as_str()),
+                port: u16::try_from(port).unwrap_or(0),
+                rack: None,
+            },
+        };
+        let (_, id) = key.parts();
+        if let Some(found) = response
+            .coordinators
+            .iter()
+            .find(|found| found.key.as_str() == id)
+        {
+            return Ok(read(
+                found.error_code,
+                found.node_id,
+                &found.host,
+                found.port,
+            ));
+        }
+        if response.coordinators.is_empty()
+            && (response.node_id.0 >= 0 && response.port > 0 || response.error_code != 0)
+        {
+            return Ok(read(
+                response.error_code,
+                response.node_id,
+                &response.host,
+                response.port,
+            ));
+        }
+        Err(Error::new(
+            ErrorKind::Protocol,
+            format!("the FindCoordinator answer does not tell who coordinates {key}"),
+        ))
+    }
+}

@@ -1,0 +1,200 @@
+//! The metadata task: runs the machine, asks brokers, publishes snapshots.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
+use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
+use tokio::time::sleep;
+
+use super::metadata::Ask;
+use super::{Cluster, Endpoint};
+use crate::clock::now;
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::Lane;
+use crate::types::BrokerId;
+
+/// A broker that has not answered for so long gets company: the next one is asked too.
+const HEDGE: Duration = Duration::from_secs(1);
+/// REBOOTSTRAP_REQUIRED (KIP-1102): what we know of the cluster is worthless.
+const REBOOTSTRAP_REQUIRED: i16 = 129;
+
+/// Runs until the client is closed.
+pub(super) async fn run(cluster: Cluster) {
+    loop {
+        let ask = cluster.metadata().machine.poll(now());
+        match ask {
+            Some(ask) => round(&cluster, &ask).await,
+            None => {
+                let due = cluster.metadata().machine.next_timeout();
+                let sleep = async {
+                    match due {
+                        Some(due) => tokio::time::sleep_until(due).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    () = cluster.0.wishes.notified() => {}
+                    () = sleep => {}
+                }
+            }
+        }
+    }
+}
+
+/// One round: all topics asked for, at most one request for either kind.
+async fn round(cluster: &Cluster, ask: &Ask) {
+    let mut outcome = Ok(());
+    if !ask.creatable.is_empty() {
+        outcome = request(cluster, &ask.creatable, true).await;
+    }
+    if outcome.is_ok() && (ask.creatable.is_empty() || !ask.existing.is_empty()) {
+        outcome = request(cluster, &ask.existing, false).await;
+    }
+    let snapshot = cluster.snapshot();
+    let resolved = outcome.is_ok() && snapshot.resolves(ask.creatable.iter().chain(&ask.existing));
+    let spread = 0.8 + 0.4 * cluster.clock().unit();
+    let mut metadata = cluster.metadata();
+    metadata.machine.ended(now(), resolved, spread);
+    metadata.rounds += 1;
+    metadata.failure = outcome.err();
+    if let Some(failure) = &metadata.failure {
+        tracing::warn!(%failure, "no broker gave metadata");
+    }
+    drop(metadata);
+    cluster.0.published.notify_waiters();
+}
+
+/// Asks one broker after the other, the next one also when the last is silent, until one answers.
+async fn request(cluster: &Cluster, topics: &[Arc<str>], auto_create: bool) -> Result<()> {
+    let mut candidates = candidates(cluster).into_iter();
+    let mut asked = FuturesUnordered::new();
+    let mut failure = None;
+    loop {
+        if asked.is_empty() {
+            match candidates.next() {
+                Some(endpoint) => asked.push(ask_one(cluster, endpoint, topics, auto_create)),
+                None => return Err(failure.unwrap_or_else(no_brokers)),
+            }
+        }
+        tokio::select! {
+            biased;
+            Some(answer) = asked.next() => match answer {
+                Ok(response) => {
+                    accept(cluster, &response);
+                    return Ok(());
+                }
+                Err(error) => {
+                    // What says that the settings are wrong is worth more than a broken connection.
+                    let keep = failure.as_ref().is_some_and(|first: &Error| !first.is_retriable());
+                    if !keep {
+                        failure = Some(error);
+                    }
+                }
+            },
+            () = sleep(HEDGE) => {
+                if let Some(endpoint) = candidates.next() {
+                    asked.push(ask_one(cluster, endpoint, topics, auto_create));
+                }
+            }
+        }
+    }
+}
+
+/// Brokers to ask, best first: connected ones, then those not in back-off, then the rest; last the
+/// bootstrap addresses, for when every known broker is gone (KIP-899).
+fn candidates(cluster: &Cluster) -> Vec<Endpoint> {
+    let snapshot = cluster.snapshot();
+    let time = now();
+    let mut known: Vec<_> = snapshot
+        .brokers
+        .keys()
+        .map(|id| {
+            let connected = cluster.0.pool.existing(*id, Lane::Admin).is_some();
+            let in_backoff = cluster
+                .0
+                .pool
+                .retry_at(*id, Lane::Admin)
+                .is_some_and(|at| at > time);
+            (
+                (!connected, in_backoff, cluster.clock().below(1 << 20)),
+                *id,
+            )
+        })
+        .collect();
+    known.sort();
+    let rebootstrap = cluster.config().rebootstrap || known.is_empty();
+    let known = known.into_iter().filter_map(|(_, id)| cluster.endpoint(id));
+    let mut bootstrap = cluster.0.bootstrap.clone();
+    bootstrap.sort_by_key(|_| cluster.clock().below(1 << 20));
+    known
+        .chain(bootstrap.into_iter().filter(|_| rebootstrap))
+        .collect()
+}
+
+async fn ask_one(
+    cluster: &Cluster,
+    endpoint: Endpoint,
+    topics: &[Arc<str>],
+    auto_create: bool,
+) -> Result<MetadataResponse> {
+    let deadline = now() + cluster.config().request_timeout;
+    let link = cluster
+        .0
+        .pool
+        .link(&endpoint, Lane::Admin, deadline)
+        .await?;
+    let version = link.version::<MetadataRequest>()?;
+    let topics = topics.iter().map(|name| {
+        MetadataRequestTopic::default()
+            .with_name(Some(TopicName(StrBytes::from_string(name.to_string()))))
+    });
+    let request = MetadataRequest::default()
+        .with_topics(Some(topics.collect()))
+        .with_allow_auto_topic_creation(auto_create);
+    let deadline = now() + cluster.config().request_timeout;
+    let response = link.send(version, &request, deadline).await?;
+    if response.error_code == REBOOTSTRAP_REQUIRED {
+        return Err(Error::from_code(
+            response.error_code,
+            format_args!("metadata from {link:?}"),
+        ));
+    }
+    if response.brokers.is_empty() {
+        // A broker that is still starting knows nobody.
+        return Err(Error::new(
+            ErrorKind::Connection,
+            format!("{link:?} knows no brokers (yet)"),
+        ));
+    }
+    Ok(response)
+}
+
+fn accept(cluster: &Cluster, response: &MetadataResponse) {
+    let before = cluster.snapshot();
+    cluster.update(|machine, snapshot| {
+        snapshot.merge(response);
+        snapshot.retain(|topic| machine.is_watched(topic));
+        true
+    });
+    let after = cluster.snapshot();
+    if let (Some(before), Some(after)) = (&before.cluster_id, &after.cluster_id)
+        && before != after
+    {
+        tracing::warn!(%before, %after, "the addresses now lead to another cluster");
+    }
+    // Bootstrap connections have served; links to brokers that left the cluster end too.
+    let brokers = after.brokers.clone();
+    cluster
+        .0
+        .pool
+        .retain(|id: BrokerId| brokers.contains_key(&id));
+}
+
+fn no_brokers() -> Error {
+    Error::new(ErrorKind::Connection, "there is no broker to ask")
+}

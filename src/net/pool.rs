@@ -1,0 +1,294 @@
+//! Links by broker and lane: opened when first asked for, again after they end, with back-off.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kafka_protocol::protocol::StrBytes;
+use tokio::sync::Notify;
+use tokio::time::timeout_at;
+
+use super::Lane;
+use super::backoff::Backoff;
+use super::connector::Connector;
+use super::frame::Peer;
+use super::handshake;
+use super::link::{Link, LinkConfig};
+use crate::clock::{Clock, Instant, now};
+use crate::config::ClientConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::tasks::Tasks;
+use crate::types::BrokerId;
+use crate::wire::codec;
+
+/// Where a broker is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Endpoint {
+    /// Negative for addresses from `bootstrap.servers`, whose broker is not known yet.
+    pub(crate) id: BrokerId,
+    pub(crate) host: Arc<str>,
+    pub(crate) port: u16,
+}
+
+/// All connections of a client.
+pub(crate) struct Pool {
+    config: Arc<ClientConfig>,
+    clock: Clock,
+    tasks: Tasks,
+    connector: Arc<dyn Connector>,
+    client_id: StrBytes,
+    doors: Mutex<HashMap<(BrokerId, Lane), Arc<Door>>>,
+}
+
+/// The way to one broker on one lane.
+struct Door {
+    endpoint: Endpoint,
+    lane: Lane,
+    state: Mutex<State>,
+    /// Told after every attempt.
+    attempted: Notify,
+}
+
+struct State {
+    link: Option<Link>,
+    connecting: bool,
+    /// Attempts that have ended, and how the last one did.
+    attempts: u64,
+    failure: Option<Error>,
+    backoff: Backoff,
+    retry_at: Option<Instant>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        config: Arc<ClientConfig>,
+        clock: Clock,
+        tasks: Tasks,
+        connector: Arc<dyn Connector>,
+    ) -> Arc<Self> {
+        let client_id = StrBytes::from_string(config.client_id.clone());
+        Arc::new(Self {
+            config,
+            clock,
+            tasks,
+            connector,
+            client_id,
+            doors: Mutex::default(),
+        })
+    }
+
+    /// An open link, or the outcome of one attempt to open it, made after the back-off that earlier
+    /// failures ask for. Cancel safe: the attempt goes on for the next who asks.
+    pub(crate) async fn link(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<Link> {
+        let door = self.door(endpoint, lane);
+        let attempts = match self.try_open(&door)? {
+            Ok(link) => return Ok(link),
+            Err(attempts) => attempts,
+        };
+        loop {
+            let mut attempted = pin!(door.attempted.notified());
+            attempted.as_mut().enable();
+            {
+                let state = door.state();
+                if let Some(link) = state.link.as_ref().filter(|link| link.is_open()) {
+                    return Ok(link.clone());
+                }
+                if state.attempts > attempts {
+                    return Err(state.failure.clone().unwrap_or_else(|| {
+                        door.peer().name(Error::new(
+                            ErrorKind::Connection,
+                            "the connection ended as soon as it was made",
+                        ))
+                    }));
+                }
+            }
+            if timeout_at(deadline, attempted).await.is_err() {
+                let failure = door.state().failure.clone();
+                let error = Error::new(ErrorKind::Timeout, "no connection within the deadline");
+                let error = door.peer().name(error);
+                return Err(match failure {
+                    Some(failure) => error.context(failure.to_string()).with_source(failure),
+                    None => error,
+                });
+            }
+        }
+    }
+
+    /// An open link if there is one already.
+    pub(crate) fn existing(&self, id: BrokerId, lane: Lane) -> Option<Link> {
+        let door = Arc::clone(self.doors().get(&(id, lane))?);
+        let link = door.state().link.clone();
+        link.filter(Link::is_open)
+    }
+
+    /// When the broker may be tried again, if its last attempt failed.
+    pub(crate) fn retry_at(&self, id: BrokerId, lane: Lane) -> Option<Instant> {
+        let door = Arc::clone(self.doors().get(&(id, lane))?);
+        let state = door.state();
+        state.failure.as_ref().and(state.retry_at)
+    }
+
+    /// Closes, once answered, the links to brokers that are not among these.
+    pub(crate) fn retain(&self, keep: impl Fn(BrokerId) -> bool) {
+        self.doors().retain(|(id, _), door| {
+            let kept = keep(*id);
+            if !kept && let Some(link) = &door.state().link {
+                link.close();
+            }
+            kept
+        });
+    }
+
+    fn doors(&self) -> MutexGuard<'_, HashMap<(BrokerId, Lane), Arc<Door>>> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The door, a new one if the broker moved to another address.
+    fn door(&self, endpoint: &Endpoint, lane: Lane) -> Arc<Door> {
+        let mut doors = self.doors();
+        if let Some(door) = doors.get(&(endpoint.id, lane)) {
+            if door.endpoint == *endpoint {
+                return Arc::clone(door);
+            }
+            if let Some(link) = &door.state().link {
+                link.close();
+            }
+        }
+        let door = Arc::new(Door {
+            endpoint: endpoint.clone(),
+            lane,
+            state: Mutex::new(State {
+                link: None,
+                connecting: false,
+                attempts: 0,
+                failure: None,
+                backoff: Backoff::new(
+                    self.config.reconnect_backoff,
+                    self.config.reconnect_backoff_max,
+                ),
+                retry_at: None,
+            }),
+            attempted: Notify::new(),
+        });
+        doors.insert((endpoint.id, lane), Arc::clone(&door));
+        door
+    }
+
+    /// The open link, or the number of attempts made so far, with another one under way.
+    fn try_open(self: &Arc<Self>, door: &Arc<Door>) -> Result<Result<Link, u64>> {
+        if self.tasks.is_stopping() {
+            return Err(self.tasks.failure().unwrap_or_else(closed));
+        }
+        let mut state = door.state();
+        if let Some(link) = state.link.as_ref().filter(|link| link.is_open()) {
+            return Ok(Ok(link.clone()));
+        }
+        if !state.connecting {
+            state.connecting = true;
+            let pool = Arc::clone(self);
+            let opening = Arc::clone(door);
+            self.tasks
+                .spawn("connect", async move { pool.attempt(&opening).await });
+        }
+        Ok(Err(state.attempts))
+    }
+
+    /// One attempt, after the back-off.
+    async fn attempt(&self, door: &Door) {
+        let retry_at = door.state().retry_at;
+        if let Some(at) = retry_at {
+            tokio::time::sleep_until(at).await;
+        }
+        let failures = door.state().backoff.failures();
+        let setup = self.setup_timeout(failures);
+        let opened = match timeout_at(now() + setup, self.open(door, now() + setup)).await {
+            Ok(opened) => opened,
+            Err(_) => Err(door.peer().name(Error::new(
+                ErrorKind::Connection,
+                format!(
+                    "the connection was not set up within {} ms (socket.connection.setup.timeout.ms): \
+                     the peer accepted it and then said nothing; is it a Kafka listener without TLS?",
+                    setup.as_millis()
+                ),
+            ))),
+        };
+        let mut state = door.state();
+        state.connecting = false;
+        state.attempts += 1;
+        match opened {
+            Ok(link) => {
+                state.backoff.succeed();
+                state.failure = None;
+                state.link = Some(link);
+                // A broker that accepts and hangs up at once must not be asked in a tight loop.
+                state.retry_at = Some(now() + self.config.reconnect_backoff);
+            }
+            Err(error) => {
+                tracing::debug!(peer = %door.peer(), lane = ?door.lane, %error, "cannot connect");
+                state.failure = Some(error);
+                state.link = None;
+                state.retry_at = Some(now() + state.backoff.fail(&self.clock));
+            }
+        }
+        drop(state);
+        door.attempted.notify_waiters();
+    }
+
+    async fn open(&self, door: &Door, deadline: Instant) -> Result<Link> {
+        let Endpoint { id, host, port } = &door.endpoint;
+        let peer = door.peer();
+        let mut stream = self
+            .connector
+            .connect(host, *port, deadline)
+            .await
+            .map_err(|error| peer.name(error))?;
+        let versions = handshake::negotiate(&mut stream, &peer, &self.client_id).await?;
+        let max_frame = match door.lane {
+            // Its size is bounded by what each request asks for.
+            Lane::Fetch => codec::MAX_FRAME,
+            _ => self.config.max_control_frame.min(codec::MAX_FRAME),
+        };
+        let config = LinkConfig {
+            broker: *id,
+            peer,
+            client_id: self.client_id.clone(),
+            max_frame,
+            max_idle: self.config.connections_max_idle,
+        };
+        let (link, task) = Link::open(stream, versions, config);
+        self.tasks.spawn("link", task);
+        Ok(link)
+    }
+
+    /// Doubles with each failure up to the most (`socket.connection.setup.timeout.max.ms`).
+    fn setup_timeout(&self, failures: u32) -> Duration {
+        let first = self.config.connection_setup_timeout;
+        let most = self.config.connection_setup_timeout_max.max(first);
+        first.saturating_mul(1 << failures.min(16)).min(most)
+    }
+}
+
+impl Door {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn peer(&self) -> Peer {
+        let Endpoint { id, host, port } = &self.endpoint;
+        Peer(match id.0 {
+            0.. => format!("broker {id} ({host}:{port})"),
+            _ => format!("bootstrap server {host}:{port}"),
+        })
+    }
+}
+
+/// What is said when a closed client is used.
+pub(crate) fn closed() -> Error {
+    Error::new(ErrorKind::Closed, "the client is closed")
+}

@@ -1,0 +1,132 @@
+//! A peer in memory whose every byte a test decides.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use bytes::{Buf, Bytes, BytesMut};
+use kafka_protocol::messages::{ApiVersionsResponse, api_versions_response::ApiVersion};
+use kafka_protocol::protocol::{Encodable, HeaderVersion};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
+
+use super::connector::{BoxStream, Connecting, Connector};
+use crate::clock::Instant;
+use crate::error::{Error, ErrorKind};
+
+/// Hands the far ends of connections to the test; an address can be made to refuse.
+#[derive(Debug)]
+pub(crate) struct Scripted {
+    accepted: mpsc::UnboundedSender<(String, DuplexStream)>,
+    pub(crate) refused: Mutex<VecDeque<String>>,
+}
+
+impl Scripted {
+    pub(crate) fn new() -> (Arc<Self>, mpsc::UnboundedReceiver<(String, DuplexStream)>) {
+        let (accepted, accepting) = mpsc::unbounded_channel();
+        let connector = Self {
+            accepted,
+            refused: Mutex::default(),
+        };
+        (Arc::new(connector), accepting)
+    }
+}
+
+impl Connector for Scripted {
+    fn connect<'a>(&'a self, host: &'a str, _: u16, _: Instant) -> Connecting<'a> {
+        Box::pin(async move {
+            if self
+                .refused
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|refused| refused == host)
+            {
+                return Err(Error::new(ErrorKind::Connection, format!("{host} refuses")));
+            }
+            let (near, far) = tokio::io::duplex(1 << 20);
+            self.accepted
+                .send((host.to_owned(), far))
+                .map_err(|_| Error::new(ErrorKind::Connection, "the test is over"))?;
+            Ok(Box::new(near) as BoxStream)
+        })
+    }
+}
+
+/// The far end of a connection.
+pub(crate) struct Far {
+    pub(crate) stream: DuplexStream,
+}
+
+/// A request as it came.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) key: i16,
+    pub(crate) version: i16,
+    pub(crate) correlation: i32,
+    /// Header rest and body.
+    pub(crate) rest: Bytes,
+}
+
+impl Far {
+    pub(crate) async fn accept(
+        accepting: &mut mpsc::UnboundedReceiver<(String, DuplexStream)>,
+    ) -> Self {
+        Self {
+            stream: accepting.recv().await.unwrap().1,
+        }
+    }
+
+    /// The next request; `None` when the client hung up.
+    pub(crate) async fn asked(&mut self) -> Option<Asked> {
+        let length = self.stream.read_u32().await.ok()?;
+        let mut frame = vec![0; length as usize];
+        self.stream.read_exact(&mut frame).await.ok()?;
+        let mut rest = Bytes::from(frame);
+        Some(Asked {
+            key: rest.get_i16(),
+            version: rest.get_i16(),
+            correlation: rest.get_i32(),
+            rest,
+        })
+    }
+
+    pub(crate) async fn answer<T: Encodable + HeaderVersion>(
+        &mut self,
+        asked: &Asked,
+        response: &T,
+    ) {
+        let mut body = BytesMut::new();
+        response.encode(&mut body, asked.version).unwrap();
+        let tags: &[u8] = if T::header_version(asked.version) > 0 {
+            &[0]
+        } else {
+            &[]
+        };
+        self.answer_raw(asked.correlation, &[tags, &body].concat())
+            .await;
+    }
+
+    pub(crate) async fn answer_raw(&mut self, correlation: i32, rest: &[u8]) {
+        self.stream.write_u32(rest.len() as u32 + 4).await.unwrap();
+        self.stream.write_i32(correlation).await.unwrap();
+        self.stream.write_all(rest).await.unwrap();
+    }
+
+    /// Answers the handshake as a current broker that speaks everything.
+    pub(crate) async fn shake_hands(&mut self) {
+        let asked = self.asked().await.unwrap();
+        assert_eq!((asked.key, asked.version), (18, 4));
+        self.answer(&asked, &everything()).await;
+    }
+}
+
+/// Every API in every version.
+pub(crate) fn everything() -> ApiVersionsResponse {
+    let keys = (0..90).map(|key| {
+        ApiVersion::default()
+            .with_api_key(key)
+            .with_min_version(0)
+            .with_max_version(20)
+    });
+    ApiVersionsResponse::default().with_api_keys(keys.collect())
+}

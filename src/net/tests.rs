@@ -1,0 +1,347 @@
+//! Links and pools against a peer whose every byte is scripted, on a paused clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kafka_protocol::messages::{
+    ApiVersionsResponse, FindCoordinatorRequest, ListOffsetsRequest, ListOffsetsResponse,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::Lane;
+use super::link::Link;
+use super::pool::{Endpoint, Pool};
+use super::scripted::{Far, Scripted, everything};
+use crate::clock::{Clock, Instant, now};
+use crate::config::ClientConfig;
+use crate::error::{Certainty, Error, ErrorKind, Result};
+use crate::tasks::Tasks;
+use crate::types::BrokerId;
+use crate::wire::produce::ProduceBody;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+struct Bench {
+    pool: Arc<Pool>,
+    tasks: Tasks,
+    accepting: UnboundedReceiver<(String, DuplexStream)>,
+}
+
+fn bench() -> Bench {
+    let (connector, accepting) = Scripted::new();
+    let tasks = Tasks::new();
+    let config = Arc::new(ClientConfig::default());
+    let pool = Pool::new(config, Clock::seeded(1, 0), tasks.clone(), connector);
+    Bench {
+        pool,
+        tasks,
+        accepting,
+    }
+}
+
+fn endpoint() -> Endpoint {
+    Endpoint {
+        id: BrokerId(1),
+        host: "one".into(),
+        port: 9092,
+    }
+}
+
+fn within(seconds: u32) -> Instant {
+    now() + seconds * SECOND
+}
+
+impl Bench {
+    async fn connect(&mut self, serve: impl AsyncFnOnce(&mut Far)) -> (Result<Link>, Far) {
+        let (endpoint, pool) = (endpoint(), Arc::clone(&self.pool));
+        let link = pool.link(&endpoint, Lane::Admin, within(60));
+        let far = async {
+            let mut far = Far::accept(&mut self.accepting).await;
+            serve(&mut far).await;
+            far
+        };
+        tokio::join!(link, far)
+    }
+
+    async fn connected(&mut self) -> (Link, Far) {
+        let (link, far) = self.connect(async |far| far.shake_hands().await).await;
+        (link.unwrap(), far)
+    }
+
+    /// What a peer that answers the handshake with these bytes is told to be.
+    async fn refused(&mut self, bytes: &[u8]) -> Error {
+        let (link, _) = self
+            .connect(async |far| {
+                far.asked().await.unwrap();
+                far.stream.write_all(bytes).await.unwrap();
+                far.stream.shutdown().await.unwrap();
+            })
+            .await;
+        link.unwrap_err()
+    }
+}
+
+fn ask(link: &Link) -> super::link::Pending<ListOffsetsRequest> {
+    link.send(9, &ListOffsetsRequest::default(), within(30))
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_servers_are_told_apart() {
+    let mut bench = bench();
+    let error = bench.refused(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(error.to_string().contains("HTTP server") && error.to_string().contains("one:9092"));
+    let error = bench.refused(&[0x15, 3, 3, 0, 2, 2, 80]).await;
+    assert!(error.to_string().contains("TLS"), "{error}");
+    let error = bench.refused(b"SSH-2.0-OpenSSH").await;
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    let error = bench.refused(&[]).await;
+    assert_eq!(error.kind(), ErrorKind::Connection);
+    let error = bench.refused(&[0x7f, 0xff, 0xff, 0xff, 1]).await;
+    assert!(error.to_string().contains("2147483647"), "{error}");
+    let error = bench.refused(&[0, 0, 0, 6, 0, 0, 0, 99, 1, 2]).await;
+    assert!(error.to_string().contains("correlation id 99"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_accepts_and_says_nothing_is_given_up_after_the_setup_timeout() {
+    let mut bench = bench();
+    let start = now();
+    let (link, _far) = bench.connect(async |_| {}).await;
+    let error = link.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("socket.connection.setup.timeout.ms"),
+        "{error}"
+    );
+    assert_eq!(start.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn older_brokers_are_asked_in_the_version_they_name() {
+    let mut bench = bench();
+    let (link, _far) = bench
+        .connect(async |far| {
+            far.asked().await.unwrap();
+            // UNSUPPORTED_VERSION, in version 0, with the range of ApiVersions: 0 to 3.
+            far.answer_raw(4, &[0, 35, 0, 0, 0, 1, 0, 18, 0, 0, 0, 3])
+                .await;
+            let again = far.asked().await.unwrap();
+            assert_eq!((again.key, again.version), (18, 3));
+            far.answer(&again, &everything()).await;
+        })
+        .await;
+    assert_eq!(
+        link.unwrap().version::<FindCoordinatorRequest>().unwrap(),
+        6
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_lacks_a_request_is_named_with_the_versions_of_both() {
+    let mut bench = bench();
+    let (link, _far) = bench
+        .connect(async |far| {
+            let asked = far.asked().await.unwrap();
+            far.answer(&asked, &ApiVersionsResponse::default()).await;
+        })
+        .await;
+    let error = link.unwrap().version::<ListOffsetsRequest>().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
+    assert!(error.to_string().contains("does not offer it"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_keep_their_order_and_answers_may_be_awaited_in_any() {
+    let mut bench = bench();
+    let (link, mut far) = bench.connected().await;
+    let pending = [ask(&link), ask(&link), ask(&link)];
+    // All three are on the wire before the first answer.
+    let mut asked = Vec::new();
+    for _ in 0..3 {
+        asked.push(far.asked().await.unwrap());
+    }
+    assert!(
+        asked
+            .windows(2)
+            .all(|pair| pair[0].correlation < pair[1].correlation)
+    );
+    for (throttle_ms, asked) in (0..).zip(&asked) {
+        let response = ListOffsetsResponse::default().with_throttle_time_ms(-throttle_ms);
+        far.answer(asked, &response).await;
+    }
+    for (index, pending) in pending.into_iter().enumerate().rev() {
+        assert_eq!(pending.await.unwrap().throttle_time_ms, -(index as i32));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_abandoned_answer_is_read_and_dropped() {
+    let mut bench = bench();
+    let (link, mut far) = bench.connected().await;
+    let abandoned = ask(&link);
+    let first = far.asked().await.unwrap();
+    drop(abandoned);
+    let second = ask(&link);
+    let asked = far.asked().await.unwrap();
+    far.answer(
+        &first,
+        &ListOffsetsResponse::default().with_throttle_time_ms(0),
+    )
+    .await;
+    far.answer(&asked, &ListOffsetsResponse::default()).await;
+    assert!(second.await.is_ok());
+    assert!(link.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn throttle_times_hold_back_later_requests() {
+    let mut bench = bench();
+    let (link, mut far) = bench.connected().await;
+    let first = ask(&link);
+    let asked = far.asked().await.unwrap();
+    far.answer(
+        &asked,
+        &ListOffsetsResponse::default().with_throttle_time_ms(700),
+    )
+    .await;
+    first.await.unwrap();
+    let start = now();
+    let second = ask(&link);
+    let asked = far.asked().await.unwrap();
+    assert!(
+        (700..720).contains(&start.elapsed().as_millis()),
+        "{:?}",
+        start.elapsed()
+    );
+    far.answer(&asked, &ListOffsetsResponse::default()).await;
+    second.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_frozen_broker_loses_its_connection_and_all_requests_say_so() {
+    let mut bench = bench();
+    let (link, mut far) = bench.connected().await;
+    let (first, second) = (ask(&link), ask(&link));
+    far.asked().await.unwrap();
+    let error = first.await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.certainty()),
+        (ErrorKind::Timeout, Some(Certainty::MaybeWritten))
+    );
+    assert_eq!(
+        second.await.unwrap_err().certainty(),
+        Some(Certainty::MaybeWritten)
+    );
+    link.closed().await;
+    assert!(!link.is_open());
+    let late = ask(&link).await.unwrap_err();
+    assert_eq!(late.certainty(), Some(Certainty::NotSent));
+    // The pool makes a new connection.
+    let (link, _far) = bench.connected().await;
+    assert!(link.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_or_unasked_answer_ends_the_connection() {
+    let mut bench = bench();
+    let (link, mut far) = bench.connected().await;
+    far.answer_raw(1, &[0]).await;
+    link.closed().await;
+    let (link, mut far) = bench.connected().await;
+    let pending = ask(&link);
+    let asked = far.asked().await.unwrap();
+    far.answer_raw(asked.correlation, &[0, 0xff, 0xff]).await;
+    assert_eq!(pending.await.unwrap_err().kind(), ErrorKind::Protocol);
+    let pending = ask(&link);
+    far.asked().await.unwrap();
+    far.stream
+        .write_all(&[0x7f, 0xff, 0xff, 0xff])
+        .await
+        .unwrap();
+    assert_eq!(pending.await.unwrap_err().kind(), ErrorKind::Protocol);
+    assert!(!link.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_cut_mid_frame_is_noticed() {
+    let mut bench = bench();
+    let (link, mut far) = bench.connected().await;
+    let pending = ask(&link);
+    let asked = far.asked().await.unwrap();
+    far.stream.write_all(&[0, 0, 0, 100]).await.unwrap();
+    far.stream
+        .write_all(&asked.correlation.to_be_bytes())
+        .await
+        .unwrap();
+    drop(far);
+    let error = pending.await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.certainty()),
+        (ErrorKind::Connection, Some(Certainty::MaybeWritten))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_connections_end_and_busy_ones_do_not() {
+    let mut bench = bench();
+    let (link, mut far) = bench.connected().await;
+    tokio::time::sleep(500 * SECOND).await;
+    let pending = ask(&link);
+    let asked = far.asked().await.unwrap();
+    far.answer(&asked, &ListOffsetsResponse::default()).await;
+    pending.await.unwrap();
+    let start = now();
+    link.closed().await;
+    assert_eq!(start.elapsed().as_secs(), 540);
+    assert!(far.asked().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_acks_a_produce_request_is_done_when_written() {
+    let mut bench = bench();
+    let (link, mut far) = bench.connected().await;
+    let body = ProduceBody::default();
+    let pending = link.send_produce(9, 0, 1000, None, &body, within(30));
+    pending.await.unwrap();
+    assert_eq!(far.asked().await.unwrap().key, 0);
+    assert!(link.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_back_off_and_a_closed_client_connects_no_more() {
+    let mut bench = bench();
+    let start = now();
+    for _ in 0..6 {
+        bench.refused(&[]).await;
+    }
+    // 50, 100, 200, 400, 800 ms between six attempts, each ± 20 %.
+    assert!(
+        (1240..=1860).contains(&start.elapsed().as_millis()),
+        "{:?}",
+        start.elapsed()
+    );
+    bench.tasks.stop();
+    let error = bench
+        .pool
+        .link(&endpoint(), Lane::Admin, within(1))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_the_client_leaves_nobody_waiting() {
+    let mut bench = bench();
+    let (link, mut far) = bench.connected().await;
+    let pending = ask(&link);
+    far.asked().await.unwrap();
+    bench.tasks.stop();
+    let error = pending.await.unwrap_err();
+    assert_eq!(error.certainty(), Some(Certainty::MaybeWritten));
+    bench.tasks.idle().await;
+    let mut rest = Vec::new();
+    far.stream.read_to_end(&mut rest).await.unwrap();
+}
