@@ -127,8 +127,6 @@ struct Part {
     high_watermark: i64,
     last_stable: i64,
     log_start: i64,
-    /// Timestamp of the record at `position`, when known.
-    next_timestamp: Option<i64>,
 }
 
 /// One partition of a fetch.
@@ -674,41 +672,24 @@ impl Positions {
     }
 
     /// The application is being given everything before `next`; `false` (and nothing happens) if
-    /// the data is stale. `next_timestamp`: the time of the record at `next`, where known.
+    /// the data is stale. Whether the partition may be handed out was asked when its data was taken:
+    /// a pause since then counts from the next time on.
     pub(crate) fn hand_out(
         &mut self,
         tp: &TopicPartition,
         epoch: PartEpoch,
         next: Position,
-        next_timestamp: Option<i64>,
     ) -> bool {
-        if !self.may_hand_out(tp, epoch) {
-            return false;
-        }
-        let Some(part) = self.parts.get_mut(tp) else {
+        let Some(part) = self.current(tp, epoch).filter(|part| part.is_placed()) else {
             return false;
         };
-        part.next_timestamp = next_timestamp;
         if next.offset > part.position.offset {
             part.position = next;
-            if !part.unfinished {
-                part.unfinished = true;
+            if !std::mem::replace(&mut part.unfinished, true) {
                 self.dirty.push(tp.clone());
             }
         }
         true
-    }
-
-    /// The time of the record at the position, learnt from what is buffered.
-    pub(crate) fn set_next_timestamp(
-        &mut self,
-        tp: &TopicPartition,
-        epoch: PartEpoch,
-        timestamp: Option<i64>,
-    ) {
-        if let Some(part) = self.current(tp, epoch) {
-            part.next_timestamp = timestamp;
-        }
     }
 
     /// The application asks for more: it has finished with all it was given.
@@ -730,9 +711,12 @@ impl Positions {
         }
     }
 
-    /// What was handed out so far, for a commit on the application's behalf by its own call.
-    pub(crate) fn positions(&self) -> Vec<(TopicPartition, Position)> {
-        let active = self.parts.iter().filter(|(_, part)| part.is_placed());
+    /// What was handed out so far and is not known as committed: what the application's own commit
+    /// covers.
+    pub(crate) fn handed_out(&self) -> Vec<(TopicPartition, Position)> {
+        let active = self.parts.iter().filter(|(_, part)| {
+            part.is_placed() && part.committed != Some(part.position.offset)
+        });
         active
             .map(|(tp, part)| (tp.clone(), part.position))
             .collect()
@@ -770,18 +754,49 @@ impl Positions {
         }
     }
 
+    /// What was handed out from `offset` on comes back unread.
+    pub(crate) fn hand_back(&mut self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) {
+        let renewed = self.new_epoch();
+        if let Some(part) = self.current(tp, epoch).filter(|part| part.is_placed()) {
+            if offset < part.position.offset && offset >= part.finished.offset {
+                part.epoch = renewed;
+                part.position = Position::new(offset);
+                part.fetch = part.position;
+            }
+        }
+    }
+
+    /// Notes where the log ends, as a lookup found it.
+    pub(crate) fn note_end(&mut self, tp: &TopicPartition, end: i64) {
+        let isolation = self.rules.isolation;
+        if let Some(part) = self.parts.get_mut(tp) {
+            match isolation {
+                IsolationLevel::ReadUncommitted => part.high_watermark = end,
+                IsolationLevel::ReadCommitted => part.last_stable = end,
+            }
+        }
+    }
+
     /// The next offset to be handed out, where there is one.
     pub(crate) fn position(&self, tp: &TopicPartition) -> Option<Position> {
         let part = self.parts.get(tp).filter(|part| part.is_placed())?;
         Some(part.position)
     }
 
-    /// Lag of every partition; `wall_millis` is the present time.
-    pub(crate) fn lag(&self, wall_millis: i64) -> Vec<PartitionLag> {
+    /// Lag of every partition; `wall_millis` is the present time, `timestamp` that of the first
+    /// buffered record of the partition not below the offset.
+    pub(crate) fn lag(
+        &self,
+        wall_millis: i64,
+        mut timestamp: impl FnMut(&TopicPartition, PartEpoch, i64) -> Option<i64>,
+    ) -> Vec<PartitionLag> {
         let mut lags: Vec<_> = self
             .parts
             .iter()
-            .map(|(tp, part)| part.lag(tp, self.rules.isolation, wall_millis))
+            .map(|(tp, part)| {
+                let next = timestamp(tp, part.epoch, part.position.offset);
+                part.lag(tp, self.rules.isolation, wall_millis, next)
+            })
             .collect();
         lags.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
         lags
@@ -855,7 +870,6 @@ impl Part {
             high_watermark: -1,
             last_stable: -1,
             log_start: -1,
-            next_timestamp: None,
         }
     }
 
@@ -910,7 +924,6 @@ impl Part {
         self.asking = false;
         self.failures = 0;
         self.not_before = None;
-        self.next_timestamp = None;
         self.untold = false;
     }
 
@@ -919,7 +932,6 @@ impl Part {
         self.fetch = at;
         self.position = at;
         self.finished = at;
-        self.next_timestamp = None;
     }
 
     fn lag(
@@ -927,6 +939,7 @@ impl Part {
         tp: &TopicPartition,
         isolation: IsolationLevel,
         wall_millis: i64,
+        next_timestamp: Option<i64>,
     ) -> PartitionLag {
         let position = self.is_placed().then_some(self.position.offset);
         let end = match isolation {
@@ -938,7 +951,7 @@ impl Part {
             (Some(position), Some(end)) => Some(u64::try_from(end - position).unwrap_or(0)),
             _ => None,
         };
-        let time = match (records, self.next_timestamp) {
+        let time = match (records, next_timestamp) {
             (Some(0), _) => TimeLag::CaughtUp,
             (Some(_), Some(at)) if at >= 0 => {
                 let age = u64::try_from(wall_millis.saturating_sub(at)).unwrap_or(0);

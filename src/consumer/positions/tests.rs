@@ -178,9 +178,9 @@ fn pausing_stops_fetch_and_hand_out_and_keeps_what_is_under_way() {
             .buffer
     );
     assert!(!positions.may_hand_out(&tp(0), asked.epoch));
-    assert!(!positions.hand_out(&tp(0), asked.epoch, Position::new(10), None));
     positions.set_paused(&tp(0), false);
-    assert!(positions.hand_out(&tp(0), asked.epoch, Position::new(10), None));
+    assert!(positions.may_hand_out(&tp(0), asked.epoch));
+    assert!(positions.hand_out(&tp(0), asked.epoch, Position::new(10)));
 }
 
 #[test]
@@ -189,10 +189,10 @@ fn a_partition_under_revocation_neither_fetches_nor_hands_out_but_can_be_committ
     let now = now();
     let asked = plan(&positions, now).remove(0);
     positions.accept(B1, &asked, &answer(batches(10)), now);
-    positions.hand_out(&tp(0), asked.epoch, Position::new(5), None);
+    positions.hand_out(&tp(0), asked.epoch, Position::new(5));
     positions.set_revoking(&tp(0));
     assert!(plan(&positions, now).is_empty());
-    assert!(!positions.hand_out(&tp(0), asked.epoch, Position::new(10), None));
+    assert!(!positions.may_hand_out(&tp(0), asked.epoch));
     positions.finish();
     assert_eq!(positions.uncommitted(), [(tp(0), Position::new(5))]);
 }
@@ -203,9 +203,9 @@ fn only_what_was_finished_is_committed_automatically() {
     let now = now();
     let asked = plan(&positions, now).remove(0);
     positions.accept(B1, &asked, &answer(batches(10)), now);
-    positions.hand_out(&tp(0), asked.epoch, Position::new(10), None);
+    positions.hand_out(&tp(0), asked.epoch, Position::new(10));
     assert_eq!(positions.uncommitted(), [(tp(0), Position::new(0))]);
-    assert_eq!(positions.positions(), [(tp(0), Position::new(10))]);
+    assert_eq!(positions.handed_out(), [(tp(0), Position::new(10))]);
     positions.finish();
     assert_eq!(positions.uncommitted(), [(tp(0), Position::new(10))]);
     positions.note_committed(&tp(0), 10);
@@ -378,7 +378,7 @@ fn a_full_buffer_is_not_filled_further() {
 fn lag_in_records_and_time() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let lag = |positions: &Positions| positions.lag(10_000).remove(0);
+    let lag = |positions: &Positions| positions.lag(10_000, |_, _, at| (at == 60).then_some(7_000)).remove(0);
     assert_eq!(
         (lag(&positions).records, lag(&positions).time),
         (None, TimeLag::Unknown)
@@ -389,7 +389,7 @@ fn lag_in_records_and_time() {
         (lag(&positions).records, lag(&positions).time),
         (Some(100), TimeLag::Unknown)
     );
-    positions.hand_out(&tp(0), asked.epoch, Position::new(60), Some(7_000));
+    positions.hand_out(&tp(0), asked.epoch, Position::new(60));
     let behind = lag(&positions);
     assert_eq!(
         (behind.records, behind.time),
@@ -397,7 +397,7 @@ fn lag_in_records_and_time() {
     );
     positions.rules.isolation = IsolationLevel::ReadCommitted;
     assert_eq!(lag(&positions).end_offset, Some(90));
-    positions.hand_out(&tp(0), asked.epoch, Position::new(90), None);
+    positions.hand_out(&tp(0), asked.epoch, Position::new(90));
     assert_eq!(
         (lag(&positions).records, lag(&positions).time),
         (Some(0), TimeLag::CaughtUp)
@@ -446,7 +446,7 @@ proptest! {
                 },
                 4 | 5 => if !buffer.is_empty() {
                     let (epoch, from, next) = buffer.remove(0);
-                    if positions.hand_out(&tp(0), epoch, Position::new(next), None) {
+                    if positions.hand_out(&tp(0), epoch, Position::new(next)) {
                         prop_assert_eq!(from, expected);
                         expected = next;
                     }
