@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, clippy::todo)] // while the parts are put together
 
+mod client;
 mod clock;
 mod cluster;
 mod config;
@@ -15,14 +16,26 @@ mod tasks;
 mod types;
 mod wire;
 
-pub use consumer::{IsolationLevel, Lag, OffsetReset, PartitionLag, TimeLag};
+pub use client::{Client, ClientBuilder};
+pub use config::properties;
+pub use consumer::{
+    BatchRecords, Batches, Consumer, ConsumerBuilder, ConsumerHandle, Event, GroupMetadata, IsolationLevel, Lag,
+    OffsetReset, PartitionBatch, PartitionLag, RecordStream, Revoking, TimeLag,
+};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::Acks;
+/// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]
 #[doc(hidden)]
-pub use record::internals;
+pub mod internals {
+    pub use crate::record::internals::*;
+    pub use crate::wire::internals::*;
+}
 pub use record::{
     Codec, Compression, Header, Headers, InvalidCompression, OwnedRecord, Record, RecordView,
     TimestampType,
 };
 pub use types::{BrokerId, OffsetAndMetadata, Timestamp, TopicPartition};
+
+#[doc = include_str!("config/REFERENCE.md")]
+pub mod config_reference {}

@@ -1,9 +1,19 @@
 //! Settings: typed structs that the builders fill, and the same by Kafka's property names.
+//!
+//! [`keys`] is the one table of names, ranges and defaults; [`validate`] checks what the builders
+//! made against it, so that a value is judged alike however it came in.
 
+use std::fmt;
 use std::time::Duration;
 
 use crate::consumer::config::ConsumerConfig;
 use crate::producer::config::ProducerConfig;
+
+pub(crate) mod keys;
+pub mod properties;
+pub(crate) mod unavailable;
+pub(crate) mod validate;
+pub(crate) mod values;
 
 /// Everything that can be set by Kafka's property names, by role.
 #[derive(Clone, Debug, Default)]
@@ -11,12 +21,26 @@ pub(crate) struct Settings {
     pub(crate) client: ClientConfig,
     pub(crate) producer: ProducerConfig,
     pub(crate) consumer: ConsumerConfig,
+    levels: CompressionLevels,
+}
+
+/// `compression.gzip.level` and `compression.zstd.level`, which may be set before the codec is.
+#[derive(Clone, Copy, Debug)]
+struct CompressionLevels {
+    gzip: i32,
+    zstd: i32,
+}
+
+impl Default for CompressionLevels {
+    fn default() -> Self {
+        Self { gzip: -1, zstd: 3 }
+    }
 }
 
 /// What connections, metadata and retries need to know; shared by every role of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientConfig {
-    /// `bootstrap.servers`: `host:port` each.
+    /// `bootstrap.servers`: `host:port` each, as [`values::Address`] parses them.
     pub(crate) bootstrap: Vec<String>,
     /// `client.id`
     pub(crate) client_id: String,
@@ -44,7 +68,6 @@ pub(crate) struct ClientConfig {
     pub(crate) rebootstrap: bool,
     /// `metadata.recovery.rebootstrap.trigger.ms` (KIP-1102)
     pub(crate) rebootstrap_trigger: Duration,
-    /// `allow.auto.create.topics`, for the producer always on (the broker decides), here for consumers
     /// Largest answer accepted on a lane that carries no record data.
     pub(crate) max_control_frame: usize,
 }
@@ -70,5 +93,38 @@ impl Default for ClientConfig {
             rebootstrap_trigger: Duration::from_secs(300),
             max_control_frame: 32 << 20,
         }
+    }
+}
+
+/// A password or token: it never shows itself.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret<T>(T);
+
+impl<T> Secret<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    /// The value, named so that every use of it is easy to find.
+    pub(crate) fn expose(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[hidden]")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_does_not_show_itself() {
+        let secret = Secret::new("hunter2".to_owned());
+        assert_eq!(format!("{:?}", Some(&secret)), "Some([hidden])");
+        assert_eq!(secret.expose(), "hunter2");
     }
 }

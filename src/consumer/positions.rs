@@ -754,16 +754,24 @@ impl Positions {
         }
     }
 
-    /// What was handed out from `offset` on comes back unread.
-    pub(crate) fn hand_back(&mut self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) {
+    /// What was handed out from `offset` on comes back unread; false if that is stale.
+    pub(crate) fn hand_back(
+        &mut self,
+        tp: &TopicPartition,
+        epoch: PartEpoch,
+        offset: i64,
+    ) -> bool {
         let renewed = self.new_epoch();
-        if let Some(part) = self.current(tp, epoch).filter(|part| part.is_placed()) {
-            if offset < part.position.offset && offset >= part.finished.offset {
-                part.epoch = renewed;
-                part.position = Position::new(offset);
-                part.fetch = part.position;
-            }
+        let Some(part) = self.current(tp, epoch).filter(|part| part.is_placed()) else {
+            return false;
+        };
+        if !(part.finished.offset..part.position.offset).contains(&offset) {
+            return false;
         }
+        part.epoch = renewed;
+        part.position = Position::new(offset);
+        part.fetch = part.position;
+        true
     }
 
     /// Notes where the log ends, as a lookup found it.

@@ -13,7 +13,7 @@ use super::batch::{Batches, PartitionBatch};
 use super::buffer::{Chunk, FetchBuffer, Reading, Taking};
 use super::config::ConsumerConfig;
 use super::lag::Lag;
-use super::positions::{Known, Leader, Position, Positions, ResetTo};
+use super::positions::{Known, Leader, PartEpoch, Position, Positions, ResetTo};
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
@@ -285,6 +285,13 @@ impl Inner {
     pub(super) fn remove(&mut self, partitions: &[TopicPartition]) {
         for tp in partitions {
             self.positions.remove(tp);
+            self.buffer.discard(tp);
+        }
+    }
+
+    /// Records from `offset` on were handed out and come back unread.
+    pub(super) fn give_back(&mut self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) {
+        if self.positions.hand_back(tp, epoch, offset) {
             self.buffer.discard(tp);
         }
     }

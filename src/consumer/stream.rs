@@ -102,18 +102,15 @@ impl Drop for RecordStream<'_> {
     /// What was not given out goes back.
     fn drop(&mut self) {
         let mut inner = self.consumer.shared.lock();
-        // From behind, so that the lowest offset of a partition counts.
-        while let Some(batch) = self.batches.pop_back() {
-            let front = self.batches.is_empty();
+        // From the front: the first batch of a partition takes those behind it along.
+        let mut given = self.given;
+        for batch in self.batches.drain(..) {
             let first = batch.segments.first();
             let first = first
                 .and_then(|segment| segment.batch.records_from(segment.from).next()?.ok())
                 .map(|record| record.offset());
-            let given = self.given.filter(|_| front);
-            if let Some(offset) = given.or(first) {
-                if offset < batch.next.offset {
-                    inner.give_back(&batch.tp, batch.epoch, offset);
-                }
+            if let Some(offset) = given.take().or(first) {
+                inner.give_back(&batch.tp, batch.epoch, offset);
             }
         }
         drop(inner);

@@ -43,7 +43,7 @@ mod decoded;
 mod error;
 mod header;
 #[cfg(feature = "unstable-internals")]
-pub mod internals;
+pub(crate) mod internals;
 mod reader;
 mod sealed;
 #[cfg(test)]

@@ -163,10 +163,13 @@ impl RawBatch {
         pool: &CodecPool,
     ) -> Result<DecodedBatch, RecordError> {
         let header = self.header;
-        let codec = header.attributes.codec().ok_or(RecordError::UnknownCodec {
-            id: header.attributes.codec_id(),
-            offset: header.base_offset,
-        })?;
+        let codec = header
+            .attributes
+            .codec()
+            .ok_or_else(|| RecordError::UnknownCodec {
+                id: header.attributes.codec_id(),
+                offset: header.base_offset,
+            })?;
         // `RecordBatches` hands out no batch shorter than its header, so this does not panic.
         let body = self.bytes.slice(HEADER_LEN.min(self.bytes.len())..);
         let body = if codec == Codec::None || body.is_empty() {

@@ -209,6 +209,10 @@ impl std::fmt::Debug for Buffer {
 }
 
 /// The checksum of batches.
+///
+/// `crc-fast` against `crc32c`, measured on one x86-64 core with AVX-512 (`benches/record.rs`): 42 and 60 ns for 1 KiB,
+/// 0.30 and 0.73 µs for 16 KiB, 1.2 and 2.9 µs for 64 KiB, 21 and 52 µs for 1 MiB. At 100 bytes a record the difference is
+/// 2.5 ns of each, on either side, which is more than a tenth of reading one.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes)
+    crc_fast::crc32_iscsi(bytes)
 }

@@ -2,6 +2,8 @@
 
 pub(crate) mod codec;
 pub(crate) mod guard;
+#[cfg(feature = "unstable-internals")]
+pub(crate) mod internals;
 pub(crate) mod produce;
 pub(crate) mod versions;
 
@@ -44,7 +46,21 @@ macro_rules! calls {
                 0 $(+ response.$error)?
             }
         }
-    )*};
+    )*
+
+    /// API key, lowest and highest version of every request above.
+    #[cfg(feature = "unstable-internals")]
+    const SPOKEN: &[(i16, i16, i16)] = &[$(($key, $min, $max)),*];
+
+    /// Whether the frame can be read as the answer to the request of this key; `None` for other keys.
+    #[cfg(feature = "unstable-internals")]
+    fn decode_any(key: i16, version: i16, frame: bytes::Bytes) -> Option<bool> {
+        match key {
+            $($key => Some(codec::decode::<kp::$request>(frame, version).is_ok()),)*
+            _ => None,
+        }
+    }
+    };
 }
 
 // The lowest versions are those of Kafka 2.8 or the first flexible ones, whichever is higher: only

@@ -103,7 +103,7 @@ impl Decompressor {
             let status = self
                 .context
                 .decompress_vec(rest, &mut output.bytes, FlushDecompress::None)
-                .map_err(|error| corrupt(Codec::Gzip, error))?;
+                .map_err(|error| corrupt(Codec::Gzip, &error))?;
             let used = self.context.total_in().saturating_sub(before.0);
             *rest = usize::try_from(used)
                 .ok()

@@ -86,7 +86,7 @@ pub(super) fn decompress(mut input: &[u8], output: &mut Output) -> Result<(), Re
         } else {
             return Err(corrupt(
                 Codec::Lz4,
-                format_args!("unknown frame magic {magic:#010x}"),
+                &format_args!("unknown frame magic {magic:#010x}"),
             ));
         }
         if input.is_empty() {
@@ -107,7 +107,7 @@ fn descriptor(input: &mut &[u8]) -> Result<Descriptor, RecordError> {
     if flags >> 6 != 1 {
         return Err(corrupt(
             Codec::Lz4,
-            format_args!("unknown frame version {}", flags >> 6),
+            &format_args!("unknown frame version {}", flags >> 6),
         ));
     }
     let max_block = match (sizes >> 4) & 7 {
@@ -118,7 +118,7 @@ fn descriptor(input: &mut &[u8]) -> Result<Descriptor, RecordError> {
         other => {
             return Err(corrupt(
                 Codec::Lz4,
-                format_args!("unknown block size {other}"),
+                &format_args!("unknown block size {other}"),
             ));
         }
     };
@@ -194,7 +194,7 @@ fn block(
         Err(DecompressError::OutputTooSmall { .. }) if allowed < possible => {
             return Err(output.too_large());
         }
-        Err(error) => return Err(corrupt(Codec::Lz4, error)),
+        Err(error) => return Err(corrupt(Codec::Lz4, &error)),
     }
     Ok(())
 }

@@ -334,7 +334,7 @@ fn truncated(codec: Codec) -> RecordError {
     }
 }
 
-fn corrupt(codec: Codec, message: impl ToString) -> RecordError {
+fn corrupt(codec: Codec, message: &(impl fmt::Display + ?Sized)) -> RecordError {
     RecordError::Decompress {
         codec,
         message: message.to_string(),

@@ -72,7 +72,7 @@ pub(super) fn decompress(mut input: &[u8], output: &mut Output) -> Result<(), Re
             if compatible > VERSION {
                 return Err(corrupt(
                     Codec::Snappy,
-                    format_args!("framing of version {compatible}, only 1 is known"),
+                    &format_args!("framing of version {compatible}, only 1 is known"),
                 ));
             }
             continue;
@@ -85,7 +85,7 @@ pub(super) fn decompress(mut input: &[u8], output: &mut Output) -> Result<(), Re
 }
 
 fn block(input: &[u8], output: &mut Output) -> Result<(), RecordError> {
-    let len = decompress_len(input).map_err(|error| corrupt(Codec::Snappy, error))?;
+    let len = decompress_len(input).map_err(|error| corrupt(Codec::Snappy, &error))?;
     if len > input.len().saturating_mul(MAX_RATIO) {
         return Err(corrupt(
             Codec::Snappy,
@@ -100,7 +100,7 @@ fn block(input: &[u8], output: &mut Output) -> Result<(), RecordError> {
     let room = output.bytes.get_mut(start..).unwrap_or_default();
     let written = Decoder::new()
         .decompress(input, room)
-        .map_err(|error| corrupt(Codec::Snappy, error))?;
+        .map_err(|error| corrupt(Codec::Snappy, &error))?;
     output.bytes.truncate(start.saturating_add(written));
     Ok(())
 }

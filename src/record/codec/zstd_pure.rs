@@ -49,7 +49,7 @@ impl Decompressor {
     }
 
     fn frame(&mut self, input: &mut &[u8], output: &mut Output) -> Result<(), RecordError> {
-        let failed = |error| corrupt(Codec::Zstd, error);
+        let failed = |error| corrupt(Codec::Zstd, &error);
         self.small &= check_header(input, output)?.window <= MIN_MAX_WINDOW;
         self.context.reset(&mut *input).map_err(failed)?;
         loop {
@@ -64,7 +64,7 @@ impl Decompressor {
             }
             self.context
                 .collect_to_writer(&mut output.bytes)
-                .map_err(|error| corrupt(Codec::Zstd, error))?;
+                .map_err(|error| corrupt(Codec::Zstd, &error))?;
             if finished {
                 return Ok(());
             }

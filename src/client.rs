@@ -1,0 +1,230 @@
+//! The shared handle from which producers, consumers and the admin are made.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, now};
+use crate::cluster::Cluster;
+use crate::config::Settings;
+use crate::config::values::Address;
+use crate::error::Result;
+use crate::net::connector::{Connector, Tcp};
+
+/// A connection to a cluster, shared by everything that is made from it.
+///
+/// Cloning is cheap. Producers, consumers and the admin of one client share its metadata and, per
+/// broker and purpose, its connections. Background tasks end when the last of them is dropped, or
+/// at [`close`](Self::close).
+///
+/// ```no_run
+/// # async fn example() -> ottla::Result<()> {
+/// let client = ottla::Client::builder()
+///     .bootstrap(["localhost:9092"])
+///     .client_id("billing")
+///     .connect()
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    pub(crate) cluster: Cluster,
+    pub(crate) settings: Arc<Settings>,
+}
+
+impl Client {
+    /// Starts a client with Kafka's defaults.
+    #[must_use]
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            settings: Settings::default(),
+        }
+    }
+
+    /// Starts a client from Kafka's own property names, those of producers and consumers included:
+    /// they become the defaults of what this client makes.
+    ///
+    /// ```
+    /// # fn main() -> ottla::Result<()> {
+    /// let builder = ottla::Client::from_properties([
+    ///     ("bootstrap.servers", "localhost:9092"),
+    ///     ("linger.ms", "20"),
+    /// ])?;
+    /// let error = ottla::Client::from_properties([("linger.msec", "20")]).unwrap_err();
+    /// assert!(error.to_string().contains("linger.ms"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) naming the property, for names that Kafka
+    /// does not have (with the nearest that it has), for those that this crate does not support,
+    /// and for values out of range.
+    pub fn from_properties<K, V>(
+        properties: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<ClientBuilder>
+    where
+        K: AsRef<str>,
+        V: AsRef<str>,
+    {
+        Ok(ClientBuilder {
+            settings: Settings::from_properties(properties)?,
+        })
+    }
+
+    /// Waits until the cluster has answered once.
+    ///
+    /// # Errors
+    ///
+    /// At once if waiting cannot mend it: no Kafka at that port, TLS expected, a broker that is too
+    /// old. With [`ErrorKind::Timeout`](crate::ErrorKind::Timeout), naming the last failure, when
+    /// no broker could be reached within `timeout`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the client goes on connecting in the background.
+    pub async fn ready(&self, timeout: Duration) -> Result<()> {
+        self.cluster.ready(now() + timeout).await
+    }
+
+    /// Ends every connection and background task, those of producers and consumers made from this
+    /// client included: close these first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the tasks have been told to stop when the first await is reached.
+    pub async fn close(self) {
+        self.cluster.close().await;
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`Client`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build` or `connect`"]
+pub struct ClientBuilder {
+    settings: Settings,
+}
+
+impl ClientBuilder {
+    /// Addresses (`host:port`) of some brokers, by which the rest are found (`bootstrap.servers`).
+    pub fn bootstrap<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
+        self.settings.client.bootstrap = servers.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The name by which brokers log, meter and throttle this client (`client.id`). Default: empty.
+    pub fn client_id(mut self, id: impl Into<String>) -> Self {
+        self.settings.client.client_id = id.into();
+        self
+    }
+
+    /// How long one request waits for its answer before its connection is given up
+    /// (`request.timeout.ms`). Default: 30 s.
+    pub fn request_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.client.request_timeout = timeout;
+        self
+    }
+
+    /// How long a call may take with all its retries (`default.api.timeout.ms`). Default: 60 s.
+    pub fn api_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.client.api_timeout = timeout;
+        self
+    }
+
+    /// The first and the longest pause between attempts of a request (`retry.backoff.ms`,
+    /// `retry.backoff.max.ms`; KIP-580). Default: 100 ms, 1 s.
+    pub fn retry_backoff(mut self, first: Duration, longest: Duration) -> Self {
+        self.settings.client.retry_backoff = first;
+        self.settings.client.retry_backoff_max = longest;
+        self
+    }
+
+    /// The first and the longest pause between attempts to connect to a broker
+    /// (`reconnect.backoff.ms`, `reconnect.backoff.max.ms`). Default: 50 ms, 1 s.
+    pub fn reconnect_backoff(mut self, first: Duration, longest: Duration) -> Self {
+        self.settings.client.reconnect_backoff = first;
+        self.settings.client.reconnect_backoff_max = longest;
+        self
+    }
+
+    /// How long a connection may take to be set up, at first and after failures
+    /// (`socket.connection.setup.timeout.ms`, `….max.ms`). Default: 10 s, 30 s.
+    pub fn connection_setup_timeout(mut self, first: Duration, longest: Duration) -> Self {
+        self.settings.client.connection_setup_timeout = first;
+        self.settings.client.connection_setup_timeout_max = longest;
+        self
+    }
+
+    /// How long an unused connection is kept (`connections.max.idle.ms`); `None`: for ever.
+    /// Default: 9 minutes.
+    pub fn connections_max_idle(mut self, idle: Option<Duration>) -> Self {
+        self.settings.client.connections_max_idle = idle;
+        self
+    }
+
+    /// How old metadata may get without a reason to renew it (`metadata.max.age.ms`). Default: 5 minutes.
+    pub fn metadata_max_age(mut self, age: Duration) -> Self {
+        self.settings.client.metadata_max_age = age;
+        self
+    }
+
+    /// Makes the client without waiting: it connects in the background when it is needed.
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), naming the setting that cannot be used.
+    pub fn build(self) -> Result<Client> {
+        let client = &self.settings.client;
+        let connector: Arc<dyn Connector> = Arc::new(Tcp {
+            send_buffer: client.send_buffer,
+            receive_buffer: client.receive_buffer,
+        });
+        self.build_on(connector, Clock::system())
+    }
+
+    /// The same on any transport and clock.
+    fn build_on(mut self, connector: Arc<dyn Connector>, clock: Clock) -> Result<Client> {
+        let client = &mut self.settings.client;
+        client.validate()?;
+        let addresses = client
+            .bootstrap
+            .iter()
+            .filter_map(|text| Address::parse(text).ok());
+        let addresses = addresses
+            .map(|address| (address.host, address.port))
+            .collect();
+        let cluster = Cluster::new(client.clone(), addresses, clock, connector);
+        Ok(Client {
+            cluster,
+            settings: Arc::new(self.settings),
+        })
+    }
+
+    /// Makes the client and waits until the cluster has answered, at most for `default.api.timeout.ms`.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build) and [`Client::ready`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a client that nobody gets is closed.
+    pub async fn connect(self) -> Result<Client> {
+        let timeout = self.settings.client.api_timeout;
+        let client = self.build()?;
+        client.ready(timeout).await?;
+        Ok(client)
+    }
+}

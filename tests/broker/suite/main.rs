@@ -1,0 +1,6 @@
+//! `ottla` against real brokers. Run with
+//! `testcontainers/run cargo test -p ottla-broker-tests`; without Docker every test fails and says so.
+
+mod support;
+
+mod connect;
