@@ -11,6 +11,7 @@ mod consumer;
 mod error;
 mod net;
 mod producer;
+#[allow(unused_imports)]
 mod record;
 mod tasks;
 mod types;
@@ -18,7 +19,10 @@ mod wire;
 
 pub use client::{Client, ClientBuilder};
 pub use config::properties;
-pub use consumer::{IsolationLevel, OffsetReset};
+pub use consumer::{
+    BatchRecords, Batches, Consumer, ConsumerBuilder, ConsumerHandle, Event, GroupMetadata, IsolationLevel, Lag,
+    OffsetReset, PartitionBatch, PartitionLag, RecordStream, Revoking, TimeLag,
+};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::{
     Acks, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner, Partitioner, Producer,

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use ottla_testcontainers::{Cluster, Error};
+use ottla_testcontainers::{Cluster, Error, Output};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
@@ -117,6 +117,49 @@ async fn groups_of_the_new_protocol_work_on_every_version() -> Result {
         ended.stderr.contains("Processed a total of 1 messages"),
         "{ended:?}"
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn java_clients_can_be_counted_and_killed() -> Result {
+    let cluster = Cluster::start(1).await?;
+    cluster.create_topic("t", 2, 1).await?;
+    let consumer = cluster.java_client("kafka-verifiable-consumer.sh");
+    let consumer = consumer.args([
+        "--topic",
+        "t",
+        "--group-id",
+        "g",
+        "--reset-policy",
+        "earliest",
+    ]);
+    let consumer = consumer.start().await?;
+
+    let producer = cluster.java_client("kafka-verifiable-producer.sh");
+    let producer = producer.args(["--topic", "t", "--max-messages", "50"]);
+    let sent = producer.start().await?.wait(MINUTE).await?.success()?;
+    assert!(sent.stdout.contains("\"acked\":50"), "{sent:?}");
+    let perf = cluster.java_client("kafka-producer-perf-test.sh");
+    let perf = perf.args(["--topic", "t", "--num-records", "50", "--record-size", "10"]);
+    let perf = perf.args(["--throughput", "-1"]);
+    perf.start().await?.wait(MINUTE).await?.success()?;
+
+    let all_read = |output: &Output| {
+        let counts = output.stdout.split("\"name\":\"records_consumed\"").skip(1);
+        let counts = counts.filter_map(|rest| rest.split("\"count\":").nth(1));
+        let digits = |text: &str| {
+            text.chars()
+                .take_while(char::is_ascii_digit)
+                .collect::<String>()
+        };
+        counts
+            .filter_map(|text| digits(text).parse::<u32>().ok())
+            .sum::<u32>()
+            == 100
+    };
+    consumer.wait_for(MINUTE, all_read).await?;
+    consumer.kill().await?;
+    assert_eq!(consumer.output().await?.status, 137);
     Ok(())
 }
 
