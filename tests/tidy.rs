@@ -3,6 +3,7 @@
 //! it does, and that every setting is read by something.
 //!
 //! It reads the sources as text, without comments, strings and tests. Each finding names file and line.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

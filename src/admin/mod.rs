@@ -279,7 +279,7 @@ impl Admin {
         let response = self
             .cluster
             .call(Target::Any, Lane::Admin, self.deadline(), |_| {
-                let topics = topics.as_ref().map(|names| topics::to_describe(names));
+                let topics = topics.as_ref().map(topics::to_describe);
                 Ok(MetadataRequest::default()
                     .with_topics(topics)
                     .with_allow_auto_topic_creation(false))
