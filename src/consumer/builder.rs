@@ -191,7 +191,7 @@ impl ConsumerBuilder {
         let reading = Reading {
             check_crcs: config.check_crcs,
             read_committed: config.isolation == IsolationLevel::ReadCommitted,
-            pool: CodecPool::default(),
+            pool: CodecPool::new(1),
         };
         let mut positions = Positions::new(rules);
         positions.assign(by_name(&partitions));

@@ -246,7 +246,7 @@ impl Control {
         let Some(revoking) = &mut self.revoking else {
             return;
         };
-        let mut inner = self.shared.lock();
+        let inner = self.shared.lock();
         let released = inner.revocation == Some((revoking.id, true));
         if !released || revoking.committing {
             return;

@@ -107,6 +107,21 @@ enum Turn {
     End,
 }
 
+/// What comes before records.
+fn urgent(shared: &Shared) -> Result<Option<Turn>> {
+    let mut inner = shared.lock();
+    if let Some(error) = inner.fatal.clone().or_else(|| shared.tasks.failure()) {
+        return Err(error);
+    }
+    if shared.tasks.is_stopping() {
+        return Ok(Some(Turn::End));
+    }
+    if let Some(news) = inner.events.pop_front() {
+        return Ok(Some(Turn::News(news)));
+    }
+    Ok(std::mem::take(&mut inner.wakeup).then_some(Turn::Woken))
+}
+
 /// Waits for something to hand out. Cancel safe: what is taken is returned at once.
 async fn next_turn(shared: &Shared) -> Result<Turn> {
     let _inside = Polling::enter(shared);
@@ -115,20 +130,9 @@ async fn next_turn(shared: &Shared) -> Result<Turn> {
     loop {
         let mut ready = pin!(shared.ready.notified());
         ready.as_mut().enable();
-        let mut inner = shared.lock();
-        if let Some(error) = inner.fatal.clone().or_else(|| shared.tasks.failure()) {
-            return Err(error);
+        if let Some(turn) = urgent(shared)? {
+            return Ok(turn);
         }
-        if shared.tasks.is_stopping() {
-            return Ok(Turn::End);
-        }
-        if let Some(news) = inner.events.pop_front() {
-            return Ok(Turn::News(news));
-        }
-        if std::mem::take(&mut inner.wakeup) {
-            return Ok(Turn::Woken);
-        }
-        drop(inner);
         if let Some(batches) = shared.take()? {
             return Ok(Turn::Records(batches));
         }

@@ -161,10 +161,7 @@ impl Control {
         let until = time + self.shared.config.max_block;
         for name in wanted {
             if !self.interests.iter().any(|(known, _, _)| *known == name) {
-                let interest = self
-                    .shared
-                    .cluster
-                    .watch(std::slice::from_ref(&name), true);
+                let interest = self.shared.cluster.watch(std::slice::from_ref(&name), true);
                 self.interests.push((name, until, interest));
             }
         }

@@ -335,6 +335,9 @@ mod tests {
         good.complete(WRITTEN);
         assert!(poll(&mut all).is_none());
         bad.complete(Outcome::Failed(Error::new(ErrorKind::Timeout, "late")));
-        assert_eq!(poll(&mut all).unwrap().unwrap_err().kind(), ErrorKind::Timeout);
+        assert_eq!(
+            poll(&mut all).unwrap().unwrap_err().kind(),
+            ErrorKind::Timeout
+        );
     }
 }

@@ -28,11 +28,11 @@ use std::time::Duration;
 
 use tokio::time::timeout_at;
 
+use self::budget::Charge;
 pub use self::builder::ProducerBuilder;
 pub use self::config::Acks;
 pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
-use self::budget::Charge;
 use self::shared::{Obstacle, Shared};
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind, Result};
@@ -179,9 +179,8 @@ impl Producer {
                 Ok(delivery) => deliveries.push(delivery),
                 Err(error) => {
                     let before = deliveries.len();
-                    return Err(not_sent(error).context(format_args!(
-                        "after {before} records that were accepted"
-                    )));
+                    return Err(not_sent(error)
+                        .context(format_args!("after {before} records that were accepted")));
                 }
             }
         }

@@ -625,9 +625,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             index += 1;
         }
         // Those behind the candidate can be in flight only if it is to be sent again.
-        let moved = |entry: &Entry<S>| {
-            matches!(entry.state, State::InFlight { broker: at } if at != broker)
-        };
+        let moved = |entry: &Entry<S>| matches!(entry.state, State::InFlight { broker: at } if at != broker);
         if self.entries.iter().skip(index).any(moved) {
             return None;
         }

@@ -19,8 +19,8 @@ use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use tokio::time::sleep_until;
 
 use crate::clock::{Instant, now};
-use crate::cluster::snapshot::Broker;
 use crate::cluster::LeaderHint;
+use crate::cluster::snapshot::Broker;
 use crate::error::classify::{self, Refresh};
 use crate::error::{Certainty, Error, ErrorKind, Result};
 use crate::net::Lane;
@@ -460,7 +460,9 @@ impl Sender {
                 if verdict::is_fatal(code, self.shared.rules.idempotent)
                     && let Some(error) = error
                 {
-                    self.shared.identity().fail(error.with_class(crate::error::Class::Fatal));
+                    self.shared
+                        .identity()
+                        .fail(error.with_class(crate::error::Class::Fatal));
                     self.shared.control.notify_one();
                 }
             }
@@ -541,12 +543,7 @@ impl Sender {
         }
     }
 
-    fn split(
-        &self,
-        part: &Part,
-        batch: crate::producer::slot::ReadyBatch,
-        error: Option<&Error>,
-    ) {
+    fn split(&self, part: &Part, batch: crate::producer::slot::ReadyBatch, error: Option<&Error>) {
         let slot = &part.slot;
         let mut finished = Vec::new();
         match batch.split(&self.shared.slot_config, &self.shared.codecs) {
@@ -564,9 +561,7 @@ impl Sender {
             Err((batch, why)) => {
                 let mut state = slot.lock();
                 // No pieces: the place is given up.
-                let _ = state
-                    .queue
-                    .put_pieces(part.id, Vec::new(), &mut finished);
+                let _ = state.queue.put_pieces(part.id, Vec::new(), &mut finished);
                 state.schedule(slot);
                 drop(state);
                 let error = match error {

@@ -21,12 +21,10 @@ use crate::producer::identity::IdentityMachine;
 use crate::producer::partitioner::{Choice, Partitioner, TopicView};
 use crate::producer::queue::Rules;
 use crate::producer::sender;
-use crate::producer::slot::{
-    Appended, Parts, ReadyList, Slot, SlotConfig, Sticky, closed,
-};
+use crate::producer::slot::{Appended, Parts, ReadyList, Slot, SlotConfig, Sticky, closed};
 use crate::record::{BatchWriter, CodecPool, Record};
 use crate::tasks::Tasks;
-use crate::types::{BrokerId, TopicPartition};
+use crate::types::{BrokerId, Timestamp, TopicPartition};
 
 /// See the module.
 pub(crate) struct Shared {
@@ -151,7 +149,7 @@ impl Shared {
         let entry = topics.get(record.topic()).ok_or(Obstacle::UnknownTopic)?;
         let state = entry.state.load();
         let slot = self.slot_for(record, entry, &state)?;
-        let timestamp = match record.get_timestamp() {
+        let timestamp = match record.get_timestamp().map(Timestamp::as_millis) {
             Some(timestamp) if timestamp < 0 => {
                 return Err(Error::new(
                     ErrorKind::InvalidArgument,
@@ -179,12 +177,8 @@ impl Shared {
         match appended {
             Appended::Accepted(delivery) => Ok(delivery),
             Appended::NeedsBytes(bytes) => Err(Obstacle::NeedsBytes(bytes)),
-            Appended::Refused(error) if error.kind() == ErrorKind::Closed => {
-                Err(self.end().into())
-            }
-            Appended::Refused(error) => {
-                Err(error.with_topic_partition(slot.tp.clone()).into())
-            }
+            Appended::Refused(error) if error.kind() == ErrorKind::Closed => Err(self.end().into()),
+            Appended::Refused(error) => Err(error.with_topic_partition(slot.tp.clone()).into()),
         }
     }
 
@@ -331,9 +325,7 @@ impl Shared {
                     slots: Vec::new(),
                 }),
                 changing: Mutex::default(),
-                _interest: self
-                    .cluster
-                    .watch(std::slice::from_ref(&topic.name), true),
+                _interest: self.cluster.watch(std::slice::from_ref(&topic.name), true),
             });
             self.update_topic(&entry, topic);
             self.topics.rcu(|topics| {
@@ -410,7 +402,12 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let state = entry.state.load_full();
-        if state.topic.partitions.iter().all(|partition| partition.leader.is_none()) {
+        if state
+            .topic
+            .partitions
+            .iter()
+            .all(|partition| partition.leader.is_none())
+        {
             return;
         }
         let nowhere = self.home(None);

@@ -147,10 +147,7 @@ impl Sticky {
     /// Settles on a partition unless somebody did meanwhile; returns the one that holds.
     pub(crate) fn choose(&self, partition: i32) -> i32 {
         let order = Ordering::Relaxed;
-        match self
-            .partition
-            .compare_exchange(-1, partition, order, order)
-        {
+        match self.partition.compare_exchange(-1, partition, order, order) {
             Ok(_) => {
                 self.bytes.store(0, order);
                 partition
@@ -162,9 +159,7 @@ impl Sticky {
     /// Stays no longer with this partition.
     pub(crate) fn leave(&self, partition: i32) {
         let order = Ordering::Relaxed;
-        let _ = self
-            .partition
-            .compare_exchange(partition, -1, order, order);
+        let _ = self.partition.compare_exchange(partition, -1, order, order);
     }
 
     fn filled(&self, partition: i32, bytes: usize) {
@@ -328,11 +323,7 @@ impl Slot {
     }
 
     /// Ends what is overdue.
-    pub(crate) fn expire(
-        self: &Arc<Self>,
-        rules: &crate::producer::queue::Rules,
-        now: Instant,
-    ) {
+    pub(crate) fn expire(self: &Arc<Self>, rules: &crate::producer::queue::Rules, now: Instant) {
         let mut finished = Vec::new();
         let mut state = self.lock();
         state.expiry_armed = false;
@@ -527,8 +518,8 @@ impl OpenBatch {
         if len > self.charge.bytes() {
             let held = self.charge.bytes();
             let grown = (held * 4).min(config.batch_size).max(len);
-            let taken = take(budget, charge, grown - held)
-                .or_else(|| take(budget, charge, len - held));
+            let taken =
+                take(budget, charge, grown - held).or_else(|| take(budget, charge, len - held));
             let Some(taken) = taken else {
                 // The record will start a batch of its own.
                 return Fit::NeedsBytes(HEADER_LEN + BatchWriter::upper_bound(key, value, headers));

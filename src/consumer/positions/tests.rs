@@ -302,7 +302,6 @@ fn a_truncated_log_moves_the_position_back() {
             offset: 40,
             leader_epoch: 3,
         },
-        None,
     );
     let asked = plan(&positions, now).remove(0);
     assert_eq!(asked.last_fetched_epoch, 3);
@@ -333,7 +332,6 @@ fn truncation_behind_the_buffer_only_refetches() {
             offset: 20,
             leader_epoch: 3,
         },
-        None,
     );
     let asked = plan(&positions, now).remove(0);
     let cut = Answer {

@@ -342,7 +342,11 @@ impl World {
     }
 
     fn pass_time(&mut self) {
-        let millis = if !self.calm && self.chance(20) { 400 } else { 3 };
+        let millis = if !self.calm && self.chance(20) {
+            400
+        } else {
+            3
+        };
         self.now += Duration::from_millis(millis);
         let mut out = Vec::new();
         if let Some(open) = self.queue.expire(&self.rules, self.now, &mut out) {
@@ -392,7 +396,10 @@ impl World {
         );
         let log: std::collections::BTreeSet<_> = self.log.records.iter().collect();
         for record in &self.acknowledged {
-            assert!(log.contains(record), "{record} was acknowledged and is lost");
+            assert!(
+                log.contains(record),
+                "{record} was acknowledged and is lost"
+            );
         }
         for record in &self.not_sent {
             assert!(
