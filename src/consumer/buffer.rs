@@ -223,7 +223,9 @@ impl Chunk {
             if reading.check_crcs {
                 raw.verify_crc()?;
             }
-            self.current = self.open(raw, next, reading)?.map(|batch| (batch, RecordCursor::default()));
+            self.current = self
+                .open(raw, next, reading)?
+                .map(|batch| (batch, RecordCursor::default()));
         }
     }
 
@@ -445,7 +447,8 @@ pub(crate) enum Taking {
 
 /// The error of a chunk whose bytes hold nothing that could be read.
 pub(crate) fn unreadable(tp: &TopicPartition) -> Error {
-    Error::new(ErrorKind::CorruptRecord, "fetched bytes hold no batch").with_topic_partition(tp.clone())
+    Error::new(ErrorKind::CorruptRecord, "fetched bytes hold no batch")
+        .with_topic_partition(tp.clone())
 }
 
 #[cfg(test)]

@@ -714,9 +714,10 @@ impl Positions {
     /// What was handed out so far and is not known as committed: what the application's own commit
     /// covers.
     pub(crate) fn handed_out(&self) -> Vec<(TopicPartition, Position)> {
-        let active = self.parts.iter().filter(|(_, part)| {
-            part.is_placed() && part.committed != Some(part.position.offset)
-        });
+        let active = self
+            .parts
+            .iter()
+            .filter(|(_, part)| part.is_placed() && part.committed != Some(part.position.offset));
         active
             .map(|(tp, part)| (tp.clone(), part.position))
             .collect()
@@ -755,12 +756,7 @@ impl Positions {
     }
 
     /// What was handed out from `offset` on comes back unread; false if that is stale.
-    pub(crate) fn hand_back(
-        &mut self,
-        tp: &TopicPartition,
-        epoch: PartEpoch,
-        offset: i64,
-    ) -> bool {
+    pub(crate) fn hand_back(&mut self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) -> bool {
         let renewed = self.new_epoch();
         let Some(part) = self.current(tp, epoch).filter(|part| part.is_placed()) else {
             return false;
