@@ -1,7 +1,6 @@
 //! An async Apache Kafka client.
 #![forbid(unsafe_code)]
 
-
 pub mod admin;
 mod client;
 mod clock;
