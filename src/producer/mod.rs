@@ -19,6 +19,8 @@ mod queue;
 mod sender;
 mod shared;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::fmt;
