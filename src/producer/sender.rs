@@ -571,7 +571,8 @@ impl Sender {
                     batch.end(Outcome::Failed(error.with_topic_partition(slot.tp.clone())));
                 }
             }
-            Err((batch, why)) => {
+            Err(failure) => {
+                let (batch, why) = *failure;
                 let mut state = slot.lock();
                 // No pieces: the place is given up.
                 let _ = state.queue.put_pieces(part.id, Vec::new(), &mut finished);

@@ -582,7 +582,7 @@ impl ReadyBatch {
         mut self,
         config: &SlotConfig,
         codecs: &CodecPool,
-    ) -> Result<Vec<Self>, (Self, RecordError)> {
+    ) -> Result<Vec<Self>, Box<(Self, RecordError)>> {
         let max = (self.sealed.uncompressed_len() / 2).max(1);
         let pieces = self.sealed.split(max, codecs).and_then(|writers| {
             writers
@@ -592,7 +592,7 @@ impl ReadyBatch {
         });
         let pieces = match pieces {
             Ok(pieces) => pieces,
-            Err(error) => return Err((self, error)),
+            Err(error) => return Err(Box::new((self, error))),
         };
         let mut first = 0;
         let mut cells = Vec::with_capacity(pieces.len());
