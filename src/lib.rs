@@ -1,7 +1,7 @@
 //! An async Apache Kafka client.
 #![forbid(unsafe_code)]
-#![allow(dead_code, clippy::todo)] // while the parts are put together
 
+pub mod admin;
 mod client;
 mod clock;
 mod cluster;
@@ -10,6 +10,7 @@ mod consumer;
 mod error;
 mod net;
 mod producer;
+#[allow(unused_imports)]
 mod record;
 mod tasks;
 mod types;
@@ -17,7 +18,11 @@ mod wire;
 
 pub use client::{Client, ClientBuilder};
 pub use config::properties;
-pub use consumer::{IsolationLevel, OffsetReset};
+pub use consumer::{
+    BatchRecords, Batches, Consumer, ConsumerBuilder, ConsumerHandle, Event, GroupMetadata,
+    IsolationLevel, Lag, OffsetReset, PartitionBatch, PartitionLag, RecordStream, Revoking,
+    TimeLag,
+};
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::{
     Acks, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner, Partitioner, Producer,

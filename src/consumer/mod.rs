@@ -1,5 +1,595 @@
-//! The consumer.
+//! The consumer: members of groups, and readers of given partitions.
+//!
+//! The life of a fetched batch: `fetcher.rs` (a task per broker) asks what `positions.rs` plans,
+//! through the session of `session.rs`; the answer goes through `positions.rs` again, which drops
+//! what is stale, into `buffer.rs`. A poll takes it from there and decodes it on the caller's task
+//! into the [`Batches`] of `batch.rs`. `control.rs` is the task that runs the membership
+//! (`group/`), looks up and commits offsets (`offsets.rs`), and ends it all.
 
+mod batch;
+mod buffer;
+mod builder;
+mod codes;
 pub(crate) mod config;
+mod control;
+mod event;
+mod fetcher;
+pub(crate) mod group;
+mod handle;
+mod lag;
+mod offsets;
+mod positions;
+mod session;
+mod shared;
+mod stream;
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use batch::{BatchRecords, Batches, PartitionBatch};
+pub use builder::ConsumerBuilder;
 pub use config::{IsolationLevel, OffsetReset};
+pub use event::{Event, Revoking};
+pub use handle::{ConsumerHandle, GroupMetadata};
+pub use lag::{Lag, PartitionLag, TimeLag};
+pub use stream::RecordStream;
+
+use crate::clock::{Instant, now};
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
+use offsets::{EARLIEST, Identity, LATEST};
+use shared::{Closing, CommitWish, News, Shared};
+
+/// How long a consumer that is dropped may take to commit and to leave its group.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Reads records: as a member of a group, which shares the partitions of topics among its members,
+/// or from given partitions.
+///
+/// Records are fetched ahead in the background. Whatever [`poll`](Self::poll) returned counts as
+/// finished when `poll` is called again (or at [`close`](Self::close)); with auto-commit, which is
+/// the default for groups, that is what is committed: every record is processed at least once.
+///
+/// ```no_run
+/// # async fn example(client: ottla::Client) -> ottla::Result<()> {
+/// let mut consumer = client.consumer("billing").subscribe(["orders"]).build().await?;
+/// while let Some(batches) = consumer.poll().await? {
+///     for batch in &batches {
+///         for record in batch.records() {
+///             let record = record?;
+///             println!("{}@{}", batch.topic_partition(), record.offset());
+///         }
+///     }
+///     consumer.commit().await?; // or leave it to auto-commit
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Consumer {
+    shared: Arc<Shared>,
+    closed: bool,
+}
+
+/// The application is inside of a poll for as long as this lives.
+struct Polling<'a>(&'a Shared);
+
+impl<'a> Polling<'a> {
+    /// Everything that was handed out before is finished.
+    fn enter(shared: &'a Shared) -> Self {
+        let mut inner = shared.lock();
+        let absent = now() >= inner.polled_at + shared.config.max_poll_interval;
+        inner.positions.finish();
+        inner.polling = true;
+        drop(inner);
+        if absent {
+            shared.control.notify_one();
+        }
+        Self(shared)
+    }
+}
+
+impl Drop for Polling<'_> {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.polling = false;
+        inner.polled_at = now();
+    }
+}
+
+/// What a wait of the application ended with.
+enum Turn {
+    Records(Batches),
+    News(News),
+    Woken,
+    End,
+}
+
+/// What comes before records.
+fn urgent(shared: &Shared) -> Result<Option<Turn>> {
+    let mut inner = shared.lock();
+    if let Some(error) = inner.fatal.clone().or_else(|| shared.tasks.failure()) {
+        return Err(error);
+    }
+    if shared.tasks.is_stopping() {
+        return Ok(Some(Turn::End));
+    }
+    if let Some(news) = inner.events.pop_front() {
+        return Ok(Some(Turn::News(news)));
+    }
+    Ok(std::mem::take(&mut inner.wakeup).then_some(Turn::Woken))
+}
+
+/// Waits for something to hand out. Cancel safe: what is taken is returned at once.
+async fn next_turn(shared: &Shared) -> Result<Turn> {
+    let _inside = Polling::enter(shared);
+    // A loop over polls that never have to wait leaves room for other tasks.
+    tokio::task::coop::consume_budget().await;
+    loop {
+        let mut ready = pin!(shared.ready.notified());
+        ready.as_mut().enable();
+        if let Some(turn) = urgent(shared)? {
+            return Ok(turn);
+        }
+        if let Some(batches) = shared.take()? {
+            return Ok(Turn::Records(batches));
+        }
+        tokio::select! {
+            biased;
+            () = ready => {}
+            () = shared.tasks.stopped() => {}
+        }
+    }
+}
+
+/// As `Consumer::poll`, for those that have no consumer at hand.
+async fn poll(shared: &Shared) -> Result<Option<Batches>> {
+    loop {
+        match next_turn(shared).await? {
+            Turn::Records(batches) => return Ok(Some(batches)),
+            Turn::News(News::Revoking(id, _)) => shared.release(id),
+            Turn::News(_) => {}
+            Turn::Woken => return Ok(Some(Batches::default())),
+            Turn::End => return Ok(None),
+        }
+    }
+}
+
+impl Consumer {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            closed: false,
+        }
+    }
+
+    /// Waits for records and returns up to `max.poll.records` of them. `None` when the client was
+    /// closed. The batches are empty only after [`ConsumerHandle::wakeup`].
+    ///
+    /// A partition is taken from this member only inside of `poll` (or of
+    /// [`next_event`](Self::next_event)), after what was finished is committed, if auto-commit is on.
+    /// A member that does not poll for `max.poll.interval.ms` leaves its group and joins again at its
+    /// next poll.
+    ///
+    /// # Errors
+    ///
+    /// An error about one partition ([`Error::topic_partition`]) does not stop the others: poll
+    /// again. Damaged records are fetched again and reported again; [`seek`](Self::seek) beyond them to
+    /// go on. After a fatal error ([`Error::is_fatal`]) every poll returns it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is taken unless it is returned, so `tokio::time::timeout(d, consumer.poll())`
+    /// loses nothing.
+    pub async fn poll(&mut self) -> Result<Option<Batches>> {
+        poll(&self.shared).await
+    }
+
+    /// As [`poll`](Self::poll), with empty batches if there is nothing within `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`poll`](Self::poll).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, as [`poll`](Self::poll).
+    pub async fn poll_timeout(&mut self, timeout: Duration) -> Result<Option<Batches>> {
+        match tokio::time::timeout(timeout, self.poll()).await {
+            Ok(outcome) => outcome,
+            Err(_) => Ok(Some(Batches::default())),
+        }
+    }
+
+    /// As [`poll`](Self::poll), telling in order with the records which partitions come and go.
+    /// `None` when the client was closed.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// use ottla::Event;
+    /// while let Some(event) = consumer.next_event().await? {
+    ///     match event {
+    ///         Event::Records(batches) => println!("{} records", batches.record_count()),
+    ///         Event::Assigned(partitions) => println!("mine: {partitions:?}"),
+    ///         Event::Revoking(revoking) => {
+    ///             consumer.commit().await?; // still mine until `revoking` is done or dropped
+    ///             revoking.done();
+    ///         }
+    ///         Event::Lost(partitions) => println!("gone: {partitions:?}"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`poll`](Self::poll).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, as [`poll`](Self::poll).
+    pub async fn next_event(&mut self) -> Result<Option<Event>> {
+        Ok(match next_turn(&self.shared).await? {
+            Turn::Records(batches) => Some(Event::Records(batches)),
+            Turn::Woken => Some(Event::Records(Batches::default())),
+            Turn::News(News::Assigned(partitions)) => Some(Event::Assigned(partitions)),
+            Turn::News(News::Lost(partitions)) => Some(Event::Lost(partitions)),
+            Turn::News(News::Revoking(id, partitions)) => {
+                let shared = Arc::clone(&self.shared);
+                Some(Event::Revoking(Revoking::new(shared, id, partitions)))
+            }
+            Turn::End => None,
+        })
+    }
+
+    /// The records one by one. A record counts as finished when records after it are asked for; those
+    /// not asked for when the stream is dropped are handed out again by the next poll or stream.
+    pub fn stream(&mut self) -> RecordStream<'_> {
+        RecordStream::new(self)
+    }
+
+    /// Commits everything that was handed out so far, the last poll included. Returns when the
+    /// group's coordinator has it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Group`] when this member was thrown out of its group: others have its partitions
+    /// and will process the records again. [`ErrorKind::Timeout`] and the like after
+    /// `default.api.timeout.ms` of retries. [`ErrorKind::InvalidArgument`] without a group.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the commit, once begun, goes on in the background; commits never overtake each
+    /// other.
+    pub async fn commit(&mut self) -> Result<()> {
+        let offsets = self.shared.lock().positions.handed_out();
+        let offsets = offsets.into_iter().map(|(tp, at)| (tp, at.to_commit()));
+        self.commit_all(offsets.collect()).await
+    }
+
+    /// Commits these offsets: of each partition that of the next record to read. They need not be of
+    /// partitions that are assigned.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit`](Self::commit).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe, as [`commit`](Self::commit).
+    pub async fn commit_offsets(
+        &mut self,
+        offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
+    ) -> Result<()> {
+        self.commit_all(offsets.into_iter().collect()).await
+    }
+
+    async fn commit_all(&self, offsets: Vec<(TopicPartition, OffsetAndMetadata)>) -> Result<()> {
+        self.group()?;
+        if let Some((tp, bad)) = offsets.iter().find(|(_, offset)| offset.offset < 0) {
+            let message = format!("cannot commit offset {}: offsets start at 0", bad.offset);
+            return Err(
+                Error::new(ErrorKind::InvalidArgument, message).with_topic_partition(tp.clone())
+            );
+        }
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let deadline = self.deadline();
+        let (reply, outcome) = tokio::sync::oneshot::channel();
+        self.shared.lock().commits.push_back(CommitWish {
+            offsets,
+            deadline,
+            reply,
+        });
+        self.shared.control.notify_one();
+        let closed = || Err(Error::new(ErrorKind::Closed, "the client was closed"));
+        tokio::select! {
+            biased;
+            outcome = outcome => outcome.unwrap_or_else(|_| closed()),
+            () = self.shared.tasks.stopped() => closed(),
+        }
+    }
+
+    /// What the group has committed for these partitions; those without a commit are left out.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Authorization`], or what kept the coordinator from answering within
+    /// `default.api.timeout.ms`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn committed(
+        &self,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+    ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
+        let identity = Identity {
+            group: self.group()?,
+            instance_id: None,
+            member: None,
+        };
+        let partitions: Vec<_> = partitions.into_iter().collect();
+        if partitions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        offsets::committed(
+            &self.shared.cluster,
+            &identity,
+            &partitions,
+            self.deadline(),
+        )
+        .await
+    }
+
+    /// The first offset that each log still has.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`], [`ErrorKind::Authorization`], or
+    /// what kept the leaders from answering within `default.api.timeout.ms`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn beginning_offsets(
+        &self,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+    ) -> Result<BTreeMap<TopicPartition, i64>> {
+        self.bounds(partitions, EARLIEST).await
+    }
+
+    /// The offset after the last record of each log that this consumer's isolation level can see: the
+    /// high watermark, or for `read_committed` the last stable offset.
+    ///
+    /// # Errors
+    ///
+    /// As [`beginning_offsets`](Self::beginning_offsets).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn end_offsets(
+        &self,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+    ) -> Result<BTreeMap<TopicPartition, i64>> {
+        self.bounds(partitions, LATEST).await
+    }
+
+    async fn bounds(
+        &self,
+        partitions: impl IntoIterator<Item = TopicPartition>,
+        which: i64,
+    ) -> Result<BTreeMap<TopicPartition, i64>> {
+        let wanted = partitions.into_iter().map(|tp| (tp, which)).collect();
+        let level = self.shared.config.isolation;
+        let found = offsets::list(&self.shared, wanted, level, self.deadline()).await?;
+        let found = found.into_iter().map(|(tp, found)| (tp, found.offset));
+        Ok(found.collect())
+    }
+
+    /// The first offset whose record is not older than the timestamp, with that record's timestamp;
+    /// partitions without such a record are left out.
+    ///
+    /// # Errors
+    ///
+    /// As [`beginning_offsets`](Self::beginning_offsets).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn offsets_for_times(
+        &self,
+        times: impl IntoIterator<Item = (TopicPartition, Timestamp)>,
+    ) -> Result<BTreeMap<TopicPartition, (i64, Timestamp)>> {
+        let mut wanted = Vec::new();
+        for (tp, time) in times {
+            if time.as_millis() < 0 {
+                let error = Error::new(ErrorKind::InvalidArgument, "negative timestamp");
+                return Err(error.with_topic_partition(tp));
+            }
+            wanted.push((tp, time.as_millis()));
+        }
+        let level = self.shared.config.isolation;
+        let found = offsets::list(&self.shared, wanted, level, self.deadline()).await?;
+        let found = found.into_iter().filter(|(_, found)| found.offset >= 0);
+        Ok(found
+            .map(|(tp, found)| (tp, (found.offset, Timestamp::from_millis(found.timestamp))))
+            .collect())
+    }
+
+    /// The offset of the next record to be handed out; `None` for a partition that is not assigned or
+    /// whose start is not known yet.
+    #[must_use]
+    pub fn position(&self, tp: &TopicPartition) -> Option<i64> {
+        self.shared
+            .lock()
+            .positions
+            .position(tp)
+            .map(|at| at.offset)
+    }
+
+    /// The partitions assigned at present, in no particular order.
+    #[must_use]
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        self.shared.lock().positions.assigned().cloned().collect()
+    }
+
+    /// Goes on with this offset. What was fetched already is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if the partition is not assigned or the offset is negative. An
+    /// offset outside of the log is noticed by the next fetch and treated by `auto.offset.reset`.
+    pub fn seek(&mut self, tp: &TopicPartition, offset: i64) -> Result<()> {
+        self.handle().seek(tp, offset)
+    }
+
+    /// Goes on with the first record that the log still has.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
+    pub fn seek_to_beginning<'a>(
+        &mut self,
+        partitions: impl IntoIterator<Item = &'a TopicPartition>,
+    ) -> Result<()> {
+        let mut partitions = partitions.into_iter();
+        partitions.try_for_each(|tp| self.shared.seek_to(tp, positions::ResetTo::Earliest))
+    }
+
+    /// Goes on with what is written from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
+    pub fn seek_to_end<'a>(
+        &mut self,
+        partitions: impl IntoIterator<Item = &'a TopicPartition>,
+    ) -> Result<()> {
+        let mut partitions = partitions.into_iter();
+        partitions.try_for_each(|tp| self.shared.seek_to(tp, positions::ResetTo::Latest))
+    }
+
+    /// Hands out nothing of these partitions until [`resume`](Self::resume). The membership goes on,
+    /// provided that `poll` is called.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
+    pub fn pause(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        self.shared.set_paused(partitions, true)
+    }
+
+    /// Ends [`pause`](Self::pause).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
+    pub fn resume(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        self.shared.set_paused(partitions, false)
+    }
+
+    /// The partitions paused at present.
+    #[must_use]
+    pub fn paused(&self) -> Vec<TopicPartition> {
+        self.shared.lock().positions.paused().cloned().collect()
+    }
+
+    /// How far behind this consumer is, from what it has fetched so far; no request is made.
+    #[must_use]
+    pub fn lag(&self) -> Lag {
+        self.shared.lag()
+    }
+
+    /// How far behind this consumer is, with the ends of the logs as their leaders tell them now.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_offsets`](Self::end_offsets).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn fetch_lag(&self) -> Result<Lag> {
+        self.handle().fetch_lag().await
+    }
+
+    /// Who this consumer is in its group at present: for sending its offsets in a transaction.
+    #[must_use]
+    pub fn group_metadata(&self) -> GroupMetadata {
+        GroupMetadata::of(&self.shared)
+    }
+
+    /// A handle by which other tasks can look at and steer this consumer.
+    #[must_use]
+    pub fn handle(&self) -> ConsumerHandle {
+        ConsumerHandle::new(Arc::clone(&self.shared))
+    }
+
+    /// Ends in order: counts all that was handed out as finished, commits it if auto-commit is on,
+    /// leaves the group, stops the background tasks. Bounded by `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Timeout`] if that was not done in time: the tasks are stopped all the same, and the
+    /// group notices by the session time-out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it goes on in the background.
+    pub async fn close(mut self, timeout: Duration) -> Result<()> {
+        self.closed = true;
+        let deadline = now() + timeout;
+        self.shared.ask_to_close(deadline);
+        self.shared.tasks.stopped().await;
+        self.shared.tasks.idle().await;
+        if now() >= deadline {
+            let message = "the consumer could not commit and leave its group in time";
+            return Err(Error::new(ErrorKind::Timeout, message));
+        }
+        Ok(())
+    }
+
+    fn group(&self) -> Result<Arc<str>> {
+        let group = self.shared.config.group_id.as_deref();
+        group.map(Arc::from).ok_or_else(|| {
+            let message = "this consumer has no group (group.id), so there is nothing to commit to";
+            Error::new(ErrorKind::InvalidArgument, message)
+        })
+    }
+
+    fn deadline(&self) -> Instant {
+        now() + self.shared.cluster.config().api_timeout
+    }
+}
+
+impl Shared {
+    fn ask_to_close(&self, deadline: Instant) {
+        self.lock().closing.get_or_insert(Closing { deadline });
+        self.control.notify_one();
+    }
+}
+
+impl Drop for Consumer {
+    /// As [`close`](Consumer::close), in the background and within 5 s.
+    fn drop(&mut self) {
+        if !self.closed {
+            self.shared.ask_to_close(now() + DROP_TIMEOUT);
+        }
+    }
+}
+
+impl fmt::Debug for Consumer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Consumer")
+            .field("group", &self.shared.config.group_id)
+            .field("assignment", &self.assignment())
+            .finish_non_exhaustive()
+    }
+}

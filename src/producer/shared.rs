@@ -24,7 +24,7 @@ use crate::producer::sender;
 use crate::producer::slot::{Appended, Parts, ReadyList, Slot, SlotConfig, Sticky, closed};
 use crate::record::{BatchWriter, CodecPool, Record};
 use crate::tasks::Tasks;
-use crate::types::{BrokerId, TopicPartition};
+use crate::types::{BrokerId, Timestamp, TopicPartition};
 
 /// See the module.
 pub(crate) struct Shared {
@@ -152,7 +152,7 @@ impl Shared {
         let entry = topics.get(record.topic()).ok_or(Obstacle::UnknownTopic)?;
         let state = entry.state.load();
         let slot = self.slot_for(record, entry, &state)?;
-        let timestamp = match record.get_timestamp() {
+        let timestamp = match record.get_timestamp().map(Timestamp::as_millis) {
             Some(timestamp) if timestamp < 0 => {
                 return Err(Error::new(
                     ErrorKind::InvalidArgument,

@@ -1,0 +1,225 @@
+//! Settings of a consumer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Consumer;
+use super::buffer::Reading;
+use super::config::{ConsumerConfig, IsolationLevel, OffsetReset};
+use super::control::{self, Wanted};
+use super::positions::{Positions, Rules};
+use super::shared::{Shared, by_name};
+use crate::cluster::Cluster;
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::CodecPool;
+use crate::types::TopicPartition;
+
+/// Settings of a [`Consumer`], with Kafka's names in parentheses; made by
+/// [`Client::consumer`](crate::Client::consumer).
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct ConsumerBuilder {
+    cluster: Cluster,
+    config: ConsumerConfig,
+    topics: Vec<Arc<str>>,
+    partitions: Vec<TopicPartition>,
+}
+
+impl ConsumerBuilder {
+    pub(crate) fn new(cluster: Cluster, config: ConsumerConfig) -> Self {
+        Self {
+            cluster,
+            config,
+            topics: Vec::new(),
+            partitions: Vec::new(),
+        }
+    }
+
+    /// Shares the partitions of these topics with the other members of the group. Topics that do not
+    /// exist are waited for.
+    pub fn subscribe<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
+        self.topics.extend(topics.into_iter().map(Into::into));
+        self
+    }
+
+    /// Reads these partitions, whatever others do. With a group, it starts at the group's committed
+    /// offsets and can commit.
+    pub fn assign(mut self, partitions: impl IntoIterator<Item = TopicPartition>) -> Self {
+        self.partitions.extend(partitions);
+        self
+    }
+
+    /// The group (`group.id`).
+    pub fn group_id(mut self, group: impl Into<String>) -> Self {
+        self.config.group_id = Some(group.into());
+        self
+    }
+
+    /// A name that this instance keeps over restarts (`group.instance.id`): within the group's session
+    /// time-out it gets its partitions back without a rebalance. Default: none.
+    pub fn group_instance_id(mut self, id: impl Into<String>) -> Self {
+        self.config.group_instance_id = Some(id.into());
+        self
+    }
+
+    /// The broker's assignor (`group.remote.assignor`): `uniform` or `range`. Default: the broker's.
+    pub fn group_remote_assignor(mut self, name: impl Into<String>) -> Self {
+        self.config.group_remote_assignor = Some(name.into());
+        self
+    }
+
+    /// Where this consumer is (`client.rack`): brokers may name a replica nearby to read from (KIP-392).
+    /// Default: none.
+    pub fn client_rack(mut self, rack: impl Into<String>) -> Self {
+        self.config.client_rack = Some(rack.into());
+        self
+    }
+
+    /// Where to start without a committed offset, or with one outside of the log
+    /// (`auto.offset.reset`). Default: [`OffsetReset::Latest`].
+    pub fn offset_reset(mut self, reset: OffsetReset) -> Self {
+        self.config.offset_reset = reset;
+        self
+    }
+
+    /// Which records of transactions are seen (`isolation.level`). Default:
+    /// [`IsolationLevel::ReadUncommitted`].
+    pub fn isolation_level(mut self, level: IsolationLevel) -> Self {
+        self.config.isolation = level;
+        self
+    }
+
+    /// Whether finished records are committed in the background (`enable.auto.commit`), also before
+    /// partitions are given up and at the end. Default: yes, if there is a group.
+    pub fn auto_commit(mut self, on: bool) -> Self {
+        self.config.auto_commit = on;
+        self
+    }
+
+    /// How often (`auto.commit.interval.ms`). Default: 5 s.
+    pub fn auto_commit_interval(mut self, interval: Duration) -> Self {
+        self.config.auto_commit_interval = interval;
+        self
+    }
+
+    /// How many bytes a broker gathers before it answers, at most for
+    /// [`fetch_max_wait`](Self::fetch_max_wait) (`fetch.min.bytes`). Default: 1.
+    pub fn fetch_min_bytes(mut self, bytes: i32) -> Self {
+        self.config.fetch_min_bytes = bytes;
+        self
+    }
+
+    /// How much is fetched ahead, over all brokers (`fetch.max.bytes`). A single larger batch is read all
+    /// the same. Default: 50 MiB.
+    pub fn fetch_max_bytes(mut self, bytes: i32) -> Self {
+        self.config.fetch_max_bytes = bytes;
+        self
+    }
+
+    /// How long a broker waits for [`fetch_min_bytes`](Self::fetch_min_bytes) (`fetch.max.wait.ms`).
+    /// Default: 500 ms.
+    pub fn fetch_max_wait(mut self, wait: Duration) -> Self {
+        self.config.fetch_max_wait = wait;
+        self
+    }
+
+    /// How much of one partition a request asks for (`max.partition.fetch.bytes`); less than that of a
+    /// partition in memory means that more is fetched. Default: 1 MiB.
+    pub fn max_partition_fetch_bytes(mut self, bytes: i32) -> Self {
+        self.config.max_partition_fetch_bytes = bytes;
+        self
+    }
+
+    /// How many records a poll returns at most (`max.poll.records`). Default: 500. What is left of a
+    /// fetched batch is neither fetched nor decoded again, so a large number costs only memory.
+    pub fn max_poll_records(mut self, records: usize) -> Self {
+        self.config.max_poll_records = records;
+        self
+    }
+
+    /// How long the application may take between polls before the member leaves its group
+    /// (`max.poll.interval.ms`). Default: 5 min.
+    pub fn max_poll_interval(mut self, interval: Duration) -> Self {
+        self.config.max_poll_interval = interval;
+        self
+    }
+
+    /// Whether checksums of fetched batches are compared (`check.crcs`). Default: yes.
+    pub fn check_crcs(mut self, on: bool) -> Self {
+        self.config.check_crcs = on;
+        self
+    }
+
+    /// Whether brokers may create topics that are asked for (`allow.auto.create.topics`), provided that
+    /// they are so configured. Default: yes.
+    pub fn allow_auto_create_topics(mut self, on: bool) -> Self {
+        self.config.allow_auto_create_topics = on;
+        self
+    }
+
+    /// Starts the consumer. It joins its group and fetches in the background from now on; brokers need
+    /// not be reachable yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] naming the setting that is missing, contradicts another or is out of range.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: there is nothing to wait for.
+    #[allow(clippy::unused_async)] // so that a check that has to ask can be added
+    pub async fn build(mut self) -> Result<Consumer> {
+        self.config.validate()?;
+        self.check()?;
+        let Self {
+            cluster,
+            config,
+            topics,
+            mut partitions,
+        } = self;
+        partitions.sort_unstable();
+        partitions.dedup();
+        let client = cluster.config();
+        let rules = Rules {
+            reset: config.offset_reset,
+            isolation: config.isolation,
+            has_group: config.group_id.is_some(),
+            backoff: client.retry_backoff,
+            backoff_max: client.retry_backoff_max,
+            prefetch: usize::try_from(config.max_partition_fetch_bytes).unwrap_or(0),
+            preferred_for: client.metadata_max_age,
+        };
+        let reading = Reading {
+            check_crcs: config.check_crcs,
+            read_committed: config.isolation == IsolationLevel::ReadCommitted,
+            pool: CodecPool::new(1),
+        };
+        let mut positions = Positions::new(rules);
+        positions.assign(by_name(&partitions));
+        let wanted = match partitions.is_empty() {
+            true => Wanted::Topics(topics),
+            false => Wanted::Partitions(partitions),
+        };
+        let shared = Arc::new(Shared::new(cluster, config, reading, positions));
+        let control = control::run(Arc::clone(&shared), wanted);
+        shared.tasks.spawn("consumer control", control);
+        Ok(Consumer::new(shared))
+    }
+
+    fn check(&self) -> Result<()> {
+        let config = &self.config;
+        let wrong = |message: &'static str| Err(Error::new(ErrorKind::Config, message));
+        let group = config.group_id.as_deref();
+        match (self.topics.is_empty(), self.partitions.is_empty()) {
+            (true, true) => {
+                return wrong("nothing to read: neither `subscribe` nor `assign` was called");
+            }
+            (false, false) => return wrong("`subscribe` and `assign` exclude each other"),
+            (false, true) if group.is_none() => {
+                return wrong("`subscribe` needs a group: set group.id, or use `assign`");
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,530 @@
+//! Membership by heartbeats alone: the broker assigns, the member follows (KIP-848).
+//!
+//! A machine: it takes answers and wishes with the time they happened, and says what to do next.
+//!
+//! Invariants:
+//! - One heartbeat is under way at a time; an answer to an older one is dropped.
+//! - What the broker hears as owned is what the application has or may still be using: a partition
+//!   leaves `owned` only when its revocation is complete, and is in `owned` before it is given out.
+//! - Partitions to be revoked are revoked before new ones are taken, and then the broker is told at
+//!   once, since others wait for it.
+//! - A member that was thrown out gives up all it has before it joins again with epoch 0.
+//! - Fields that the broker knows are not sent again (null means unchanged), except after a failure,
+//!   when nobody knows what it heard.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::clock::Instant;
+use crate::consumer::codes;
+use crate::error::{Class, Error};
+use crate::types::TopicPartition;
+
+/// Partitions by topic id.
+pub(crate) type Parts = BTreeMap<Uuid, BTreeSet<i32>>;
+
+/// With this epoch a member joins.
+const JOIN: i32 = 0;
+/// With this epoch a member leaves for good.
+const LEAVE: i32 = -1;
+/// With this epoch a static member leaves for a while: its place is kept for the session time-out.
+const LEAVE_STATIC: i32 = -2;
+
+/// What the group protocol needs to know of the configuration.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) instance_id: Option<Arc<str>>,
+    pub(crate) rack: Option<Arc<str>>,
+    pub(crate) assignor: Option<Arc<str>>,
+    /// How long the application may take between polls, and so to give partitions up.
+    pub(crate) rebalance_timeout: Duration,
+    pub(crate) backoff: Duration,
+    pub(crate) backoff_max: Duration,
+}
+
+/// Names a heartbeat, so that its answer can be told from older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token(u64);
+
+/// A ConsumerGroupHeartbeat request; `None` is "unchanged".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Heartbeat {
+    pub(crate) member_id: Arc<str>,
+    /// Version 0 lets the broker choose the id; until it did, the one above is only a proposal.
+    pub(crate) id_confirmed: bool,
+    pub(crate) member_epoch: i32,
+    pub(crate) instance_id: Option<Arc<str>>,
+    pub(crate) rack: Option<Arc<str>>,
+    pub(crate) rebalance_timeout: Option<Duration>,
+    pub(crate) topics: Option<Vec<Arc<str>>>,
+    pub(crate) assignor: Option<Arc<str>>,
+    pub(crate) owned: Option<Parts>,
+}
+
+/// A ConsumerGroupHeartbeat answer.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HeartbeatAnswer {
+    pub(crate) code: i16,
+    pub(crate) message: Option<String>,
+    pub(crate) member_id: Option<Arc<str>>,
+    pub(crate) member_epoch: i32,
+    pub(crate) interval: Duration,
+    pub(crate) assignment: Option<Parts>,
+}
+
+/// What the shell is to do.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Send the heartbeat; hand its answer in with the token.
+    Call(Token, Heartbeat),
+    /// Let the application give these up, then call `revoked`.
+    Revoke(Vec<TopicPartition>),
+    /// These are the member's from now on (none: the assignment was taken in and is empty so far).
+    Assign(Vec<(TopicPartition, Uuid)>),
+    /// These are gone already: others may own them.
+    Lost(Vec<TopicPartition>),
+    /// Tell the application; whether the membership is over is the error's class.
+    Fail(Error),
+    /// There are topics whose name is not known.
+    RefreshMetadata,
+    /// The coordinator is another one.
+    ForgetCoordinator,
+    /// The group was left.
+    Left,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum State {
+    /// Not a member, and does not want to be.
+    Idle,
+    /// Asks to be taken in.
+    Joining,
+    /// A member that does as the broker said, as far as it can.
+    Member,
+    /// A member whose application is giving these up.
+    Revoking(Parts),
+    /// Says good-bye; afterwards not a member.
+    Leaving,
+    /// Refused for good.
+    Failed,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sent {
+    rack: Option<Arc<str>>,
+    rebalance_timeout: Option<Duration>,
+    topics: Option<Vec<Arc<str>>>,
+    assignor: Option<Arc<str>>,
+    owned: Option<Parts>,
+}
+
+/// The machine; see the module's documentation.
+#[derive(Debug)]
+pub(crate) struct Membership {
+    settings: Settings,
+    state: State,
+    member_id: Arc<str>,
+    id_confirmed: bool,
+    epoch: i32,
+    topics: Vec<Arc<str>>,
+    target: Parts,
+    owned: Parts,
+    names: BTreeMap<Uuid, Arc<str>>,
+    /// Ids whose names metadata was asked for.
+    asked_names: BTreeSet<Uuid>,
+    /// The first assignment of this membership was told, though it may be empty.
+    assigned_once: bool,
+    sent: Sent,
+    in_flight: Option<Token>,
+    serial: u64,
+    interval: Duration,
+    next_heartbeat: Option<Instant>,
+    sent_at: Option<Instant>,
+    /// There is something to tell the broker at once.
+    urgent: bool,
+    failures: u32,
+    effects: VecDeque<Effect>,
+}
+
+impl Membership {
+    /// `member_id` is made by the client (version 1 of the heartbeat) and kept for its whole life.
+    pub(crate) fn new(settings: Settings, member_id: Arc<str>) -> Self {
+        Self {
+            settings,
+            state: State::Idle,
+            member_id,
+            id_confirmed: false,
+            epoch: JOIN,
+            topics: Vec::new(),
+            target: Parts::new(),
+            owned: Parts::new(),
+            names: BTreeMap::new(),
+            asked_names: BTreeSet::new(),
+            assigned_once: false,
+            sent: Sent::default(),
+            in_flight: None,
+            serial: 0,
+            interval: Duration::ZERO,
+            next_heartbeat: None,
+            sent_at: None,
+            urgent: false,
+            failures: 0,
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// The topics wanted from now on; joins if need be.
+    pub(crate) fn subscribe(&mut self, now: Instant, mut topics: Vec<Arc<str>>) {
+        topics.sort_unstable();
+        topics.dedup();
+        if self.topics != topics {
+            self.topics = topics;
+            self.urgent = true;
+        }
+        self.join_if_wanted(now);
+    }
+
+    /// The application polls again after it was absent too long: joins again.
+    pub(crate) fn resume(&mut self, now: Instant) {
+        self.join_if_wanted(now);
+    }
+
+    fn join_if_wanted(&mut self, now: Instant) {
+        if self.state == State::Idle && !self.topics.is_empty() {
+            self.join(now);
+        }
+    }
+
+    /// The application did not poll in time: leaves, so that others can have its partitions.
+    pub(crate) fn absent(&mut self, now: Instant) {
+        if self.is_in() {
+            self.lose_all();
+            self.leave(now);
+        }
+    }
+
+    /// Leaves. The partitions must have been given up before.
+    pub(crate) fn leave(&mut self, now: Instant) {
+        let unheard_of = self.state == State::Joining && self.serial == 0;
+        self.target.clear();
+        self.owned.clear();
+        if !self.is_in() || unheard_of {
+            self.state = match self.state {
+                State::Failed => State::Failed,
+                _ => State::Idle,
+            };
+            self.effects.push_back(Effect::Left);
+            return;
+        }
+        self.state = State::Leaving;
+        let epoch = match self.settings.instance_id {
+            Some(_) => LEAVE_STATIC,
+            None => LEAVE,
+        };
+        self.epoch = epoch;
+        self.call(now, Sent::default());
+    }
+
+    /// The revocation asked for by [`Effect::Revoke`] is complete.
+    pub(crate) fn revoked(&mut self) {
+        if let State::Revoking(given_up) = std::mem::replace(&mut self.state, State::Member) {
+            subtract(&mut self.owned, &given_up);
+            self.urgent = true;
+        } else {
+            debug_assert!(false, "revoked without a revocation");
+        }
+    }
+
+    pub(crate) fn is_revoking(&self) -> bool {
+        matches!(self.state, State::Revoking(_))
+    }
+
+    /// Whether the member wants to be heard of: joining, in, or leaving.
+    pub(crate) fn is_in(&self) -> bool {
+        matches!(
+            self.state,
+            State::Joining | State::Member | State::Revoking(_)
+        )
+    }
+
+    /// Whether the member left (or never joined) and only waits to be wanted again.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state == State::Idle
+    }
+
+    /// The id and epoch to commit with, while there is a valid epoch.
+    pub(crate) fn member(&self) -> Option<(Arc<str>, i32)> {
+        let valid = self.epoch > 0 && self.is_in();
+        valid.then(|| (Arc::clone(&self.member_id), self.epoch))
+    }
+
+    /// An answer, or the failure to get one, to the heartbeat of that token.
+    pub(crate) fn handle_heartbeat(
+        &mut self,
+        now: Instant,
+        token: Token,
+        answer: Result<HeartbeatAnswer, Error>,
+    ) {
+        if self.in_flight != Some(token) {
+            return;
+        }
+        self.in_flight = None;
+        if self.state == State::Leaving {
+            // Whatever came of it: the session time-out does the rest.
+            self.state = State::Idle;
+            self.effects.push_back(Effect::Left);
+            return;
+        }
+        match answer {
+            Ok(answer) if answer.code == codes::NONE => self.heard(now, answer),
+            Ok(answer) => self.refused(now, &answer),
+            Err(error) if error.is_retriable() => self.retry(now),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn heard(&mut self, now: Instant, answer: HeartbeatAnswer) {
+        self.failures = 0;
+        self.interval = answer.interval.max(Duration::from_millis(1));
+        self.next_heartbeat = Some(self.sent_at.unwrap_or(now) + self.interval);
+        if let Some(id) = answer.member_id.filter(|id| !id.is_empty()) {
+            self.member_id = id;
+        }
+        self.id_confirmed = true;
+        self.epoch = answer.member_epoch;
+        if self.state == State::Joining {
+            self.state = State::Member;
+        }
+        if let Some(target) = answer.assignment {
+            self.target = target;
+        }
+        self.asked_names.clear();
+    }
+
+    fn refused(&mut self, now: Instant, answer: &HeartbeatAnswer) {
+        let error = || {
+            let doing = match &answer.message {
+                Some(message) => format!("heartbeat to the group ({message})"),
+                None => "heartbeat to the group".to_owned(),
+            };
+            Error::from_code(answer.code, doing)
+        };
+        match answer.code {
+            codes::FENCED_MEMBER_EPOCH | codes::UNKNOWN_MEMBER_ID => {
+                tracing::info!(member = %self.member_id, code = answer.code, "thrown out of the group; joining again");
+                self.lose_all();
+                // At once the first time, and then with growing pauses.
+                let pause = match self.failures {
+                    0 => Duration::ZERO,
+                    failures => self.back_off(failures - 1),
+                };
+                self.failures += 1;
+                self.join(now);
+                self.next_heartbeat = Some(now + pause);
+            }
+            codes::NOT_COORDINATOR | codes::COORDINATOR_NOT_AVAILABLE => {
+                self.effects.push_back(Effect::ForgetCoordinator);
+                self.retry(now);
+            }
+            codes::COORDINATOR_LOAD_IN_PROGRESS
+            | codes::REQUEST_TIMED_OUT
+            | codes::NETWORK_EXCEPTION
+            | codes::UNKNOWN_SERVER_ERROR => self.retry(now),
+            codes::TOPIC_AUTHORIZATION_FAILED => {
+                // May be allowed later: stays in line, tells the application.
+                self.effects.push_back(Effect::Fail(error()));
+                self.retry(now);
+                let slow = now + self.settings.backoff_max;
+                self.next_heartbeat = self.next_heartbeat.map(|next| next.max(slow));
+            }
+            _ => self.fail(error().with_class(Class::Fatal)),
+        }
+    }
+
+    fn retry(&mut self, now: Instant) {
+        self.sent = Sent::default();
+        self.next_heartbeat = Some(now + self.back_off(self.failures));
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn back_off(&self, failures: u32) -> Duration {
+        let factor = 1_u32 << failures.min(16);
+        let pause = self.settings.backoff.saturating_mul(factor);
+        pause.min(self.settings.backoff_max)
+    }
+
+    fn fail(&mut self, error: Error) {
+        self.lose_all();
+        self.state = State::Failed;
+        self.next_heartbeat = None;
+        self.effects
+            .push_back(Effect::Fail(error.with_class(Class::Fatal)));
+    }
+
+    fn join(&mut self, now: Instant) {
+        self.state = State::Joining;
+        self.epoch = JOIN;
+        self.target.clear();
+        self.owned.clear();
+        self.assigned_once = false;
+        self.sent = Sent::default();
+        self.in_flight = None;
+        self.next_heartbeat = Some(now);
+    }
+
+    fn lose_all(&mut self) {
+        let lost: Vec<_> = self
+            .named(&self.owned)
+            .into_iter()
+            .map(|(tp, _)| tp)
+            .collect();
+        if !lost.is_empty() {
+            self.effects.push_back(Effect::Lost(lost));
+        }
+        self.owned.clear();
+        self.target.clear();
+        if self.is_revoking() {
+            self.state = State::Member;
+        }
+    }
+
+    /// What to do next; call until `None`. `names` is metadata.
+    pub(crate) fn poll(
+        &mut self,
+        now: Instant,
+        names: impl Fn(Uuid) -> Option<Arc<str>>,
+    ) -> Option<Effect> {
+        if self.effects.is_empty() && self.state == State::Member {
+            self.reconcile(names);
+        }
+        if self.effects.is_empty() {
+            self.heartbeat_if_due(now);
+        }
+        self.effects.pop_front()
+    }
+
+    /// When `poll` has something to do without anything else happening.
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let waits = self.in_flight.is_none() && self.is_in();
+        self.next_heartbeat.filter(|_| waits)
+    }
+
+    /// Goes one step from what is owned towards what the broker wants.
+    fn reconcile(&mut self, names: impl Fn(Uuid) -> Option<Arc<str>>) {
+        let mut wanted = Parts::new();
+        let mut unknown = BTreeSet::new();
+        for (id, parts) in &self.target {
+            if let Some(name) = self.names.get(id).cloned().or_else(|| names(*id)) {
+                self.names.insert(*id, name);
+                wanted.insert(*id, parts.clone());
+            } else {
+                unknown.insert(*id);
+            }
+        }
+        if !unknown.is_subset(&self.asked_names) {
+            self.asked_names = unknown;
+            self.effects.push_back(Effect::RefreshMetadata);
+        }
+        let mut surplus = self.owned.clone();
+        subtract(&mut surplus, &wanted);
+        if !surplus.is_empty() {
+            let parts = self.named(&surplus).into_iter().map(|(tp, _)| tp).collect();
+            self.effects.push_back(Effect::Revoke(parts));
+            self.state = State::Revoking(surplus);
+            return;
+        }
+        let mut added = wanted;
+        subtract(&mut added, &self.owned);
+        let first = !self.assigned_once && self.epoch > 0 && self.asked_names.is_empty();
+        if added.is_empty() && !first {
+            return;
+        }
+        self.assigned_once = true;
+        if !added.is_empty() {
+            self.urgent = true;
+        }
+        let parts = self.named(&added);
+        for (id, partitions) in added {
+            self.owned.entry(id).or_default().extend(partitions);
+        }
+        self.names.retain(|id, _| self.owned.contains_key(id));
+        self.effects.push_back(Effect::Assign(parts));
+    }
+
+    fn heartbeat_if_due(&mut self, now: Instant) {
+        if self.in_flight.is_some() || !self.is_in() {
+            return;
+        }
+        let due = self.next_heartbeat.is_none_or(|at| at <= now);
+        // News do not wait for the interval, only for the back-off after a failure.
+        let news = self.urgent && self.failures == 0 && self.state != State::Joining;
+        if due || news {
+            let current = self.current();
+            self.call(now, current);
+        }
+    }
+
+    fn current(&self) -> Sent {
+        let assignor = self.settings.assignor.clone();
+        Sent {
+            rack: self.settings.rack.clone(),
+            rebalance_timeout: Some(self.settings.rebalance_timeout),
+            topics: Some(self.topics.clone()),
+            assignor,
+            owned: Some(self.owned.clone()),
+        }
+    }
+
+    fn call(&mut self, now: Instant, current: Sent) {
+        fn changed<T: Clone + PartialEq>(now: &Option<T>, sent: &Option<T>) -> Option<T> {
+            now.clone().filter(|_| now != sent)
+        }
+        self.serial += 1;
+        let token = Token(self.serial);
+        let heartbeat = Heartbeat {
+            member_id: Arc::clone(&self.member_id),
+            id_confirmed: self.id_confirmed,
+            member_epoch: self.epoch,
+            instance_id: self.settings.instance_id.clone(),
+            rack: changed(&current.rack, &self.sent.rack),
+            rebalance_timeout: changed(&current.rebalance_timeout, &self.sent.rebalance_timeout),
+            topics: changed(&current.topics, &self.sent.topics),
+            assignor: changed(&current.assignor, &self.sent.assignor),
+            owned: changed(&current.owned, &self.sent.owned),
+        };
+        self.sent = current;
+        self.in_flight = Some(token);
+        self.urgent = false;
+        self.next_heartbeat = Some(now + self.interval);
+        self.sent_at = Some(now);
+        self.effects.push_back(Effect::Call(token, heartbeat));
+    }
+
+    fn named(&self, parts: &Parts) -> Vec<(TopicPartition, Uuid)> {
+        let named = parts.iter().filter_map(|(id, partitions)| {
+            let name = self.names.get(id)?;
+            Some(
+                partitions
+                    .iter()
+                    .map(|partition| (TopicPartition::new(Arc::clone(name), *partition), *id)),
+            )
+        });
+        named.flatten().collect()
+    }
+}
+
+/// Takes `less` out of `from`; topics without partitions vanish.
+fn subtract(from: &mut Parts, less: &Parts) {
+    from.retain(|id, partitions| {
+        if let Some(less) = less.get(id) {
+            partitions.retain(|partition| !less.contains(partition));
+        }
+        !partitions.is_empty()
+    });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! Group membership: who owns which partitions.
+
+pub(crate) mod kip848;

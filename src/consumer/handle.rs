@@ -1,0 +1,144 @@
+//! Looking at and steering a consumer from other tasks.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::lag::Lag;
+use super::offsets::{self, LATEST};
+use super::positions::Position;
+use super::shared::Shared;
+use crate::clock::now;
+use crate::error::Result;
+use crate::types::TopicPartition;
+
+/// A cloneable handle to a [`Consumer`](super::Consumer).
+#[derive(Clone)]
+pub struct ConsumerHandle {
+    shared: Arc<Shared>,
+}
+
+impl ConsumerHandle {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Makes the poll under way, or else the next one, return at once with what there is.
+    pub fn wakeup(&self) {
+        self.shared.lock().wakeup = true;
+        self.shared.ready.notify_waiters();
+    }
+
+    /// As [`Consumer::pause`](super::Consumer::pause). A poll under way may still return records.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if a partition is not assigned.
+    pub fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.shared.set_paused(partitions, true)
+    }
+
+    /// As [`Consumer::resume`](super::Consumer::resume).
+    ///
+    /// # Errors
+    ///
+    /// As [`pause`](Self::pause).
+    pub fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
+        self.shared.set_paused(partitions, false)
+    }
+
+    /// As [`Consumer::seek`](super::Consumer::seek).
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::seek`](super::Consumer::seek).
+    pub fn seek(&self, tp: &TopicPartition, offset: i64) -> Result<()> {
+        self.shared.seek(tp, Position::new(offset))
+    }
+
+    /// The partitions assigned at present.
+    #[must_use]
+    pub fn assignment(&self) -> Vec<TopicPartition> {
+        self.shared.lock().positions.assigned().cloned().collect()
+    }
+
+    /// As [`Consumer::lag`](super::Consumer::lag).
+    #[must_use]
+    pub fn lag(&self) -> Lag {
+        self.shared.lag()
+    }
+
+    /// As [`Consumer::fetch_lag`](super::Consumer::fetch_lag).
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::end_offsets`](super::Consumer::end_offsets).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn fetch_lag(&self) -> Result<Lag> {
+        let assigned = self.assignment().into_iter();
+        let wanted = assigned.map(|tp| (tp, LATEST)).collect::<Vec<_>>();
+        if !wanted.is_empty() {
+            let deadline = now() + self.shared.cluster.config().api_timeout;
+            let level = self.shared.config.isolation;
+            let found = offsets::list(&self.shared, wanted, level, deadline).await?;
+            let mut inner = self.shared.lock();
+            for (tp, found) in &found {
+                inner.positions.note_end(tp, found.offset);
+            }
+        }
+        Ok(self.shared.lag())
+    }
+
+    /// As [`Consumer::group_metadata`](super::Consumer::group_metadata).
+    #[must_use]
+    pub fn group_metadata(&self) -> GroupMetadata {
+        GroupMetadata::of(&self.shared)
+    }
+}
+
+impl fmt::Debug for ConsumerHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConsumerHandle").finish_non_exhaustive()
+    }
+}
+
+/// Who a consumer is in its group: what a transaction needs to commit the consumer's offsets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupMetadata {
+    pub(crate) group_id: String,
+    /// Empty where the consumer is not (yet) a member.
+    pub(crate) member_id: String,
+    /// The member's epoch or generation; -1 where it is not a member.
+    pub(crate) epoch: i32,
+    pub(crate) instance_id: Option<String>,
+}
+
+impl GroupMetadata {
+    pub(super) fn of(shared: &Shared) -> Self {
+        let member = shared.lock().member.clone();
+        let (member_id, epoch) = member.map_or_else(
+            || (String::new(), -1),
+            |(id, epoch)| (id.to_string(), epoch),
+        );
+        Self {
+            group_id: shared.config.group_id.clone().unwrap_or_default(),
+            member_id,
+            epoch,
+            instance_id: shared.config.group_instance_id.clone(),
+        }
+    }
+
+    /// The group's name (`group.id`).
+    #[must_use]
+    pub fn group_id(&self) -> &str {
+        &self.group_id
+    }
+
+    /// The member's id; empty where the consumer is not a member.
+    #[must_use]
+    pub fn member_id(&self) -> &str {
+        &self.member_id
+    }
+}

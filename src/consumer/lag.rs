@@ -1,0 +1,93 @@
+//! How far behind a consumer is, in records and in time.
+
+use std::time::Duration;
+
+use crate::types::TopicPartition;
+
+/// How far behind the end of a partition's log the consumer is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionLag {
+    /// The partition.
+    pub topic_partition: TopicPartition,
+    /// The offset of the next record to be handed out; `None` until it is known.
+    pub position: Option<i64>,
+    /// What the group has committed, as far as this consumer knows.
+    pub committed: Option<i64>,
+    /// The end of the log as the last fetch saw it: the high watermark, or for
+    /// `read_committed` the last stable offset. `None` until the first fetch.
+    pub end_offset: Option<i64>,
+    /// `end_offset - position`: offsets still to be read, an upper bound of records, since
+    /// transaction markers and compacted records have offsets too.
+    pub records: Option<u64>,
+    /// The age of the first record not handed out yet.
+    pub time: TimeLag,
+}
+
+/// How far behind in time: the age of the first record that was not handed out yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TimeLag {
+    /// Everything up to the end of the log was handed out.
+    CaughtUp,
+    /// The record at the position has this age (0 if its time is in the future).
+    Behind(Duration),
+    /// There is more to read, and its time is not known, since none of it is here yet.
+    Unknown,
+}
+
+impl TimeLag {
+    /// The age; zero when caught up, `None` when unknown.
+    #[must_use]
+    pub fn duration(self) -> Option<Duration> {
+        match self {
+            Self::CaughtUp => Some(Duration::ZERO),
+            Self::Behind(age) => Some(age),
+            Self::Unknown => None,
+        }
+    }
+}
+
+/// The lag of every assigned partition at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    pub(crate) partitions: Vec<PartitionLag>,
+}
+
+impl Lag {
+    /// The partitions, ordered by topic and number.
+    #[must_use]
+    pub fn partitions(&self) -> &[PartitionLag] {
+        &self.partitions
+    }
+
+    /// One partition's lag, if it is assigned.
+    #[must_use]
+    pub fn get(&self, tp: &TopicPartition) -> Option<&PartitionLag> {
+        self.partitions
+            .iter()
+            .find(|lag| lag.topic_partition == *tp)
+    }
+
+    /// The sum over the partitions whose lag is known.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.partitions.iter().filter_map(|lag| lag.records).sum()
+    }
+
+    /// The largest known age over the partitions; `Unknown` if there are partitions behind and
+    /// none of their ages is known.
+    #[must_use]
+    pub fn time(&self) -> TimeLag {
+        let ages = self.partitions.iter().map(|lag| lag.time);
+        let behind = ages.clone().filter_map(|time| match time {
+            TimeLag::Behind(age) => Some(age),
+            TimeLag::CaughtUp | TimeLag::Unknown => None,
+        });
+        match behind.max() {
+            Some(age) => TimeLag::Behind(age),
+            None if ages.clone().any(|time| time == TimeLag::Unknown) => TimeLag::Unknown,
+            None => TimeLag::CaughtUp,
+        }
+    }
+}

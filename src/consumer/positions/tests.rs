@@ -1,0 +1,468 @@
+use super::*;
+use crate::clock::now;
+use proptest::prelude::*;
+
+const B1: BrokerId = BrokerId(1);
+const B2: BrokerId = BrokerId(2);
+const ID: Uuid = Uuid::from_u128(7);
+
+pub(crate) fn rules() -> Rules {
+    Rules {
+        reset: OffsetReset::Earliest,
+        isolation: IsolationLevel::ReadUncommitted,
+        has_group: false,
+        backoff: Duration::from_millis(100),
+        backoff_max: Duration::from_secs(1),
+        prefetch: 1000,
+        preferred_for: Duration::from_secs(300),
+    }
+}
+
+fn tp(partition: i32) -> TopicPartition {
+    TopicPartition::new("t", partition)
+}
+
+fn led_by(
+    broker: BrokerId,
+    epoch: i32,
+    topic_id: Uuid,
+) -> impl Fn(&TopicPartition) -> Option<Known> {
+    move |_| {
+        Some(Known {
+            topic_id,
+            leader: Some(Leader { broker, epoch }),
+        })
+    }
+}
+
+/// Partitions of topic id 7 at offset 0, led by broker 1.
+pub(crate) fn active(parts: &[TopicPartition], rules: Rules) -> Positions {
+    let mut positions = Positions::new(rules);
+    positions.assign(parts.iter().map(|tp| (tp.clone(), Uuid::nil())));
+    positions.update(led_by(B1, 3, ID));
+    for ask in positions.wanted_resets(now()) {
+        positions.reset_found(&ask.tp, ask.epoch, Position::new(0));
+    }
+    positions
+}
+
+fn answer(data: Survey) -> Answer {
+    Answer {
+        code: 0,
+        high_watermark: 100,
+        last_stable: 90,
+        log_start: 0,
+        diverging: None,
+        preferred: None,
+        data,
+    }
+}
+
+fn batches(next_offset: i64) -> Survey {
+    Survey::Batches {
+        next_offset,
+        leader_epoch: 3,
+    }
+}
+
+fn refusal(code: i16) -> Answer {
+    Answer {
+        code,
+        high_watermark: -1,
+        ..answer(Survey::Empty)
+    }
+}
+
+fn plan(positions: &Positions, now: Instant) -> Vec<Planned> {
+    positions.plan(B1, now, |_| 0).parts
+}
+
+#[test]
+fn a_group_member_starts_at_the_committed_offset_or_where_the_policy_says() {
+    let mut positions = Positions::new(Rules {
+        has_group: true,
+        ..rules()
+    });
+    positions.assign([(tp(0), ID), (tp(1), ID)]);
+    positions.update(led_by(B1, 3, ID));
+    let now = now();
+    assert!(plan(&positions, now).is_empty(), "no position, no fetch");
+    let asks = positions.wanted_committed(now);
+    assert_eq!(asks.len(), 2);
+    assert!(positions.wanted_committed(now).is_empty(), "asked once");
+    let found = OffsetAndMetadata::new(42).with_leader_epoch(Some(2));
+    positions.committed_found(&asks[0].0, asks[0].1, Some(&found));
+    positions.committed_found(&asks[1].0, asks[1].1, None);
+    let planned = plan(&positions, now);
+    assert_eq!((planned[0].offset, planned[0].last_fetched_epoch), (42, 2));
+    let resets = positions.wanted_resets(now);
+    assert_eq!((&resets[0].tp, resets[0].to), (&tp(1), ResetTo::Earliest));
+    positions.reset_found(&tp(1), resets[0].epoch, Position::new(5));
+    assert_eq!(positions.position(&tp(1)), Some(Position::new(5)));
+}
+
+#[test]
+fn without_policy_the_application_is_told_once() {
+    let mut positions = Positions::new(Rules {
+        has_group: true,
+        reset: OffsetReset::None,
+        ..rules()
+    });
+    positions.assign([(tp(0), ID)]);
+    let asks = positions.wanted_committed(now());
+    let error = positions
+        .committed_found(&asks[0].0, asks[0].1, None)
+        .unwrap();
+    assert_eq!(
+        (error.kind(), error.topic_partition()),
+        (ErrorKind::Offset, Some(&tp(0)))
+    );
+    assert!(positions.wanted_resets(now()).is_empty());
+    positions.update(led_by(B1, 3, ID));
+    positions.seek(&tp(0), Position::new(9));
+    assert_eq!(plan(&positions, now())[0].offset, 9);
+}
+
+#[test]
+fn without_group_and_policy_the_application_is_told_unless_it_seeks() {
+    let rules = Rules {
+        reset: OffsetReset::None,
+        ..rules()
+    };
+    let mut positions = Positions::new(rules);
+    positions.assign([(tp(0), Uuid::nil()), (tp(1), Uuid::nil())]);
+    positions.seek(&tp(1), Position::new(0));
+    assert_eq!(positions.untold().unwrap().topic_partition(), Some(&tp(0)));
+    assert!(positions.untold().is_none());
+}
+
+#[test]
+fn answers_of_another_epoch_or_offset_are_dropped() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let old = plan(&positions, now).remove(0);
+    positions.seek(&tp(0), Position::new(0));
+    assert!(!positions.accept(B1, &old, &answer(batches(10)), now).buffer);
+    let asked = plan(&positions, now).remove(0);
+    assert!(
+        positions
+            .accept(B1, &asked, &answer(batches(10)), now)
+            .buffer
+    );
+    assert!(
+        !positions
+            .accept(B2, &asked, &answer(batches(10)), now)
+            .buffer,
+        "the same data twice"
+    );
+    assert_eq!(plan(&positions, now)[0].offset, 10);
+    positions.remove(&tp(0));
+    positions.assign([(tp(0), Uuid::nil())]);
+    assert!(
+        !positions
+            .accept(B1, &asked, &answer(batches(10)), now)
+            .buffer
+    );
+}
+
+#[test]
+fn pausing_stops_fetch_and_hand_out_and_keeps_what_is_under_way() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let asked = plan(&positions, now).remove(0);
+    positions.set_paused(&tp(0), true);
+    assert!(plan(&positions, now).is_empty());
+    assert!(
+        positions
+            .accept(B1, &asked, &answer(batches(10)), now)
+            .buffer
+    );
+    assert!(!positions.may_hand_out(&tp(0), asked.epoch));
+    positions.set_paused(&tp(0), false);
+    assert!(positions.may_hand_out(&tp(0), asked.epoch));
+    assert!(positions.hand_out(&tp(0), asked.epoch, Position::new(10)));
+}
+
+#[test]
+fn a_partition_under_revocation_neither_fetches_nor_hands_out_but_can_be_committed() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let asked = plan(&positions, now).remove(0);
+    positions.accept(B1, &asked, &answer(batches(10)), now);
+    positions.hand_out(&tp(0), asked.epoch, Position::new(5));
+    positions.set_revoking(&tp(0));
+    assert!(plan(&positions, now).is_empty());
+    assert!(!positions.may_hand_out(&tp(0), asked.epoch));
+    positions.finish();
+    assert_eq!(positions.uncommitted(), [(tp(0), Position::new(5))]);
+}
+
+#[test]
+fn only_what_was_finished_is_committed_automatically() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let asked = plan(&positions, now).remove(0);
+    positions.accept(B1, &asked, &answer(batches(10)), now);
+    positions.hand_out(&tp(0), asked.epoch, Position::new(10));
+    assert_eq!(positions.uncommitted(), [(tp(0), Position::new(0))]);
+    assert_eq!(positions.handed_out(), [(tp(0), Position::new(10))]);
+    positions.finish();
+    assert_eq!(positions.uncommitted(), [(tp(0), Position::new(10))]);
+    positions.note_committed(&tp(0), 10);
+    assert!(positions.uncommitted().is_empty());
+}
+
+#[test]
+fn an_offset_outside_of_the_log_goes_where_the_policy_says() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let asked = plan(&positions, now).remove(0);
+    let outcome = positions.accept(B1, &asked, &refusal(codes::OFFSET_OUT_OF_RANGE), now);
+    assert!(outcome.discard && outcome.error.is_none());
+    assert_eq!(positions.wanted_resets(now)[0].to, ResetTo::Earliest);
+
+    let mut positions = active(&[tp(0)], rules());
+    positions.rules.reset = OffsetReset::None;
+    let asked = plan(&positions, now).remove(0);
+    let outcome = positions.accept(B1, &asked, &refusal(codes::OFFSET_OUT_OF_RANGE), now);
+    assert_eq!(outcome.error.unwrap().kind(), ErrorKind::Offset);
+    assert!(plan(&positions, now).is_empty());
+}
+
+#[test]
+fn a_wrong_leader_means_metadata_and_a_pause_until_it_is_another() {
+    for code in [
+        codes::NOT_LEADER_OR_FOLLOWER,
+        codes::FENCED_LEADER_EPOCH,
+        codes::UNKNOWN_LEADER_EPOCH,
+        codes::UNKNOWN_TOPIC_ID,
+    ] {
+        let mut positions = active(&[tp(0)], rules());
+        let now = now();
+        let asked = plan(&positions, now).remove(0);
+        let outcome = positions.accept(B1, &asked, &refusal(code), now);
+        assert!(outcome.refresh && outcome.error.is_none(), "code {code}");
+        let waiting = positions.plan(B1, now, |_| 0);
+        assert!(waiting.parts.is_empty());
+        assert_eq!(waiting.next_at, Some(now + Duration::from_millis(100)));
+        positions.update(led_by(B2, 4, ID));
+        assert!(plan(&positions, now).is_empty());
+        let there = positions.plan(B2, now, |_| 0).parts;
+        assert_eq!((there[0].leader_epoch, there[0].epoch), (4, asked.epoch));
+    }
+}
+
+#[test]
+fn pauses_between_errors_grow_and_end_with_success() {
+    let mut positions = active(&[tp(0)], rules());
+    let mut now = now();
+    for expected in [100, 200, 400, 800, 1000, 1000] {
+        let asked = plan(&positions, now).remove(0);
+        positions.accept(B1, &asked, &refusal(codes::NOT_LEADER_OR_FOLLOWER), now);
+        let at = positions.plan(B1, now, |_| 0).next_at.unwrap();
+        assert_eq!(at - now, Duration::from_millis(expected));
+        now = at;
+    }
+    let asked = plan(&positions, now).remove(0);
+    positions.accept(B1, &asked, &answer(Survey::Empty), now);
+    assert_eq!(plan(&positions, now).len(), 1);
+}
+
+#[test]
+fn a_follower_is_read_while_it_is_preferred_and_not_trusted_with_the_bounds() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let asked = plan(&positions, now).remove(0);
+    let hint = Answer {
+        preferred: Some(B2),
+        ..answer(Survey::Empty)
+    };
+    positions.accept(B1, &asked, &hint, now);
+    assert!(plan(&positions, now).is_empty());
+    assert_eq!(positions.plan(B2, now, |_| 0).parts.len(), 1);
+    let outcome = positions.accept(B2, &asked, &refusal(codes::OFFSET_OUT_OF_RANGE), now);
+    assert!(!outcome.discard);
+    assert_eq!(
+        plan(&positions, now)[0].offset,
+        0,
+        "back to the leader, same offset"
+    );
+}
+
+#[test]
+fn a_truncated_log_moves_the_position_back() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let asked = plan(&positions, now).remove(0);
+    positions.accept(B1, &asked, &answer(batches(50)), now);
+    positions.hand_out(
+        &tp(0),
+        asked.epoch,
+        Position {
+            offset: 40,
+            leader_epoch: 3,
+        },
+    );
+    let asked = plan(&positions, now).remove(0);
+    assert_eq!(asked.last_fetched_epoch, 3);
+    let cut = Answer {
+        diverging: Some((2, 30)),
+        ..answer(Survey::Empty)
+    };
+    assert!(positions.accept(B1, &asked, &cut, now).discard);
+    assert_eq!(
+        positions.position(&tp(0)),
+        Some(Position {
+            offset: 30,
+            leader_epoch: 2
+        })
+    );
+}
+
+#[test]
+fn truncation_behind_the_buffer_only_refetches() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let asked = plan(&positions, now).remove(0);
+    positions.accept(B1, &asked, &answer(batches(50)), now);
+    positions.hand_out(
+        &tp(0),
+        asked.epoch,
+        Position {
+            offset: 20,
+            leader_epoch: 3,
+        },
+    );
+    let asked = plan(&positions, now).remove(0);
+    let cut = Answer {
+        diverging: Some((2, 30)),
+        ..answer(Survey::Empty)
+    };
+    positions.rules.reset = OffsetReset::None;
+    let outcome = positions.accept(B1, &asked, &cut, now);
+    assert!(outcome.discard && outcome.error.is_none());
+    assert_eq!(positions.position(&tp(0)).unwrap().offset, 20);
+}
+
+#[test]
+fn a_topic_made_anew_is_not_read_at_the_old_positions() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let old = plan(&positions, now).remove(0);
+    let (recreated, _) = positions.update(led_by(B1, 0, Uuid::from_u128(8)));
+    assert_eq!(recreated, [tp(0)]);
+    assert!(!positions.accept(B1, &old, &answer(batches(10)), now).buffer);
+    assert_eq!(positions.wanted_resets(now)[0].to, ResetTo::Earliest);
+
+    // An assignment by topic id stays with its topic: the group has to assign the new one.
+    let mut pinned = Positions::new(rules());
+    pinned.assign([(tp(0), ID)]);
+    pinned.update(led_by(B1, 0, Uuid::from_u128(8)));
+    assert!(
+        pinned.wanted_resets(now).is_empty(),
+        "no leader for a topic that is gone"
+    );
+}
+
+#[test]
+fn a_full_buffer_is_not_filled_further() {
+    let positions = active(&[tp(0), tp(1)], rules());
+    let plan = positions.plan(B1, now(), |of| if *of == tp(0) { 1000 } else { 999 });
+    assert_eq!((plan.parts.len(), plan.full), (1, 1));
+    assert_eq!(plan.parts[0].tp, tp(1));
+}
+
+#[test]
+fn lag_in_records_and_time() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let lag = |positions: &Positions| {
+        positions
+            .lag(10_000, |_, _, at| (at == 60).then_some(7_000))
+            .remove(0)
+    };
+    assert_eq!(
+        (lag(&positions).records, lag(&positions).time),
+        (None, TimeLag::Unknown)
+    );
+    let asked = plan(&positions, now).remove(0);
+    positions.accept(B1, &asked, &answer(batches(100)), now);
+    assert_eq!(
+        (lag(&positions).records, lag(&positions).time),
+        (Some(100), TimeLag::Unknown)
+    );
+    positions.hand_out(&tp(0), asked.epoch, Position::new(60));
+    let behind = lag(&positions);
+    assert_eq!(
+        (behind.records, behind.time),
+        (Some(40), TimeLag::Behind(Duration::from_secs(3)))
+    );
+    positions.rules.isolation = IsolationLevel::ReadCommitted;
+    assert_eq!(lag(&positions).end_offset, Some(90));
+    positions.hand_out(&tp(0), asked.epoch, Position::new(90));
+    assert_eq!(
+        (lag(&positions).records, lag(&positions).time),
+        (Some(0), TimeLag::CaughtUp)
+    );
+}
+
+#[test]
+fn bytes_without_progress_are_an_error_and_not_a_loop() {
+    for data in [batches(0), Survey::Corrupt, Survey::Partial] {
+        let mut positions = active(&[tp(0)], rules());
+        let now = now();
+        let asked = plan(&positions, now).remove(0);
+        let outcome = positions.accept(B1, &asked, &answer(data), now);
+        assert!(!outcome.buffer);
+        assert_eq!(outcome.error.unwrap().topic_partition(), Some(&tp(0)));
+        assert!(plan(&positions, now).is_empty());
+        assert_eq!(
+            positions.position(&tp(0)),
+            Some(Position::new(0)),
+            "nothing is skipped"
+        );
+    }
+}
+
+proptest! {
+    /// However answers, duplicates of them, seeks, pauses and rewinds interleave: what is handed
+    /// out runs on without gap or repetition from the last seek, and `finished <= position <= fetch`.
+    #[test]
+    fn what_is_handed_out_runs_on(steps in prop::collection::vec((0..8_u8, 1..20_i64), 1..80)) {
+        let mut positions = active(&[tp(0)], rules());
+        let mut now = now();
+        let mut flying: Vec<Planned> = Vec::new();
+        let mut buffer: Vec<(PartEpoch, i64, i64)> = Vec::new();
+        let mut expected = 0;
+        for (step, n) in steps {
+            now += Duration::from_secs(2);
+            match step {
+                0 | 1 => flying.extend(plan(&positions, now)),
+                2 | 3 => if let Some(asked) = flying.last().cloned() {
+                    // Not popped: the next such step answers the same question again.
+                    if n % 2 == 0 { flying.pop(); }
+                    let next = asked.offset + n;
+                    if positions.accept(B1, &asked, &answer(batches(next)), now).buffer {
+                        buffer.push((asked.epoch, asked.offset, next));
+                    }
+                },
+                4 | 5 => if !buffer.is_empty() {
+                    let (epoch, from, next) = buffer.remove(0);
+                    if positions.hand_out(&tp(0), epoch, Position::new(next)) {
+                        prop_assert_eq!(from, expected);
+                        expected = next;
+                    }
+                },
+                6 => {
+                    positions.seek(&tp(0), Position::new(n));
+                    expected = n;
+                }
+                _ => positions.rewind(&tp(0), Some(now)),
+            }
+            positions.finish();
+            let part = &positions.parts[&tp(0)];
+            prop_assert!(part.finished.offset <= part.position.offset);
+            prop_assert!(part.position.offset <= part.fetch.offset);
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! Fetch sessions (KIP-227): after one full request only changes are sent.
+//!
+//! A machine: `build` says what the next request carries, `accept` and `failed` take in how it
+//! ended.
+//!
+//! Invariants:
+//! - The broker answers for every partition of the session, asked in this request or not. So a
+//!   partition that is not wanted now is forgotten at once: else its data would come again.
+//! - Epochs count requests, and one request is out at a time. Whenever it is not certain which
+//!   requests the broker saw, the next one is full and closes the old session.
+//! - A session speaks of topics by id or by name. Changing that starts a new session.
+
+use indexmap::IndexMap;
+use uuid::Uuid;
+
+use super::codes;
+use super::positions::Planned;
+use crate::types::TopicPartition;
+
+/// The epoch of a full request that opens a session.
+const INITIAL: i32 = 0;
+/// The id before there is a session.
+const NO_SESSION: i32 = 0;
+
+/// What a Fetch request carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) session_id: i32,
+    pub(crate) session_epoch: i32,
+    /// Whether topics go by id (version 13 and newer, KIP-516).
+    pub(crate) by_id: bool,
+    pub(crate) send: Vec<(Planned, i32)>,
+    pub(crate) forget: Vec<(TopicPartition, Uuid)>,
+}
+
+/// What is to be done after an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Its partitions count.
+    Take,
+    /// The broker does not know the session as we do: ask again at once, in full.
+    Restart,
+    /// The same, and topic ids proved wrong: refresh metadata before.
+    Refresh,
+    /// Another error of the whole request.
+    Fail(i16),
+}
+
+/// The session with one broker; see the module's documentation.
+#[derive(Debug, Default)]
+pub(crate) struct FetchSession {
+    id: i32,
+    epoch: i32,
+    by_id: bool,
+    /// What the broker holds for the session, and what it answers for.
+    parts: IndexMap<TopicPartition, Member>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Member {
+    planned: Planned,
+    max_bytes: i32,
+}
+
+impl Member {
+    /// Whether the broker has to be told of the difference.
+    fn same_on_wire(&self, planned: &Planned, max_bytes: i32) -> bool {
+        self.max_bytes == max_bytes
+            && self.planned.topic_id == planned.topic_id
+            && self.planned.offset == planned.offset
+            && self.planned.leader_epoch == planned.leader_epoch
+            && self.planned.last_fetched_epoch == planned.last_fetched_epoch
+            && self.planned.log_start == planned.log_start
+    }
+}
+
+impl FetchSession {
+    /// The next request for these partitions, each with a limit in bytes.
+    pub(crate) fn build(
+        &mut self,
+        wanted: Vec<Planned>,
+        partition_max_bytes: i32,
+        ids_spoken: bool,
+    ) -> Request {
+        let by_id = ids_spoken && wanted.iter().all(|planned| !planned.topic_id.is_nil());
+        if by_id != self.by_id && !wanted.is_empty() {
+            self.by_id = by_id;
+            self.restart();
+        }
+        let old = std::mem::take(&mut self.parts);
+        let mut send = Vec::new();
+        let mut forget = Vec::new();
+        let full = self.epoch == INITIAL;
+        let mut kept = IndexMap::with_capacity(wanted.len());
+        for planned in wanted {
+            let known = old.get(&planned.tp).filter(|_| !full);
+            match known {
+                Some(member) if member.same_on_wire(&planned, partition_max_bytes) => {}
+                Some(member) if self.by_id && member.planned.topic_id != planned.topic_id => {
+                    forget.push((planned.tp.clone(), member.planned.topic_id));
+                    send.push((planned.clone(), partition_max_bytes));
+                }
+                _ => send.push((planned.clone(), partition_max_bytes)),
+            }
+            kept.insert(
+                planned.tp.clone(),
+                Member {
+                    planned,
+                    max_bytes: partition_max_bytes,
+                },
+            );
+        }
+        if !full {
+            let gone = old.iter().filter(|(tp, _)| !kept.contains_key(*tp));
+            forget.extend(gone.map(|(tp, member)| (tp.clone(), member.planned.topic_id)));
+        }
+        self.parts = kept;
+        Request {
+            session_id: self.id,
+            session_epoch: self.epoch,
+            by_id: self.by_id,
+            send,
+            forget,
+        }
+    }
+
+    /// Judges the answer as a whole.
+    pub(crate) fn accept(&mut self, code: i16, session_id: i32) -> Verdict {
+        match code {
+            codes::NONE => {
+                if session_id == NO_SESSION {
+                    // The broker keeps no session (its cache is full): every request is full.
+                    self.id = NO_SESSION;
+                    self.epoch = INITIAL;
+                } else {
+                    self.id = session_id;
+                    self.epoch = next_epoch(self.epoch);
+                }
+                Verdict::Take
+            }
+            codes::FETCH_SESSION_ID_NOT_FOUND => {
+                self.id = NO_SESSION;
+                self.restart();
+                Verdict::Restart
+            }
+            codes::INVALID_FETCH_SESSION_EPOCH => {
+                self.restart();
+                Verdict::Restart
+            }
+            codes::FETCH_SESSION_TOPIC_ID_ERROR
+            | codes::INCONSISTENT_TOPIC_ID
+            | codes::UNKNOWN_TOPIC_ID => {
+                self.restart();
+                Verdict::Refresh
+            }
+            other => {
+                self.restart();
+                Verdict::Fail(other)
+            }
+        }
+    }
+
+    /// The request ended without an answer: nobody knows whether the broker saw it.
+    pub(crate) fn failed(&mut self) {
+        self.restart();
+    }
+
+    /// What was asked of a partition that the broker answers for.
+    pub(crate) fn asked(&self, tp: &TopicPartition) -> Option<&Planned> {
+        self.parts.get(tp).map(|member| &member.planned)
+    }
+
+    /// The name that the session has for a topic id.
+    pub(crate) fn names(&self) -> IndexMap<Uuid, std::sync::Arc<str>> {
+        let parts = self.parts.iter();
+        parts
+            .map(|(tp, member)| (member.planned.topic_id, std::sync::Arc::clone(&tp.topic)))
+            .collect()
+    }
+
+    /// The next request is full; with the old id it closes the old session at the broker.
+    fn restart(&mut self) {
+        self.epoch = INITIAL;
+    }
+}
+
+fn next_epoch(epoch: i32) -> i32 {
+    match epoch {
+        i32::MAX => 1,
+        epoch => epoch + 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::consumer::positions::tests::{active, rules};
+    use crate::consumer::positions::{Known, Leader, Positions};
+    use crate::types::BrokerId;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn planned(partition: i32, offset: i64) -> Planned {
+        topic_planned(partition, offset, 7)
+    }
+
+    fn topic_planned(partition: i32, offset: i64, id: u128) -> Planned {
+        let tp = TopicPartition::new("t", partition);
+        let mut positions = active(&[tp.clone()], rules());
+        positions.update(|_| {
+            Some(Known {
+                topic_id: Uuid::from_u128(7),
+                leader: Some(Leader {
+                    broker: BrokerId(1),
+                    epoch: 3,
+                }),
+            })
+        });
+        let mut plan = Positions::plan(&positions, BrokerId(1), crate::clock::now(), |_| 0);
+        let mut planned = plan.parts.remove(0);
+        planned.offset = offset;
+        planned.topic_id = Uuid::from_u128(id);
+        planned
+    }
+
+    fn sent(request: &Request) -> Vec<(i32, i64)> {
+        let sent = request.send.iter();
+        sent.map(|(planned, _)| (planned.tp.partition, planned.offset))
+            .collect()
+    }
+
+    fn forgotten(request: &Request) -> Vec<i32> {
+        request.forget.iter().map(|(tp, _)| tp.partition).collect()
+    }
+
+    #[test]
+    fn after_a_full_request_only_changes_are_sent() {
+        let mut session = FetchSession::default();
+        let first = session.build(vec![planned(0, 10), planned(1, 20)], 100, true);
+        assert_eq!((first.session_id, first.session_epoch), (0, 0));
+        assert_eq!(sent(&first), [(0, 10), (1, 20)]);
+        assert_eq!(session.accept(0, 55), Verdict::Take);
+
+        let second = session.build(vec![planned(0, 15), planned(1, 20)], 100, true);
+        assert_eq!((second.session_id, second.session_epoch), (55, 1));
+        assert_eq!(sent(&second), [(0, 15)]);
+        assert!(second.forget.is_empty());
+        session.accept(0, 55);
+
+        let third = session.build(vec![planned(1, 20), planned(2, 0)], 100, true);
+        assert_eq!((sent(&third), forgotten(&third)), (vec![(2, 0)], vec![0]));
+        assert!(session.asked(&TopicPartition::new("t", 0)).is_none());
+        assert!(session.asked(&TopicPartition::new("t", 1)).is_some());
+    }
+
+    #[test]
+    fn a_broker_without_sessions_gets_full_requests() {
+        let mut session = FetchSession::default();
+        for _ in 0..3 {
+            let request = session.build(vec![planned(0, 10)], 100, true);
+            assert_eq!((request.session_id, request.session_epoch), (0, 0));
+            assert_eq!(sent(&request), [(0, 10)]);
+            session.accept(0, 0);
+        }
+    }
+
+    #[test]
+    fn a_lost_session_starts_anew_and_a_confused_one_is_closed() {
+        for (code, id, verdict) in [
+            (codes::FETCH_SESSION_ID_NOT_FOUND, 0, Verdict::Restart),
+            (codes::INVALID_FETCH_SESSION_EPOCH, 9, Verdict::Restart),
+            (codes::FETCH_SESSION_TOPIC_ID_ERROR, 9, Verdict::Refresh),
+            (codes::UNKNOWN_SERVER_ERROR, 9, Verdict::Fail(-1)),
+        ] {
+            let mut session = FetchSession::default();
+            session.build(vec![planned(0, 10)], 100, true);
+            session.accept(0, 9);
+            session.build(vec![planned(0, 10)], 100, true);
+            assert_eq!(session.accept(code, 0), verdict);
+            let again = session.build(vec![planned(0, 10)], 100, true);
+            assert_eq!(
+                (again.session_id, again.session_epoch),
+                (id, 0),
+                "code {code}"
+            );
+            assert_eq!(sent(&again), [(0, 10)]);
+        }
+    }
+
+    #[test]
+    fn a_request_without_answer_makes_the_next_one_full() {
+        let mut session = FetchSession::default();
+        session.build(vec![planned(0, 10)], 100, true);
+        session.accept(0, 9);
+        session.build(vec![planned(0, 11)], 100, true);
+        session.failed();
+        let again = session.build(vec![planned(0, 11)], 100, true);
+        assert_eq!((again.session_id, again.session_epoch), (9, 0));
+        assert_eq!(sent(&again), [(0, 11)]);
+        assert!(again.forget.is_empty());
+    }
+
+    #[test]
+    fn a_topic_made_anew_replaces_the_old_one() {
+        let mut session = FetchSession::default();
+        session.build(vec![topic_planned(0, 10, 1)], 100, true);
+        session.accept(0, 9);
+        let request = session.build(vec![topic_planned(0, 0, 2)], 100, true);
+        assert_eq!(
+            request.forget,
+            [(TopicPartition::new("t", 0), Uuid::from_u128(1))]
+        );
+        assert_eq!(sent(&request), [(0, 0)]);
+    }
+
+    #[test]
+    fn topics_without_id_go_by_name_in_a_session_of_their_own() {
+        let mut session = FetchSession::default();
+        assert!(session.build(vec![planned(0, 10)], 100, true).by_id);
+        session.accept(0, 9);
+        let request = session.build(vec![planned(0, 10), topic_planned(1, 0, 0)], 100, true);
+        assert!(!request.by_id);
+        assert_eq!((request.session_id, request.session_epoch), (9, 0));
+        assert_eq!(request.send.len(), 2);
+    }
+
+    proptest! {
+        /// Whatever is planned and however requests end, a broker that applies them as KIP-227
+        /// says answers exactly for what was planned, at the planned offsets.
+        #[test]
+        fn the_brokers_view_is_the_plan(
+            steps in prop::collection::vec(
+                (prop::collection::btree_map(0..4_i32, 0..3_i64, 0..4), 0..4_u8), 1..25)
+        ) {
+            let template = planned(0, 0);
+            let mut session = FetchSession::default();
+            let mut broker: Option<(i32, i32, BTreeMap<i32, i64>)> = None;
+            let mut ids = 100;
+            for (wanted, fate) in steps {
+                let plan: Vec<_> = wanted.iter().map(|(p, o)| Planned {
+                    tp: TopicPartition::new("t", *p), offset: *o, ..template.clone()
+                }).collect();
+                let request = session.build(plan, 100, true);
+                if fate == 0 {
+                    session.failed(); // the broker never saw it
+                    continue;
+                }
+                let (code, id) = match (&mut broker, request.session_epoch) {
+                    (_, 0) => {
+                        ids += 1;
+                        let parts = sent(&request).into_iter().collect();
+                        broker = Some((ids, 1, parts));
+                        (0, ids)
+                    }
+                    (Some((id, epoch, parts)), sent_epoch)
+                        if *id == request.session_id && *epoch == sent_epoch =>
+                    {
+                        for gone in forgotten(&request) { parts.remove(&gone); }
+                        parts.extend(sent(&request));
+                        *epoch += 1;
+                        (0, *id)
+                    }
+                    _ => (codes::FETCH_SESSION_ID_NOT_FOUND, 0),
+                };
+                if code == 0 {
+                    let held = &broker.as_ref().unwrap().2;
+                    prop_assert_eq!(held, &wanted);
+                }
+                match fate {
+                    1 => session.failed(), // the broker saw it, its answer was lost
+                    2 => { session.accept(code, id); broker = None; } // evicted afterwards
+                    _ => { session.accept(code, id); }
+                }
+            }
+        }
+    }
+}

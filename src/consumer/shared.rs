@@ -1,0 +1,329 @@
+//! What the application's handle, the fetch tasks and the control task of one consumer share.
+//!
+//! Invariant: the lock is held for bookkeeping only, per request, answer or poll; never over an
+//! await, never while records are decoded for hand-out, never while user code runs.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::batch::{Batches, PartitionBatch};
+use super::buffer::{Chunk, FetchBuffer, Reading, Taking};
+use super::config::ConsumerConfig;
+use super::lag::Lag;
+use super::positions::{Known, Leader, PartEpoch, Position, Positions, ResetTo};
+use crate::clock::{Instant, now};
+use crate::cluster::{Cluster, Snapshot};
+use crate::error::{Error, ErrorKind, Result};
+use crate::tasks::Tasks;
+use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
+
+pub(super) struct Shared {
+    pub(super) cluster: Cluster,
+    pub(super) config: ConsumerConfig,
+    pub(super) tasks: Tasks,
+    pub(super) reading: Reading,
+    inner: Mutex<Inner>,
+    /// There may be something for the application.
+    pub(super) ready: Notify,
+    /// There may be something to fetch.
+    pub(super) fetchable: Notify,
+    /// There may be something for the control task.
+    pub(super) control: Notify,
+}
+
+pub(super) struct Inner {
+    pub(super) positions: Positions,
+    pub(super) buffer: FetchBuffer,
+    /// Bytes that fetches under way may bring.
+    pub(super) reserved: usize,
+    pub(super) fetchers: BTreeSet<BrokerId>,
+    pub(super) events: VecDeque<News>,
+    pub(super) errors: VecDeque<Error>,
+    /// The consumer cannot go on.
+    pub(super) fatal: Option<Error>,
+    pub(super) wakeup: bool,
+    pub(super) commits: VecDeque<CommitWish>,
+    pub(super) closing: Option<Closing>,
+    /// The application is inside of a poll.
+    pub(super) polling: bool,
+    /// When the last poll ended.
+    pub(super) polled_at: Instant,
+    /// The revocation under way, and whether the application has let go.
+    pub(super) revocation: Option<(u64, bool)>,
+    /// Id and epoch of the group member, for commits and transactions.
+    pub(super) member: Option<(Arc<str>, i32)>,
+}
+
+/// A change of the assignment, in order with the records.
+#[derive(Debug)]
+pub(super) enum News {
+    Assigned(Vec<TopicPartition>),
+    Revoking(u64, Vec<TopicPartition>),
+    Lost(Vec<TopicPartition>),
+}
+
+/// A commit that the application asked for.
+pub(super) struct CommitWish {
+    pub(super) offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
+    pub(super) deadline: Instant,
+    pub(super) reply: tokio::sync::oneshot::Sender<Result<()>>,
+}
+
+/// The end was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closing {
+    pub(super) deadline: Instant,
+}
+
+impl Shared {
+    pub(super) fn new(
+        cluster: Cluster,
+        config: ConsumerConfig,
+        reading: Reading,
+        positions: Positions,
+    ) -> Self {
+        let tasks = cluster.tasks().child();
+        Self {
+            cluster,
+            config,
+            tasks,
+            reading,
+            inner: Mutex::new(Inner {
+                positions,
+                buffer: FetchBuffer::default(),
+                reserved: 0,
+                fetchers: BTreeSet::new(),
+                events: VecDeque::new(),
+                errors: VecDeque::new(),
+                fatal: None,
+                wakeup: false,
+                commits: VecDeque::new(),
+                closing: None,
+                polling: false,
+                polled_at: now(),
+                revocation: None,
+                member: None,
+            }),
+            ready: Notify::new(),
+            fetchable: Notify::new(),
+            control: Notify::new(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the application of an error. The same error of the same partition is kept once, so that
+    /// an application that does not poll does not collect them.
+    pub(super) fn tell(&self, error: Error) {
+        self.lock().tell(error);
+        self.ready.notify_waiters();
+    }
+
+    /// The application gave the partitions of a revocation up.
+    pub(super) fn release(&self, revocation: u64) {
+        if let Some((id, released)) = &mut self.lock().revocation {
+            if *id == revocation {
+                *released = true;
+            }
+        }
+        self.control.notify_one();
+    }
+
+    /// Takes over leaders and topic ids from metadata.
+    pub(super) fn follow(&self, snapshot: &Snapshot) {
+        let mut inner = self.lock();
+        let (recreated, errors) = inner.positions.update(|tp| known(snapshot, tp));
+        for tp in &recreated {
+            tracing::warn!(partition = %tp, "the topic was deleted and made again; its positions are void");
+            inner.buffer.discard(tp);
+        }
+        for error in errors {
+            inner.tell(error);
+        }
+        drop(inner);
+        self.fetchable.notify_waiters();
+        self.ready.notify_waiters();
+    }
+
+    /// What can be handed out now: up to `max.poll.records`, decoded outside of the lock.
+    pub(super) fn take(&self) -> Result<Option<Batches>> {
+        let mut parts: Vec<PartitionBatch> = Vec::new();
+        let mut left = self.config.max_poll_records;
+        let mut taken_any = false;
+        while left > 0 {
+            let Some((mut chunk, position)) = self.lock().next_chunk() else {
+                break;
+            };
+            taken_any = true;
+            match chunk.take(left, position, &self.reading) {
+                Ok(taken) => {
+                    let mut inner = self.lock();
+                    if !inner.positions.hand_out(&chunk.tp, chunk.epoch, taken.next) {
+                        continue;
+                    }
+                    if let Some(batch) = taken.batch {
+                        left = left.saturating_sub(batch.record_count());
+                        parts.push(batch);
+                    }
+                    if !chunk.is_done() {
+                        inner.buffer.put_back(chunk);
+                    }
+                }
+                Err(error) => {
+                    let mut inner = self.lock();
+                    inner.buffer.discard(&chunk.tp);
+                    inner.positions.rewind(&chunk.tp, Some(now()));
+                    inner.tell(error);
+                    break;
+                }
+            }
+        }
+        if taken_any {
+            self.fetchable.notify_waiters();
+        }
+        if !parts.is_empty() {
+            return Ok(Some(Batches { parts }));
+        }
+        match self.lock().errors.pop_front() {
+            Some(error) => Err(error),
+            None => Ok(None),
+        }
+    }
+
+    pub(super) fn lag(&self) -> Lag {
+        let wall = self.cluster.clock().wall_millis();
+        let mut inner = self.lock();
+        let Inner {
+            positions, buffer, ..
+        } = &mut *inner;
+        let partitions = positions.lag(wall, |tp, epoch, offset| {
+            buffer.timestamp_at(tp, epoch, Position::new(offset), &self.reading)
+        });
+        Lag { partitions }
+    }
+
+    pub(super) fn set_paused(&self, partitions: &[TopicPartition], paused: bool) -> Result<()> {
+        let mut inner = self.lock();
+        for tp in partitions {
+            if !inner.positions.set_paused(tp, paused) {
+                return Err(not_assigned(tp));
+            }
+            if !paused {
+                inner.buffer.ready_again(tp);
+            }
+        }
+        drop(inner);
+        self.fetchable.notify_waiters();
+        self.ready.notify_waiters();
+        Ok(())
+    }
+
+    pub(super) fn seek(&self, tp: &TopicPartition, to: Position) -> Result<()> {
+        if to.offset < 0 {
+            let message = format!("cannot seek to offset {}: offsets start at 0", to.offset);
+            return Err(
+                Error::new(ErrorKind::InvalidArgument, message).with_topic_partition(tp.clone())
+            );
+        }
+        self.moved(tp, |positions| positions.seek(tp, to))
+    }
+
+    pub(super) fn seek_to(&self, tp: &TopicPartition, to: ResetTo) -> Result<()> {
+        self.moved(tp, |positions| positions.seek_to(tp, to))
+    }
+
+    fn moved(&self, tp: &TopicPartition, seek: impl FnOnce(&mut Positions) -> bool) -> Result<()> {
+        let mut inner = self.lock();
+        if !seek(&mut inner.positions) {
+            return Err(not_assigned(tp));
+        }
+        inner.buffer.discard(tp);
+        drop(inner);
+        self.fetchable.notify_waiters();
+        self.control.notify_one();
+        Ok(())
+    }
+}
+
+impl Inner {
+    pub(super) fn tell(&mut self, error: Error) {
+        let known = self.errors.iter().any(|known| {
+            known.kind() == error.kind() && known.topic_partition() == error.topic_partition()
+        });
+        if !known {
+            self.errors.push_back(error);
+        }
+    }
+
+    fn next_chunk(&mut self) -> Option<(Chunk, Position)> {
+        let positions = &self.positions;
+        let chunk = self.buffer.take(|chunk| {
+            if positions.may_hand_out(&chunk.tp, chunk.epoch) {
+                Taking::Yes
+            } else if positions.position_under(&chunk.tp, chunk.epoch).is_some() {
+                Taking::Later
+            } else {
+                Taking::Never
+            }
+        })?;
+        let position = positions.position(&chunk.tp)?;
+        Some((chunk, position))
+    }
+
+    /// Takes partitions out: nothing of them is handed out or committed from now on.
+    pub(super) fn remove(&mut self, partitions: &[TopicPartition]) {
+        for tp in partitions {
+            self.positions.remove(tp);
+            self.buffer.discard(tp);
+        }
+    }
+
+    /// Records from `offset` on were handed out and come back unread.
+    pub(super) fn give_back(&mut self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) {
+        if self.positions.hand_back(tp, epoch, offset) {
+            self.buffer.discard(tp);
+        }
+    }
+
+    /// Frees the memory of paused partitions; they are fetched again when they are resumed.
+    pub(super) fn evict_paused(&mut self) -> bool {
+        let paused: Vec<_> = self.positions.paused().cloned().collect();
+        let before = self.buffer.bytes();
+        for tp in paused {
+            if self.buffer.bytes_of(&tp) > 0 {
+                self.buffer.discard(&tp);
+                self.positions.rewind(&tp, None);
+            }
+        }
+        self.buffer.bytes() < before
+    }
+}
+
+fn known(snapshot: &Snapshot, tp: &TopicPartition) -> Option<Known> {
+    let topic = snapshot.topic(&tp.topic)?;
+    let leader = snapshot.leader(tp);
+    Some(Known {
+        topic_id: topic.id,
+        leader: leader.map(|(broker, epoch)| Leader { broker, epoch }),
+    })
+}
+
+pub(super) fn not_assigned(tp: &TopicPartition) -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        "the partition is not assigned to this consumer",
+    )
+    .with_topic_partition(tp.clone())
+}
+
+/// Partitions of an assignment that named them without topic ids.
+pub(super) fn by_name(
+    partitions: &[TopicPartition],
+) -> impl Iterator<Item = (TopicPartition, Uuid)> + '_ {
+    partitions.iter().map(|tp| (tp.clone(), Uuid::nil()))
+}

@@ -1,0 +1,1 @@
+//! The tests are in `main.rs`, which says how to run them.

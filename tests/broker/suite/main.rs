@@ -1,0 +1,11 @@
+//! `ottla` against real brokers. Run with
+//! `testcontainers/run cargo test -p ottla-broker-tests`; without Docker every test fails and says so.
+
+mod support;
+
+mod admin;
+mod connect;
+mod faults;
+mod group;
+mod interop;
+mod limits;
