@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![allow(dead_code, clippy::todo)] // while the parts are put together
 
+pub mod admin;
 mod client;
 mod clock;
 mod cluster;
@@ -23,7 +24,10 @@ pub use consumer::{
     OffsetReset, PartitionBatch, PartitionLag, RecordStream, Revoking, TimeLag,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
-pub use producer::Acks;
+pub use producer::{
+    Acks, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner, Partitioner, Producer,
+    ProducerBuilder, RecordMetadata, RoundRobin, TopicView,
+};
 /// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]
 #[doc(hidden)]

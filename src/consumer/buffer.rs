@@ -192,7 +192,7 @@ impl Chunk {
         }
         let (batch, from) = self.current.as_ref()?;
         let record = batch.records_from(*from).next()?.ok()?;
-        Some(record.timestamp())
+        Some(record.timestamp().as_millis())
     }
 
     /// Makes `current` start at the first record for the application that is not below `next`;

@@ -1,5 +1,310 @@
-//! The producer.
+//! The producer: sends records, in batches, to the leaders of their partitions.
+//!
+//! The life of a record: [`Producer::send`] chooses the partition and appends the record to the open batch in the
+//! partition's slot (`slot.rs`), on the caller's task and under one short lock. A batch that is full is compressed by the
+//! caller that found it so; one whose linger is over, by the sender. The sender of the partition's leader (`sender.rs`)
+//! stamps batches with the producer's identity (`identity.rs`) and sequence, sends them, and settles the answers; the
+//! order of batches and what may be sent again is decided by `queue.rs`. The control task (`control.rs`) gets the identity
+//! and moves slots when leaders move.
 
+mod budget;
+mod builder;
 pub(crate) mod config;
+mod control;
+mod delivery;
+mod flush;
+mod identity;
+mod partitioner;
+mod queue;
+mod sender;
+mod shared;
+mod slot;
+mod verdict;
 
-pub use config::Acks;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::timeout_at;
+
+use self::budget::Charge;
+pub use self::builder::ProducerBuilder;
+pub use self::config::Acks;
+pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
+pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
+use self::shared::{Obstacle, Shared};
+use crate::clock::{Instant, now};
+use crate::error::{Certainty, Error, ErrorKind, Result};
+use crate::record::Record;
+
+/// Sends records. Cheap to clone; all clones are the same producer.
+///
+/// By default it is idempotent and waits for all in-sync replicas: each record is written once, in the order in which
+/// `send` accepted it per partition, or its delivery fails and says whether it may have been written.
+///
+/// Dropping the last clone sends what was accepted in the background for up to 5 seconds; [`close`](Self::close) waits
+/// for it and reports.
+#[derive(Clone)]
+pub struct Producer {
+    handle: Arc<Handle>,
+}
+
+/// Tells the control task when the last clone goes.
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.abandoned.store(true, Ordering::Release);
+        self.shared.control.notify_one();
+    }
+}
+
+/// What a producer could not deliver before it was closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "it says whether records were lost"]
+pub struct CloseReport {
+    /// Records that certainly were not written.
+    pub not_sent: u64,
+    /// Records that were sent and not acknowledged: they may have been written.
+    pub maybe_written: u64,
+}
+
+impl CloseReport {
+    /// Whether every record was settled before the close: acknowledged, or failed on its own account.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.not_sent == 0 && self.maybe_written == 0
+    }
+}
+
+impl Producer {
+    fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            handle: Arc::new(Handle { shared }),
+        }
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// Accepts a record and fixes its place in its partition. The [`Delivery`] tells what became of it.
+    ///
+    /// Waits only while the topic is not known yet or `buffer.memory` is used up, at most `max.block.ms`.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was accepted then: [`ErrorKind::RecordTooLarge`], [`ErrorKind::UnknownTopic`],
+    /// [`ErrorKind::UnknownPartition`], [`ErrorKind::Timeout`] (`max.block.ms` passed), [`ErrorKind::Closed`], or what
+    /// ended the producer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it returns, nothing was accepted. Afterwards the record is the producer's: dropping the
+    /// [`Delivery`] gives up only the observation.
+    pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
+        let mut charge = None;
+        match self.shared().accept(&record, &mut None, &mut charge) {
+            Ok(delivery) => Ok(delivery),
+            Err(obstacle) => self.send_slowly(&record, &mut None, obstacle).await,
+        }
+        .map_err(not_sent)
+    }
+
+    /// Accepts a record if that needs no waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::BufferFull`] if it would have to wait: for memory, or for the topic's metadata, which is then
+    /// looked up in the background. Otherwise as [`send`](Self::send).
+    pub fn try_send(&self, record: Record<'_>) -> Result<Delivery> {
+        match self.shared().accept(&record, &mut None, &mut None) {
+            Ok(delivery) => Ok(delivery),
+            Err(Obstacle::Error(error)) => Err(error),
+            Err(Obstacle::NeedsBytes(bytes)) => {
+                self.shared().urge();
+                Err(Error::new(
+                    ErrorKind::BufferFull,
+                    format!("buffer.memory has no {bytes} bytes left"),
+                ))
+            }
+            Err(Obstacle::UnknownTopic) => {
+                let refusal = self.shared().want(record.topic());
+                Err(refusal.unwrap_or_else(|| {
+                    Error::new(
+                        ErrorKind::BufferFull,
+                        format!(
+                            "topic '{}' is not known yet and is being looked up",
+                            record.topic()
+                        ),
+                    )
+                }))
+            }
+        }
+        .map_err(not_sent)
+    }
+
+    /// Accepts many records, in their order, and reads the clock once for all of them. Cheaper than as many calls of
+    /// [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send), for the first record that was not accepted; those before it have been. The number
+    /// of records accepted is in the error's message.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it returns, a prefix of the records has been accepted.
+    pub async fn send_all<'a, I>(&self, records: I) -> Result<Deliveries>
+    where
+        I: IntoIterator<Item = Record<'a>>,
+        I::IntoIter: Send,
+    {
+        let mut deliveries = Deliveries::default();
+        let mut wall = None;
+        let mut charge = None;
+        for record in records {
+            let delivery = match self.shared().accept(&record, &mut wall, &mut charge) {
+                Ok(delivery) => Ok(delivery),
+                Err(obstacle) => {
+                    charge = None;
+                    self.send_slowly(&record, &mut wall, obstacle).await
+                }
+            };
+            match delivery {
+                Ok(delivery) => deliveries.push(delivery),
+                Err(error) => {
+                    let before = deliveries.len();
+                    return Err(not_sent(error)
+                        .context(format_args!("after {before} records that were accepted")));
+                }
+            }
+        }
+        Ok(deliveries)
+    }
+
+    /// Sends a record and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`send`](Self::send), and those of the delivery; [`Error::certainty`] says whether the record may have
+    /// been written.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the record may or may not have been accepted; an accepted one is sent.
+    pub async fn deliver(&self, record: Record<'_>) -> Result<RecordMetadata> {
+        self.send(record).await?.await
+    }
+
+    /// Sends everything accepted so far without lingering, and waits until each of these records has ended: written or
+    /// failed. Records accepted meanwhile are not waited for.
+    ///
+    /// # Errors
+    ///
+    /// Only if the producer ends before; failed records report by their own [`Delivery`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it loses nothing but the wait.
+    pub async fn flush(&self) -> Result<()> {
+        self.shared().flush().await;
+        match self.shared().identity().failure() {
+            Some(failure) => Err(failure.clone()),
+            None => self.shared().tasks.failure().map_or(Ok(()), Err),
+        }
+    }
+
+    /// Accepts nothing more, sends what was accepted, and after `timeout` fails the rest. The producer is closed for all
+    /// its clones.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the producer takes no more records, and the rest of the closing happens in the
+    /// background once all clones are gone.
+    pub async fn close(self, timeout: Duration) -> CloseReport {
+        let (not_sent, maybe_written) = self.shared().close(timeout).await;
+        self.shared().tasks.idle().await;
+        CloseReport {
+            not_sent,
+            maybe_written,
+        }
+    }
+
+    /// Bytes of `buffer.memory` in use.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.shared().budget.charged()
+    }
+
+    /// Accepts a record for which something must be waited for.
+    async fn send_slowly(
+        &self,
+        record: &Record<'_>,
+        wall: &mut Option<i64>,
+        mut obstacle: Obstacle,
+    ) -> Result<Delivery> {
+        let shared = self.shared();
+        let deadline = now() + shared.config.max_block;
+        loop {
+            let mut charge = None;
+            match obstacle {
+                Obstacle::Error(error) => return Err(error),
+                Obstacle::UnknownTopic => {
+                    Box::pin(shared.look_up(record.topic(), deadline)).await?;
+                }
+                Obstacle::NeedsBytes(bytes) => charge = Some(self.charge(bytes, deadline).await?),
+            }
+            obstacle = match shared.accept(record, wall, &mut charge) {
+                Ok(delivery) => return Ok(delivery),
+                Err(obstacle) => obstacle,
+            };
+        }
+    }
+
+    async fn charge(&self, bytes: usize, deadline: Instant) -> Result<Charge> {
+        let shared = self.shared();
+        let mut acquire = shared.budget.acquire(bytes);
+        // The first poll stands in line; from then on open batches are urgent.
+        let first = std::future::poll_fn(|cx| {
+            std::task::Poll::Ready(std::pin::Pin::new(&mut acquire).poll(cx))
+        })
+        .await;
+        let charge = match first {
+            std::task::Poll::Ready(charge) => Ok(charge),
+            std::task::Poll::Pending => {
+                shared.urge();
+                timeout_at(deadline, acquire).await
+            }
+        };
+        match charge {
+            Ok(Ok(charge)) => Ok(charge),
+            Ok(Err(_closed)) => Err(shared.end()),
+            Err(_elapsed) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!(
+                    "buffer.memory ({} bytes) stayed full for {} ms (max.block.ms)",
+                    shared.budget.total(),
+                    shared.config.max_block.as_millis()
+                ),
+            )),
+        }
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer")
+            .field("config", &self.shared().config)
+            .field("budget", &self.shared().budget)
+            .finish_non_exhaustive()
+    }
+}
+
+fn not_sent(error: Error) -> Error {
+    error.with_certainty(Certainty::NotSent)
+}

@@ -55,6 +55,9 @@ mod writer;
 use std::fmt;
 use std::str::Utf8Error;
 
+use crate::types::Timestamp;
+
+
 pub(crate) use self::codec::CodecPool;
 pub use self::compress::{Codec, Compression, InvalidCompression};
 pub(crate) use self::decoded::{ControlType, DecodedBatch, RecordCursor, Records};
@@ -109,7 +112,8 @@ impl<'a> Record<'a> {
     /// Sets the key.
     ///
     /// ```
-    /// let record = ottla::Record::to("orders").key(&42_u64.to_be_bytes());
+    /// let id = 42_u64.to_be_bytes();
+    /// let record = ottla::Record::to("orders").key(&id);
     /// assert_eq!(record.get_key().map(<[u8]>::len), Some(8));
     /// ```
     pub fn key<B: AsRef<[u8]> + ?Sized>(mut self, key: &'a B) -> Self {
@@ -138,14 +142,15 @@ impl<'a> Record<'a> {
         self
     }
 
-    /// Sets the timestamp, in milliseconds since 1970-01-01 UTC.
+    /// Sets the timestamp; without one it is the time of sending.
     ///
     /// ```
-    /// let record = ottla::Record::to("orders").timestamp(1_700_000_000_000);
-    /// assert_eq!(record.get_timestamp(), Some(1_700_000_000_000));
+    /// use ottla::{Record, Timestamp};
+    /// let time = Timestamp::from_millis(1_700_000_000_000);
+    /// assert_eq!(Record::to("orders").timestamp(time).get_timestamp(), Some(time));
     /// ```
-    pub fn timestamp(mut self, millis: i64) -> Self {
-        self.timestamp = Some(millis);
+    pub fn timestamp(mut self, time: impl Into<Timestamp>) -> Self {
+        self.timestamp = Some(time.into().as_millis());
         self
     }
 
@@ -200,13 +205,13 @@ impl<'a> Record<'a> {
         self.partition
     }
 
-    /// The timestamp set, in milliseconds since 1970-01-01 UTC.
+    /// The timestamp set.
     ///
     /// ```
     /// assert_eq!(ottla::Record::to("orders").get_timestamp(), None);
     /// ```
-    pub fn get_timestamp(&self) -> Option<i64> {
-        self.timestamp
+    pub fn get_timestamp(&self) -> Option<Timestamp> {
+        self.timestamp.map(Timestamp::from_millis)
     }
 
     /// The key.

@@ -174,6 +174,59 @@ impl<const N: usize> Stack<N> {
     }
 }
 
+/// Up to 16 bytes of numbers, put together in a register: most records need no more in front of their key.
+///
+/// Faster than [`Stack`], which is written by the byte and then read as a whole, which processors stall on.
+#[derive(Clone, Copy)]
+pub(crate) struct Packed {
+    bytes: u128,
+    len: u32,
+}
+
+/// The most bytes of a number in a [`Packed`].
+const PACKED_NUMBER_LEN: u32 = 2;
+
+impl Packed {
+    pub(crate) const CAPACITY: usize = 16;
+    pub(crate) const EMPTY: Self = Self { bytes: 0, len: 0 };
+
+    #[inline(always)]
+    pub(crate) const fn with_u8(self, byte: u8) -> Self {
+        Self {
+            bytes: self.bytes | (byte as u128) << (8 * self.len),
+            len: self.len + 1,
+        }
+    }
+
+    /// Adds a number of at most two bytes; `None` for longer ones.
+    #[inline(always)]
+    pub(crate) const fn with_i64(self, value: i64) -> Option<Self> {
+        let value = zigzag_64(value);
+        if value >= 1 << (7 * PACKED_NUMBER_LEN) {
+            return None;
+        }
+        let long = (value >= 0x80) as u64;
+        let bytes = (value & 0x7f) | (long << 7) | (value >> 7) << 8;
+        Some(Self {
+            bytes: self.bytes | (bytes as u128) << (8 * self.len),
+            len: self.len + 1 + long as u32,
+        })
+    }
+
+    /// Appends the bytes. All 16 are written, and the excess cut off, where there is room.
+    #[inline(always)]
+    pub(crate) fn append_to(self, buffer: &mut Vec<u8>) {
+        let bytes = self.bytes.to_le_bytes();
+        let end = buffer.len() + self.len as usize;
+        if buffer.capacity() - buffer.len() >= Self::CAPACITY {
+            buffer.extend_from_slice(&bytes);
+            buffer.truncate(end);
+        } else {
+            buffer.extend(bytes.into_iter().take(self.len as usize));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -259,6 +312,26 @@ mod tests {
             let mut input = &bytes[..];
             prop_assert_eq!(take_i64(&mut input), Ok(value));
             prop_assert_eq!(input, &tail[..]);
+        }
+
+        #[test]
+        fn packed_is_the_same_in_a_register(values: [i16; 4], room in 0_usize..40) {
+            let mut packed = Packed::EMPTY.with_u8(7);
+            let mut stack = Stack::<16>::new();
+            stack.put_u8(7);
+            for value in values {
+                let value = i64::from(value);
+                match packed.with_i64(value) {
+                    Some(more) => {
+                        packed = more;
+                        stack.put_i64(value);
+                    }
+                    None => prop_assert!(len_i64(value) > 2),
+                }
+            }
+            let mut buffer = Vec::with_capacity(room);
+            packed.append_to(&mut buffer);
+            prop_assert_eq!(&buffer[..], stack.as_slice());
         }
 
         #[test]

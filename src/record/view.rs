@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::decoded::{DecodedBatch, take_header};
 use super::{Blob, Header, TimestampType};
+use crate::types::Timestamp;
 
 /// A record that was read, borrowed from its batch: nothing is copied or allocated for it.
 ///
@@ -93,15 +94,15 @@ impl<'a> RecordView<'a> {
         self.offset
     }
 
-    /// Its timestamp in milliseconds since 1970-01-01 UTC; -1 if it has none.
+    /// Its timestamp; -1 ms if it has none.
     ///
     /// ```
     /// fn age_millis(record: &ottla::RecordView<'_>, now: i64) -> i64 {
-    ///     now - record.timestamp()
+    ///     now - record.timestamp().as_millis()
     /// }
     /// ```
-    pub fn timestamp(&self) -> i64 {
-        self.timestamp
+    pub fn timestamp(&self) -> Timestamp {
+        Timestamp::from_millis(self.timestamp)
     }
 
     /// Who set the timestamp.
@@ -312,15 +313,15 @@ impl OwnedRecord {
         self.offset
     }
 
-    /// Its timestamp in milliseconds since 1970-01-01 UTC; -1 if it has none.
+    /// Its timestamp; -1 ms if it has none.
     ///
     /// ```
     /// fn age_millis(record: &ottla::OwnedRecord, now: i64) -> i64 {
-    ///     now - record.timestamp()
+    ///     now - record.timestamp().as_millis()
     /// }
     /// ```
-    pub fn timestamp(&self) -> i64 {
-        self.timestamp
+    pub fn timestamp(&self) -> Timestamp {
+        Timestamp::from_millis(self.timestamp)
     }
 
     /// Who set the timestamp.

@@ -9,7 +9,7 @@ use super::compress::{Codec, Compression};
 use super::error::RecordError;
 use super::header::HEADER_LEN;
 use super::sealed::SealedBatch;
-use super::varint::{MAX_LEN_32, MAX_LEN_64, Stack, len_i32, len_i64};
+use super::varint::{MAX_LEN_32, MAX_LEN_64, Packed, Stack, len_i32, len_i64};
 
 /// A batch that is still open. It needs no clock, no identity and no lock: all of that is its caller's.
 #[derive(Debug)]
@@ -26,6 +26,9 @@ const MAX_BATCH_LEN: usize = i32::MAX as usize;
 /// Everything in front of a key: length, attributes, timestamp delta, offset delta, key length.
 const MAX_HEAD_LEN: usize = MAX_LEN_32 + 1 + MAX_LEN_64 + MAX_LEN_32 + MAX_LEN_32;
 
+/// Those of single records are reserved.
+const RECORD_ATTRIBUTES: u8 = 0;
+
 /// The numbers of a record that depend on its place in the batch.
 struct Shape {
     timestamp_delta: i64,
@@ -34,6 +37,29 @@ struct Shape {
     body_len: i32,
     /// With the length.
     total_len: usize,
+}
+
+impl Shape {
+    /// What comes before the key, with the length of the key: as is usual, in 9 bytes at most.
+    #[inline(always)]
+    fn packed_head(&self, key: Option<&[u8]>) -> Option<Packed> {
+        Packed::EMPTY
+            .with_i64(i64::from(self.body_len))?
+            .with_u8(RECORD_ATTRIBUTES)
+            .with_i64(self.timestamp_delta)?
+            .with_i64(i64::from(self.offset_delta))?
+            .with_i64(bytes_or_null_len(key))
+    }
+
+    /// What comes before the length of the key.
+    fn head(&self) -> Stack<MAX_HEAD_LEN> {
+        let mut head = Stack::new();
+        head.put_i32(self.body_len);
+        head.put_u8(RECORD_ATTRIBUTES);
+        head.put_i64(self.timestamp_delta);
+        head.put_i32(self.offset_delta);
+        head
+    }
 }
 
 impl BatchWriter {
@@ -108,13 +134,17 @@ impl BatchWriter {
 
         // All growth is here; what follows never reallocates.
         self.buffer.reserve(shape.total_len);
-        let mut head = Stack::<MAX_HEAD_LEN>::new();
-        head.put_i32(shape.body_len);
-        head.put_u8(0); // attributes of single records are reserved
-        head.put_i64(shape.timestamp_delta);
-        head.put_i32(shape.offset_delta);
-        put_bytes(&mut self.buffer, head, key);
-        put_bytes(&mut self.buffer, Stack::<MAX_LEN_32>::new(), value);
+        match shape.packed_head(key) {
+            Some(head) => {
+                head.append_to(&mut self.buffer);
+                self.buffer.extend_from_slice(key.unwrap_or_default());
+            }
+            None => {
+                self.buffer.extend_from_slice(shape.head().as_slice());
+                put_bytes(&mut self.buffer, key);
+            }
+        }
+        put_bytes(&mut self.buffer, value);
         put_headers(&mut self.buffer, headers);
         Ok(index)
     }
@@ -256,18 +286,27 @@ fn headers_len(headers: &[Header<'_>]) -> usize {
         })
 }
 
-/// Writes what is in `head`, then the bytes behind their length, or -1 for null.
+/// A length as it is written: -1 for null.
 #[inline(always)]
-fn put_bytes<const N: usize>(buffer: &mut Vec<u8>, mut head: Stack<N>, bytes: Option<&[u8]>) {
-    match bytes {
-        Some(bytes) => {
-            head.put_i32(bytes.len() as i32);
-            buffer.extend_from_slice(head.as_slice());
-            buffer.extend_from_slice(bytes);
-        }
+fn bytes_or_null_len(bytes: Option<&[u8]>) -> i64 {
+    bytes.map_or(-1, |bytes| bytes.len() as i64)
+}
+
+/// Writes the bytes behind their length, or -1 for null.
+#[inline(always)]
+fn put_bytes(buffer: &mut Vec<u8>, bytes: Option<&[u8]>) {
+    put_number(buffer, bytes_or_null_len(bytes));
+    buffer.extend_from_slice(bytes.unwrap_or_default());
+}
+
+#[inline(always)]
+fn put_number(buffer: &mut Vec<u8>, value: i64) {
+    match Packed::EMPTY.with_i64(value) {
+        Some(packed) => packed.append_to(buffer),
         None => {
-            head.put_i32(-1);
-            buffer.extend_from_slice(head.as_slice());
+            let mut stack = Stack::<MAX_LEN_64>::new();
+            stack.put_i64(value);
+            buffer.extend_from_slice(stack.as_slice());
         }
     }
 }
@@ -278,11 +317,9 @@ fn put_headers(buffer: &mut Vec<u8>, headers: &[Header<'_>]) {
         buffer.push(0);
         return;
     }
-    let mut count = Stack::<MAX_LEN_32>::new();
-    count.put_i32(headers.len() as i32);
-    buffer.extend_from_slice(count.as_slice());
+    put_number(buffer, headers.len() as i64);
     for header in headers {
-        put_bytes(buffer, Stack::<MAX_LEN_32>::new(), Some(header.name()));
-        put_bytes(buffer, Stack::<MAX_LEN_32>::new(), header.value());
+        put_bytes(buffer, Some(header.name()));
+        put_bytes(buffer, header.value());
     }
 }

@@ -49,7 +49,7 @@ modules=java.base,java.desktop,java.instrument,java.logging,java.management,java
 modules+=,java.net.http,java.security.jgss,java.security.sasl,java.sql,java.xml,jdk.crypto.ec,jdk.jfr
 modules+=,jdk.management,jdk.management.agent,jdk.naming.dns,jdk.net,jdk.security.auth,jdk.security.jgss
 modules+=,jdk.unsupported,jdk.zipfs
-"$jdk/bin/jlink" --add-modules "$modules" --no-header-files --no-man-pages --strip-debug --output "$rootfs/opt/java"
+"$jdk/bin/jlink" --add-modules "$modules" --no-header-files --no-man-pages --strip-java-debug-attributes --output "$rootfs/opt/java"
 rm -f "$rootfs"/opt/java/lib/{libawt*,libfontmanager.so,libfreetype.so,libmlib_image.so,liblcms.so,libjavajpeg.so,libsplashscreen.so,libjsound.so}
 ln -s ../../opt/java/bin/java "$rootfs/usr/bin/java"
 say "Java runtime"

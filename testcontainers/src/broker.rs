@@ -165,6 +165,15 @@ impl Broker {
         self.wait_until_alive(&[self.id], self.start_timeout).await
     }
 
+    /// The ids of the brokers that are alive, as it sees it.
+    ///
+    /// # Errors
+    /// [`Error::Docker`] if it does not answer.
+    pub async fn live_brokers(&self) -> Result<Vec<i32>> {
+        let answer = probe::live_brokers(self.plaintext_port()).await;
+        answer.map_err(|e| Error::docker(format!("ask broker {} for live brokers", self.id), e))
+    }
+
     /// The end of its log.
     ///
     /// # Errors

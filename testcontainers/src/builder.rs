@@ -16,7 +16,7 @@ use crate::{
 /// Host ports are taken from here: below the range that outgoing connections use, so that none
 /// of those takes one while its broker is down.
 const PORTS: std::ops::Range<u16> = 20_000..24_000;
-/// Another process may take a port between our look and Docker's; then new ones are drawn.
+/// How often to try: another process may take a port between our look and Docker's.
 const ATTEMPTS: usize = 4;
 
 /// What kind of [`Cluster`] to start.
@@ -148,14 +148,16 @@ impl ClusterBuilder {
         let docker = Docker::connect().await?;
         let image = image::find(&docker, &version, self.image.as_deref()).await?;
         reaper::watch();
-        for attempt in 1.. {
+        let mut attempt = 1;
+        loop {
             match self.start_once(&docker, &image, &version).await {
-                Err(Error::Docker { why, .. })
-                    if attempt < ATTEMPTS && self.first_port.is_none() && is_port_taken(&why) => {}
+                Err(Error::Docker { why, .. }) if attempt < ATTEMPTS && may_pass(&why) => {
+                    attempt += 1;
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                }
                 result => return result,
             }
         }
-        unreachable!("the loop has no end but its return")
     }
 
     async fn start_once(
@@ -464,10 +466,16 @@ fn join(parts: impl Iterator<Item = String>) -> String {
     parts.collect::<Vec<_>>().join(",")
 }
 
-fn is_port_taken(why: &str) -> bool {
-    ["port is already allocated", "address already in use"]
-        .iter()
-        .any(|text| why.contains(text))
+/// Whether another try may succeed. A second daemon on the machine that starts or ends takes the
+/// first one's iptables chains away for a moment.
+fn may_pass(why: &str) -> bool {
+    [
+        "port is already allocated",
+        "address already in use",
+        "iptables failed",
+    ]
+    .iter()
+    .any(|text| why.contains(text))
 }
 
 /// A name that no other cluster on this machine has.

@@ -100,11 +100,14 @@ impl<'a> JavaClientCommand<'a> {
 
     /// The client's settings, in the form of a properties file.
     fn properties(&self) -> Result<String> {
-        let mut settings = BTreeMap::from([(
-            "security.protocol".to_owned(),
-            self.listener.protocol().to_owned(),
-        )]);
+        let mut settings = BTreeMap::new();
         let mut set = |name: &str, value: &str| settings.insert(name.to_owned(), value.to_owned());
+        set("security.protocol", self.listener.protocol());
+        // For tools that have no option for it.
+        set(
+            "bootstrap.servers",
+            &self.cluster.bootstrap_of(self.listener)?,
+        );
         if self.listener.needs_tls() {
             let pki = self.cluster.pki()?;
             set("ssl.truststore.type", "PEM");

@@ -4,9 +4,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use ottla_testcontainers::{Cluster, Error};
+use ottla_testcontainers::{Cluster, Error, Output};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 type Result<T = (), E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
@@ -121,6 +121,49 @@ async fn groups_of_the_new_protocol_work_on_every_version() -> Result {
 }
 
 #[tokio::test]
+async fn java_clients_can_be_counted_and_killed() -> Result {
+    let cluster = Cluster::start(1).await?;
+    cluster.create_topic("t", 2, 1).await?;
+    let consumer = cluster.java_client("kafka-verifiable-consumer.sh");
+    let consumer = consumer.args([
+        "--topic",
+        "t",
+        "--group-id",
+        "g",
+        "--reset-policy",
+        "earliest",
+    ]);
+    let consumer = consumer.start().await?;
+
+    let producer = cluster.java_client("kafka-verifiable-producer.sh");
+    let producer = producer.args(["--topic", "t", "--max-messages", "50"]);
+    let sent = producer.start().await?.wait(MINUTE).await?.success()?;
+    assert!(sent.stdout.contains("\"acked\":50"), "{sent:?}");
+    let perf = cluster.java_client("kafka-producer-perf-test.sh");
+    let perf = perf.args(["--topic", "t", "--num-records", "50", "--record-size", "10"]);
+    let perf = perf.args(["--throughput", "-1"]);
+    perf.start().await?.wait(MINUTE).await?.success()?;
+
+    let all_read = |output: &Output| {
+        let counts = output.stdout.split("\"name\":\"records_consumed\"").skip(1);
+        let counts = counts.filter_map(|rest| rest.split("\"count\":").nth(1));
+        let digits = |text: &str| {
+            text.chars()
+                .take_while(char::is_ascii_digit)
+                .collect::<String>()
+        };
+        counts
+            .filter_map(|text| digits(text).parse::<u32>().ok())
+            .sum::<u32>()
+            == 100
+    };
+    consumer.wait_for(MINUTE, all_read).await?;
+    consumer.kill().await?;
+    assert_eq!(consumer.output().await?.status, 137);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_killed_broker_comes_back_with_its_data_at_its_port() -> Result {
     let cluster = Cluster::start(1).await?;
     let address = cluster.bootstrap();
@@ -167,19 +210,13 @@ async fn three_brokers_survive_faults_of_one() -> Result {
     cluster.wait_until_in_sync(MINUTE).await?;
 
     cluster.broker(1).cut_peers().await?;
-    let lacks_one = ["--describe", "--under-replicated-partitions"];
-    let lacking = async {
-        loop {
-            let tool = cluster
-                .tool_command("kafka-topics.sh")
-                .args(lacks_one)
-                .on(2);
-            if tool.run().await?.success()?.stdout.contains("Topic: t") {
-                return Ok::<(), Error>(());
-            }
+    let left_alone = async {
+        while cluster.broker(2).live_brokers().await?.contains(&1) {
+            sleep(Duration::from_millis(200)).await;
         }
+        Ok::<(), Error>(())
     };
-    timeout(MINUTE, lacking).await??;
+    timeout(MINUTE, left_alone).await??;
     cluster.broker(1).heal().await?;
     cluster.wait_until_in_sync(MINUTE).await?;
     assert_eq!(consume(&cluster, "t", 3).await?, ["a", "b", "c"]);

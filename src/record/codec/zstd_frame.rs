@@ -9,18 +9,23 @@ const MAGIC: u32 = 0xfd2f_b528;
 const SKIPPABLE_MAGIC: u32 = 0x184d_2a50;
 
 /// What one frame says of itself.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub(super) struct FrameHeader {
+    /// Of the header, magic included.
+    pub(super) len: usize,
     /// How much of the output a decoder must keep at hand.
     pub(super) window: u64,
     pub(super) content_size: Option<u64>,
 }
 
 /// Reads the header in front of `frame` and refuses a frame that says itself that it is too large, before anything is
-/// allocated for it. What is no frame at all is left to the decoder to complain about.
-pub(super) fn check_header(frame: &[u8], output: &Output) -> Result<FrameHeader, RecordError> {
-    let header = header(frame).unwrap_or_default();
-    match header.content_size {
+/// allocated for it. `None` for what is no frame, or not a whole header.
+pub(super) fn check_header(
+    frame: &[u8],
+    output: &Output,
+) -> Result<Option<FrameHeader>, RecordError> {
+    let header = header(frame);
+    match header.and_then(|header| header.content_size) {
         Some(size) if size > output.room() as u64 => Err(output.too_large()),
         _ => Ok(header),
     }
@@ -61,17 +66,22 @@ fn header(frame: &[u8]) -> Option<FrameHeader> {
         _ => 4,
     };
     let rest = rest.get(dictionary_len..)?;
-    let content_size = match descriptor >> 6 {
-        0 if single_segment => Some(u64::from(*rest.first()?)),
-        0 => None,
-        1 => Some(u64::from(u16::from_le_bytes(*rest.first_chunk()?)) + 256),
-        2 => Some(u64::from(u32::from_le_bytes(*rest.first_chunk()?))),
-        _ => Some(u64::from_le_bytes(*rest.first_chunk()?)),
+    let (size_len, content_size) = match descriptor >> 6 {
+        0 if single_segment => (1, Some(u64::from(*rest.first()?))),
+        0 => (0, None),
+        1 => (
+            2,
+            Some(u64::from(u16::from_le_bytes(*rest.first_chunk()?)) + 256),
+        ),
+        2 => (4, Some(u64::from(u32::from_le_bytes(*rest.first_chunk()?)))),
+        _ => (8, Some(u64::from_le_bytes(*rest.first_chunk()?))),
     };
     if single_segment {
         window = content_size.unwrap_or_default();
     }
+    let len = frame.len() - rest.len() + size_len;
     Some(FrameHeader {
+        len,
         window,
         content_size,
     })

@@ -7,12 +7,14 @@ use super::{Output, corrupt, truncated};
 use crate::record::compress::Codec;
 use crate::record::error::RecordError;
 
-/// This decoder keeps a whole window of output to itself before it gives any away, so unlike in the C library the limit of
-/// the output is a limit of the window as well. But windows of 8 MiB, which the format asks every decoder to support, are
-/// read always: writers that do not know the length of a batch claim them for small ones.
-const MIN_MAX_WINDOW: u64 = 8 << 20;
-/// The window of level 22.
-const MAX_WINDOW: u64 = 128 << 20;
+/// A context whose buffer is larger than this is not kept.
+const MAX_IDLE_WINDOW: u64 = 8 << 20;
+/// Magic, descriptor, window, dictionary, content size.
+const MAX_HEADER_LEN: usize = 4 + 1 + 1 + 4 + 8;
+/// Where the window is, and the smallest and the largest power of two that it can be.
+const WINDOW_AT: usize = 5;
+const MIN_WINDOW_LOG: u32 = 10;
+const MAX_WINDOW_LOG: u32 = 41;
 
 pub(super) struct Decompressor {
     context: FrameDecoder,
@@ -33,10 +35,7 @@ impl Decompressor {
         mut input: &[u8],
         output: &mut Output,
     ) -> Result<(), RecordError> {
-        let limit = (output.limit as u64).clamp(MIN_MAX_WINDOW, MAX_WINDOW);
-        // Rounded up: a window is what a frame may need, not what it has.
-        let window = limit.checked_next_power_of_two().unwrap_or(MAX_WINDOW);
-        self.context.set_max_window_size(window);
+        self.small = true;
         loop {
             match skippable_len(input)? {
                 Some(len) => input = input.get(len..).ok_or_else(|| truncated(Codec::Zstd))?,
@@ -50,8 +49,33 @@ impl Decompressor {
 
     fn frame(&mut self, input: &mut &[u8], output: &mut Output) -> Result<(), RecordError> {
         let failed = |error| corrupt(Codec::Zstd, &error);
-        self.small &= check_header(input, output)?.window <= MIN_MAX_WINDOW;
-        self.context.reset(&mut *input).map_err(failed)?;
+        let Some(header) = check_header(input, output)? else {
+            return Err(corrupt(Codec::Zstd, "not a frame"));
+        };
+        let (front, rest) = input
+            .split_at_checked(header.len)
+            .ok_or_else(|| truncated(Codec::Zstd))?;
+        *input = rest;
+
+        // The decoder keeps a whole window of output to itself before it gives any away, and writers that do not know how
+        // long a batch is claim large ones: 128 MiB at level 22. But nothing refers further back than to the start of the
+        // output, which is limited, so a window of that limit serves as well.
+        let mut patched = [0; MAX_HEADER_LEN];
+        let patched = patched.get_mut(..header.len).unwrap_or_default();
+        patched.copy_from_slice(front);
+        let window = (output.limit as u64)
+            .clamp(1 << MIN_WINDOW_LOG, 1 << MAX_WINDOW_LOG)
+            .next_power_of_two();
+        if header.window > window
+            && let Some(byte) = patched.get_mut(WINDOW_AT)
+        {
+            *byte = ((window.trailing_zeros() - MIN_WINDOW_LOG) << 3) as u8;
+        }
+        let window = window.min(header.window);
+        self.small &= window <= MAX_IDLE_WINDOW;
+        self.context
+            .set_max_window_size(window.max(1 << MIN_WINDOW_LOG));
+        self.context.reset(&*patched).map_err(failed)?;
         loop {
             let finished = self.context.is_finished();
             if !finished {

@@ -3,4 +3,9 @@
 
 mod support;
 
+mod admin;
 mod connect;
+mod faults;
+mod group;
+mod interop;
+mod limits;

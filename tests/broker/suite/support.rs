@@ -1,19 +1,22 @@
 //! Clusters shared by the tests of this binary, and names that do not collide.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use ottla::Client;
+use ottla::{Client, Consumer, OwnedRecord, TopicPartition};
 use ottla_testcontainers::Cluster;
 use tokio::sync::OnceCell;
+use tokio::time::timeout;
 
 pub(crate) type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> =
     std::result::Result<T, E>;
 
 /// Longer than anything here takes when it works.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
+pub(crate) const LONG: Duration = Duration::from_secs(90);
 
 static ONE: OnceCell<Cluster> = OnceCell::const_new();
+static OLD: OnceCell<Cluster> = OnceCell::const_new();
 static THREE: OnceCell<Cluster> = OnceCell::const_new();
 
 /// One broker that nobody breaks, without automatic creation of topics, with TLS.
@@ -25,6 +28,13 @@ pub(crate) async fn one() -> Result<&'static Cluster> {
                 .tls()
                 .start()
         })
+        .await?)
+}
+
+/// One broker of Kafka 3.9, the oldest that is tested.
+pub(crate) async fn old() -> Result<&'static Cluster> {
+    Ok(OLD
+        .get_or_try_init(|| Cluster::builder().version("3.9").start())
         .await?)
 }
 
@@ -51,4 +61,42 @@ pub(crate) async fn client(cluster: &Cluster) -> Result<Client> {
         .client_id("broker-tests")
         .connect()
         .await?)
+}
+
+/// Every partition of a topic, 0 to `partitions`.
+pub(crate) fn partitions(topic: &str, partitions: i32) -> Vec<TopicPartition> {
+    (0..partitions)
+        .map(|partition| TopicPartition::new(topic, partition))
+        .collect()
+}
+
+/// The next `count` records, per partition in the order in which they came.
+pub(crate) async fn take(
+    consumer: &mut Consumer,
+    count: usize,
+) -> Result<BTreeMap<i32, Vec<OwnedRecord>>> {
+    let mut records: BTreeMap<i32, Vec<OwnedRecord>> = BTreeMap::new();
+    let mut seen = 0;
+    while seen < count {
+        let polled = timeout(LONG, consumer.poll())
+            .await
+            .map_err(|_| format!("{seen} of {count} records came"))?;
+        let batches = polled?.ok_or("the consumer was closed")?;
+        for batch in &batches {
+            for record in batch.owned_records() {
+                records.entry(batch.partition()).or_default().push(record?);
+                seen += 1;
+            }
+        }
+    }
+    assert_eq!(seen, count, "more records than were sent");
+    Ok(records)
+}
+
+/// The text of a value or key.
+pub(crate) fn text(bytes: Option<&[u8]>) -> String {
+    bytes.map_or_else(
+        || "null".to_owned(),
+        |bytes| String::from_utf8_lossy(bytes).into_owned(),
+    )
 }

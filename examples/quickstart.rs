@@ -1,0 +1,82 @@
+//! Makes a topic, produces, consumes in a group, and prints records and lag.
+//!
+//! ```text
+//! cargo run --release --example quickstart -- --bootstrap localhost:9092
+//! ```
+
+use std::error::Error;
+use std::time::Duration;
+
+use clap::Parser;
+use ottla::admin::NewTopic;
+use ottla::{Client, OffsetReset, Record};
+
+const RECORDS: usize = 12;
+
+#[derive(Parser)]
+struct Options {
+    /// Addresses of some brokers: HOST:PORT[,HOST:PORT…].
+    #[arg(long, value_delimiter = ',')]
+    bootstrap: Vec<String>,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let options = Options::parse();
+    let client = Client::builder().bootstrap(options.bootstrap).client_id("quickstart").connect().await?;
+
+    // A topic of its own, so that every run starts from nothing.
+    let topic = format!("quickstart-{}", std::process::id());
+    let admin = client.admin();
+    admin.create_topics([NewTopic::new(&topic).partitions(3)]).await?.all()?;
+    println!("created topic {topic} with 3 partitions");
+
+    // `send` fixes the order and returns at once; the delivery tells what became of the record.
+    let producer = client.producer().build().await?;
+    let mut deliveries = Vec::new();
+    for number in 0..RECORDS {
+        let key = format!("customer-{}", number % 4);
+        let value = format!("order {number}");
+        deliveries.push(producer.send(Record::to(&topic).key(&key).value(&value)).await?);
+    }
+    for delivery in deliveries {
+        delivery.await?;
+    }
+    println!("produced {RECORDS} records, each acknowledged by all in-sync replicas");
+
+    let mut consumer = client
+        .consumer(format!("{topic}-group"))
+        .subscribe([topic.clone()])
+        .offset_reset(OffsetReset::Earliest)
+        .max_poll_records(5)
+        .build()
+        .await?;
+    let mut seen = 0;
+    while seen < RECORDS {
+        let Some(batches) = consumer.poll().await? else { break };
+        for batch in &batches {
+            for record in batch.records() {
+                let record = record?;
+                let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or(b"-")).into_owned();
+                println!(
+                    "  partition {} offset {}: {} = {}",
+                    batch.partition(),
+                    record.offset(),
+                    text(record.key()),
+                    text(record.value())
+                );
+            }
+        }
+        seen += batches.record_count();
+        consumer.commit().await?;
+        let lag = consumer.lag();
+        println!("lag: {} records, {:?}", lag.records(), lag.time());
+    }
+
+    consumer.close(Duration::from_secs(10)).await?;
+    let report = producer.close(Duration::from_secs(10)).await;
+    assert!(report.is_complete(), "{report:?}");
+    admin.delete_topics([&topic]).await?.all()?;
+    client.close().await;
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! Makes producers: every setting, and what they must not be together.
+
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::cluster::Cluster;
+use crate::error::{Error, ErrorKind, Result};
+use crate::producer::config::{Acks, ProducerConfig};
+use crate::producer::partitioner::{IgnoreKeys, KeyPartitioner, Partitioner};
+use crate::producer::shared::Shared;
+use crate::producer::{Producer, control};
+use crate::record::Compression;
+
+/// Settings of a [`Producer`] to be.
+///
+/// Every setter names the Kafka property that it stands for; defaults are Java's. What contradicts another setting is
+/// refused by [`build`](Self::build), which names the properties.
+#[must_use = "a builder does nothing until built"]
+pub struct ProducerBuilder {
+    cluster: Cluster,
+    config: ProducerConfig,
+    partitioner: Option<Box<dyn Partitioner>>,
+}
+
+impl Client {
+    /// Settings of a producer of this client, with the client's properties as defaults.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
+    /// use ottla::Record;
+    ///
+    /// let producer = client.producer().build().await?;
+    /// let metadata = producer.deliver(Record::to("orders").key("k").value("v")).await?;
+    /// println!("written at {:?}", metadata.offset);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn producer(&self) -> ProducerBuilder {
+        ProducerBuilder::new(self.cluster.clone(), self.settings.producer.clone())
+    }
+}
+
+impl ProducerBuilder {
+    pub(crate) fn new(cluster: Cluster, config: ProducerConfig) -> Self {
+        Self {
+            cluster,
+            config,
+            partitioner: None,
+        }
+    }
+
+    /// How many replicas must have a record before it counts as written (`acks`). Default: [`Acks::All`].
+    pub fn acks(mut self, acks: Acks) -> Self {
+        self.config.acks = acks;
+        self
+    }
+
+    /// Whether brokers remove the duplicates that retries make (`enable.idempotence`). Default: on, unless `acks`,
+    /// `retries` or `max.in.flight.requests.per.connection` are set so that it cannot be; when set to `true`, such
+    /// settings are an error.
+    pub fn idempotence(mut self, on: bool) -> Self {
+        self.config.idempotence = Some(on);
+        self
+    }
+
+    /// How long a batch waits for more records before it is sent (`linger.ms`). Default: 5 ms.
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.config.linger = linger;
+        self
+    }
+
+    /// The size at which a batch is full, in bytes before compression (`batch.size`). Default: 16384. A larger record gets a
+    /// batch of its own.
+    pub fn batch_size(mut self, bytes: usize) -> Self {
+        self.config.batch_size = bytes;
+        self
+    }
+
+    /// How many bytes of records may be on their way (`buffer.memory`). Default: 33554432. When they are used up,
+    /// [`Producer::send`] waits and [`Producer::try_send`] refuses.
+    pub fn buffer_memory(mut self, bytes: usize) -> Self {
+        self.config.buffer_memory = bytes;
+        self
+    }
+
+    /// How long [`Producer::send`] waits for metadata and memory (`max.block.ms`). Default: 60 s.
+    pub fn max_block(mut self, timeout: Duration) -> Self {
+        self.config.max_block = timeout;
+        self
+    }
+
+    /// The largest request, and so the largest record, in bytes (`max.request.size`). Default: 1048576. Brokers have a limit
+    /// of their own (`message.max.bytes`).
+    pub fn max_request_size(mut self, bytes: usize) -> Self {
+        self.config.max_request_size = bytes;
+        self
+    }
+
+    /// How long a record may take from its acceptance to its end, retries included (`delivery.timeout.ms`). Default: 120 s.
+    pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
+        self.config.delivery_timeout = timeout;
+        self
+    }
+
+    /// How often a batch is sent again (`retries`). Default: without limit but for `delivery.timeout.ms`.
+    pub fn retries(mut self, retries: u32) -> Self {
+        self.config.retries = retries;
+        self
+    }
+
+    /// How many requests are under way to one broker at once (`max.in.flight.requests.per.connection`). Default: 5, which is
+    /// also the most with idempotence. Without idempotence retries can change the order unless this is 1.
+    pub fn max_in_flight(mut self, requests: usize) -> Self {
+        self.config.max_in_flight = requests;
+        self
+    }
+
+    /// How batches are compressed (`compression.type`, `compression.*.level`). Default: not.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.config.compression = compression;
+        self
+    }
+
+    /// Chooses partitions as if records had no keys (`partitioner.ignore.keys`). Default: off. Without effect on a
+    /// partitioner of one's own.
+    pub fn ignore_keys(mut self, ignore: bool) -> Self {
+        self.config.ignore_keys = ignore;
+        self
+    }
+
+    /// Whether records without keys prefer partitions with less to send (`partitioner.adaptive.partitioning.enable`).
+    /// Default: on.
+    pub fn adaptive_partitioning(mut self, on: bool) -> Self {
+        self.config.adaptive_partitioning = on;
+        self
+    }
+
+    /// After how long a broker that takes no batches is avoided by records without keys
+    /// (`partitioner.availability.timeout.ms`). Default: 0, never.
+    pub fn availability_timeout(mut self, timeout: Duration) -> Self {
+        self.config.availability_timeout = timeout;
+        self
+    }
+
+    /// Chooses partitions by other means than the key's hash (`partitioner.class`).
+    pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
+        self.partitioner = Some(Box::new(partitioner));
+        self
+    }
+
+    /// Checks the settings and starts the producer. It does not wait for a broker.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] names the properties that are wrong.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is started if this is dropped.
+    pub async fn build(mut self) -> Result<Producer> {
+        self.config.validate(self.cluster.config())?;
+        let idempotent = self.config.is_idempotent();
+        let partitioner = self.partitioner.unwrap_or_else(|| {
+            if self.config.ignore_keys {
+                Box::new(IgnoreKeys)
+            } else {
+                Box::new(KeyPartitioner)
+            }
+        });
+        if self.cluster.tasks().is_stopping() {
+            return Err(Error::new(ErrorKind::Closed, "the client is closed"));
+        }
+        let shared = Shared::new(self.cluster, self.config, idempotent, partitioner);
+        shared
+            .tasks
+            .spawn("producer control", control::run(shared.clone()));
+        Ok(Producer::new(shared))
+    }
+}
+
+impl std::fmt::Debug for ProducerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProducerBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ClientConfig;
+
+    const REQUEST: Duration = Duration::from_secs(30);
+
+    fn check(config: &ProducerConfig, request_timeout: Duration) -> Result<bool> {
+        let client = ClientConfig {
+            request_timeout,
+            ..ClientConfig::default()
+        };
+        let mut config = config.clone();
+        config.validate(&client)?;
+        Ok(config.is_idempotent())
+    }
+
+    fn refusal(change: impl FnOnce(&mut ProducerConfig)) -> String {
+        let mut config = ProducerConfig::default();
+        change(&mut config);
+        let error = check(&config, REQUEST).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        error.to_string()
+    }
+
+    #[test]
+    fn idempotence_is_on_where_it_can_be() {
+        let idempotent = |change: fn(&mut ProducerConfig)| {
+            let mut config = ProducerConfig::default();
+            change(&mut config);
+            check(&config, REQUEST).unwrap()
+        };
+        assert!(idempotent(|_| {}));
+        assert!(!idempotent(|config| config.acks = Acks::Leader));
+        assert!(!idempotent(|config| config.retries = 0));
+        assert!(!idempotent(|config| config.max_in_flight = 6));
+        assert!(!idempotent(|config| config.idempotence = Some(false)));
+    }
+
+    #[test]
+    fn contradictions_name_the_properties() {
+        let asked = |change: fn(&mut ProducerConfig)| {
+            refusal(|config| {
+                config.idempotence = Some(true);
+                change(config);
+            })
+        };
+        assert!(asked(|config| config.acks = Acks::None).contains("acks"));
+        assert!(asked(|config| config.retries = 0).contains("retries"));
+        assert!(asked(|config| config.max_in_flight = 6).contains("max.in.flight"));
+        let message = refusal(|config| config.delivery_timeout = REQUEST);
+        assert!(message.contains("delivery.timeout.ms") && message.contains("linger.ms"));
+        assert!(refusal(|config| config.buffer_memory = 0).contains("buffer.memory"));
+    }
+}

@@ -1,0 +1,617 @@
+//! The task that sends to one broker: takes slots with work, fills requests, and settles the answers in order.
+//!
+//! Invariants:
+//!
+//! - A slot is in at most one of: a ready list, this task's `work`; its `queued` flag says so. Whoever takes it out of both
+//!   clears the flag under the slot's lock after having found nothing to do, so that no change is missed.
+//! - Timers only cause a look. One that comes late or twice does no harm; each slot has one of each kind.
+//! - Answers are settled in the order of the requests: a connection answers in that order.
+//! - The task holds no state that matters to anyone when it is dropped: what was in flight is still in the slots.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
+use tokio::time::sleep_until;
+
+use crate::clock::{Instant, now};
+use crate::cluster::LeaderHint;
+use crate::cluster::snapshot::Broker;
+use crate::error::classify::{self, Refresh};
+use crate::error::{Certainty, Error, ErrorKind, Result};
+use crate::net::Lane;
+use crate::net::link::{Link, Pending};
+use crate::producer::delivery::Outcome;
+use crate::producer::queue::{Answer, BatchId, Next, Settled, Stamp, Why};
+use crate::producer::shared::Shared;
+use crate::producer::slot::{ReadyList, Slot, unknown_offset};
+use crate::producer::{Acks, verdict};
+use crate::record::ProducerStamp;
+use crate::types::BrokerId;
+use crate::wire::produce::{ProduceBody, ProduceTopic};
+
+/// Runs until it is dropped.
+pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
+    let mut sender = Sender {
+        urges: shared.urges.load(Ordering::Acquire),
+        shared,
+        home,
+        link: None,
+        connecting: None,
+        connect_after: None,
+        work: VecDeque::new(),
+        requests: VecDeque::new(),
+        timers: BTreeMap::new(),
+        timer_count: 0,
+    };
+    loop {
+        sender.turn();
+        sender.wait().await;
+    }
+}
+
+struct Sender {
+    shared: Arc<Shared>,
+    home: Arc<ReadyList>,
+    link: Option<Link>,
+    connecting: Option<Connecting>,
+    /// Not before then, after a failure.
+    connect_after: Option<Instant>,
+    work: VecDeque<Arc<Slot>>,
+    requests: VecDeque<Request>,
+    /// By time and then by number, so that equal times do not meet.
+    timers: BTreeMap<(Instant, u64), (Timer, Arc<Slot>)>,
+    timer_count: u64,
+    /// The last urge that was followed.
+    urges: u64,
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Link>> + Send>>;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Timer {
+    /// The end of a linger or back-off.
+    Wake,
+    Expiry,
+}
+
+struct Request {
+    pending: Pending<ProduceRequest>,
+    parts: Vec<Part>,
+}
+
+/// One batch of a request.
+struct Part {
+    slot: Arc<Slot>,
+    id: BatchId,
+    settled: bool,
+}
+
+impl Sender {
+    /// Does all that can be done without waiting.
+    fn turn(&mut self) {
+        self.fire_timers();
+        self.take_in();
+        let Some(broker) = self.home.broker else {
+            return self.let_lie();
+        };
+        if self.link.as_ref().is_some_and(|link| !link.is_open()) {
+            self.link = None;
+        }
+        if self.link.is_none() {
+            return self.connect(broker);
+        }
+        while self.requests.len() < self.shared.config.max_in_flight && !self.work.is_empty() {
+            if !self.send(broker) {
+                break;
+            }
+        }
+    }
+
+    /// Takes what others put on the ready list. Its batches must end in time even if they are never sent.
+    fn take_in(&mut self) {
+        let known = self.work.len();
+        self.home.drain_into(&mut self.work);
+        for index in known..self.work.len() {
+            if let Some(slot) = self.work.get(index).cloned() {
+                self.arm_expiry(&slot);
+            }
+        }
+    }
+
+    /// What no broker leads only expires.
+    fn let_lie(&mut self) {
+        while let Some(slot) = self.work.pop_front() {
+            let mut state = slot.lock();
+            state.queued = false;
+            if state.queue.leader().is_some() {
+                state.schedule(&slot);
+            }
+        }
+    }
+
+    fn connect(&mut self, broker: BrokerId) {
+        if self.work.is_empty() || self.connecting.is_some() || self.connect_after.is_some() {
+            return;
+        }
+        let cluster = self.shared.cluster.clone();
+        let deadline = now() + self.shared.cluster.config().request_timeout;
+        self.connecting = Some(Box::pin(async move {
+            cluster.link(broker, Lane::Data, deadline).await
+        }));
+    }
+
+    fn connected(&mut self, result: Result<Link>) {
+        self.connecting = None;
+        match result {
+            Ok(link) => self.link = Some(link),
+            Err(error) => {
+                tracing::debug!(broker = ?self.home.broker, %error, "no connection to produce to");
+                self.shared.cluster.refresh();
+                let pause = self.shared.cluster.config().retry_backoff;
+                self.connect_after = Some(now() + self.shared.cluster.clock().jitter(pause));
+                for slot in &self.work {
+                    slot.lock().last_error = Some(error.clone());
+                }
+            }
+        }
+    }
+
+    // Sending.
+
+    /// Fills one request and sends it. False if nothing more can go now.
+    fn send(&mut self, broker: BrokerId) -> bool {
+        let Some(link) = self.link.clone() else {
+            return false;
+        };
+        let version = match link.version::<ProduceRequest>() {
+            Ok(version) => version,
+            Err(error) => {
+                let error = error.with_class(crate::error::Class::Fatal);
+                self.shared.identity().fail(error);
+                self.shared.control.notify_one();
+                return false;
+            }
+        };
+        let mut identity = self.shared.identity().current();
+        if self.shared.rules.idempotent && identity.is_none() {
+            // The control task is at it, and wakes every sender when it has one.
+            return false;
+        }
+        let time = now();
+        let limit = self.shared.slot_config.max_request_size;
+        let mut room = usize::MAX; // the first batch always fits
+        let mut total = 0;
+        let mut body = ProduceBody::default();
+        let mut parts = Vec::new();
+        let mut full = false;
+        // Each slot once: a request has one batch per partition.
+        for _ in 0..self.work.len() {
+            let Some(slot) = self.work.pop_front() else {
+                break;
+            };
+            let mut state = slot.lock();
+            loop {
+                let due = self.shared.is_urgent();
+                let rules = &self.shared.rules;
+                match state.queue.next(rules, time, broker, identity, room, due) {
+                    Next::Send { id, batch, stamp } => {
+                        let bytes = batch.sealed.stamp(producer_stamp(stamp));
+                        drop(state);
+                        total += bytes.len();
+                        room = limit.saturating_sub(total);
+                        add(&self.shared, &mut body, &slot, bytes);
+                        parts.push(Part {
+                            slot: Arc::clone(&slot),
+                            id,
+                            settled: false,
+                        });
+                        // There may be more for the next request.
+                        self.work.push_back(slot);
+                        break;
+                    }
+                    Next::SealOpen => {
+                        let sealing = state.take_open(&slot);
+                        drop(state);
+                        if let Some(sealing) = sealing {
+                            sealing.seal(&self.shared.slot_config, &self.shared.codecs);
+                        }
+                        state = slot.lock();
+                    }
+                    Next::NoRoom => {
+                        drop(state);
+                        // First in line for the next request.
+                        self.work.push_front(slot);
+                        full = true;
+                        break;
+                    }
+                    Next::NeedsIdentity(spent) => {
+                        let mut machine = self.shared.identity();
+                        let next = match spent {
+                            Some(spent) => machine.replace(spent),
+                            None => machine.current(),
+                        };
+                        drop(machine);
+                        if next.is_some() && next != identity {
+                            identity = next;
+                            continue;
+                        }
+                        drop(state);
+                        self.shared.control.notify_one();
+                        self.work.push_back(slot);
+                        break;
+                    }
+                    Next::Nothing => {
+                        state.queued = false;
+                        let moved = state.queue.leader() != Some(broker);
+                        if moved {
+                            state.schedule(&slot);
+                        } else if let Some(at) = state.queue.wake_at(&self.shared.rules)
+                            && at > time
+                            && state.wake_armed.is_none_or(|armed| at < armed)
+                        {
+                            state.wake_armed = Some(at);
+                            let key = (at, self.timer_count);
+                            self.timer_count += 1;
+                            self.timers.insert(key, (Timer::Wake, Arc::clone(&slot)));
+                        }
+                        break;
+                    }
+                }
+            }
+            if full {
+                break;
+            }
+        }
+        if parts.is_empty() {
+            return false;
+        }
+        let timeout = self.shared.cluster.config().request_timeout;
+        let pending = link.send_produce(
+            version,
+            self.shared.config.acks.code(),
+            i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
+            None,
+            &body,
+            time + timeout,
+        );
+        self.requests.push_back(Request { pending, parts });
+        true
+    }
+
+    // Time.
+
+    fn arm_expiry(&mut self, slot: &Arc<Slot>) {
+        let mut state = slot.lock();
+        if !state.expiry_armed
+            && let Some(at) = state.queue.expires_at(&self.shared.rules)
+        {
+            state.expiry_armed = true;
+            let key = (at, self.timer_count);
+            self.timer_count += 1;
+            self.timers.insert(key, (Timer::Expiry, Arc::clone(slot)));
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        let time = now();
+        while let Some(entry) = self.timers.first_entry()
+            && entry.key().0 <= time
+        {
+            let (at, _) = *entry.key();
+            let (timer, slot) = entry.remove();
+            match timer {
+                Timer::Wake => self.wake(&slot, at),
+                Timer::Expiry => {
+                    slot.expire(&self.shared.rules, time);
+                    self.arm_expiry(&slot);
+                }
+            }
+        }
+        let urges = self.shared.urges.load(Ordering::Acquire);
+        if urges != self.urges {
+            self.urges = urges;
+            // The timers stay: some are back-offs, and a look too many does no harm.
+            for (timer, slot) in self.timers.values() {
+                if *timer == Timer::Wake {
+                    slot.lock().schedule(slot);
+                }
+            }
+        }
+    }
+
+    fn wake(&self, slot: &Arc<Slot>, at: Instant) {
+        let mut state = slot.lock();
+        if state.wake_armed == Some(at) {
+            state.wake_armed = None;
+        }
+        state.schedule(slot);
+    }
+
+    /// Waits until something can have changed.
+    async fn wait(&mut self) {
+        let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
+        let next = timer.into_iter().chain(self.connect_after).min();
+        let answer = async {
+            match self.requests.front_mut() {
+                Some(request) => (&mut request.pending).await,
+                None => std::future::pending().await,
+            }
+        };
+        let connection = async {
+            match &mut self.connecting {
+                Some(connecting) => connecting.await,
+                None => std::future::pending().await,
+            }
+        };
+        let time = async {
+            match next {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answer => {
+                if let Some(request) = self.requests.pop_front() {
+                    self.settle(request.parts, answer);
+                }
+            }
+            result = connection => self.connected(result),
+            () = self.home.notify.notified() => {}
+            () = time => {
+                if self.connect_after.is_some_and(|at| at <= now()) {
+                    self.connect_after = None;
+                }
+            }
+        }
+    }
+
+    // Answers.
+
+    fn settle(&self, mut parts: Vec<Part>, answer: Result<ProduceResponse>) {
+        match answer {
+            Ok(response) => {
+                if self.shared.config.acks == Acks::None {
+                    for part in &parts {
+                        self.settle_part(part, Answer::Written, &unknown_offset, None);
+                    }
+                    return;
+                }
+                self.settle_response(&mut parts, &response);
+                let silent = Error::new(
+                    ErrorKind::Protocol,
+                    "the broker's answer does not mention the partition",
+                );
+                for part in parts.iter().filter(|part| !part.settled) {
+                    let answer = Answer::Again(Certainty::MaybeWritten);
+                    self.settle_part(part, answer, &unknown_offset, Some(&silent));
+                }
+            }
+            Err(error) => {
+                let certainty = error.certainty().unwrap_or(Certainty::MaybeWritten);
+                tracing::debug!(broker = ?self.home.broker, %error, "a produce request failed");
+                self.shared.cluster.refresh();
+                let answer = if error.is_retriable() {
+                    Answer::Again(certainty)
+                } else {
+                    Answer::Refused(certainty)
+                };
+                for part in &parts {
+                    self.settle_part(part, answer, &unknown_offset, Some(&error));
+                }
+            }
+        }
+    }
+
+    fn settle_response(&self, parts: &mut [Part], response: &ProduceResponse) {
+        let mut hints = Vec::new();
+        let mut refresh = false;
+        let mut guess = 0;
+        for topic in &response.responses {
+            for answer in &topic.partition_responses {
+                // Answers come in the order of the request; the search is for those that do not.
+                let is_it = |part: &Part| {
+                    part.slot.tp.partition == answer.index
+                        && (*part.slot.tp.topic == *topic.name.0
+                            || (topic.name.0.is_empty()
+                                && self.shared.topic_id(&part.slot.tp.topic) == topic.topic_id))
+                };
+                let found = match parts.get(guess) {
+                    Some(part) if is_it(part) => Some(guess),
+                    _ => parts.iter().position(is_it),
+                };
+                let Some(index) = found else { continue };
+                let Some(part) = parts.get_mut(index) else {
+                    continue;
+                };
+                guess = index + 1;
+                part.settled = true;
+                let code = answer.error_code;
+                let verdict = verdict::verdict(code, self.shared.config.acks);
+                let leader = &answer.current_leader;
+                if leader.leader_id.0 >= 0 {
+                    hints.push(LeaderHint {
+                        topic: Arc::clone(&part.slot.tp.topic),
+                        partition: answer.index,
+                        leader: BrokerId(leader.leader_id.0),
+                        leader_epoch: leader.leader_epoch,
+                    });
+                } else if code != 0 {
+                    refresh |= classify::classify(code).refresh != Refresh::Nothing;
+                }
+                let error = (code != 0).then(|| {
+                    let error = Error::from_code(code, "producing");
+                    match &answer.error_message {
+                        Some(message) => error.context(message),
+                        None => error,
+                    }
+                });
+                let written = || Outcome::Written {
+                    base_offset: (answer.base_offset >= 0).then_some(answer.base_offset),
+                    append_time: (answer.log_append_time_ms >= 0)
+                        .then_some(answer.log_append_time_ms),
+                };
+                self.settle_part(part, verdict, &written, error.as_ref());
+                if verdict::is_fatal(code, self.shared.rules.idempotent)
+                    && let Some(error) = error
+                {
+                    self.shared
+                        .identity()
+                        .fail(error.with_class(crate::error::Class::Fatal));
+                    self.shared.control.notify_one();
+                }
+            }
+        }
+        if !hints.is_empty() {
+            let brokers: Vec<_> = response
+                .node_endpoints
+                .iter()
+                .filter_map(|node| {
+                    Some(Broker {
+                        id: BrokerId(node.node_id.0),
+                        host: Arc::from(node.host.as_str()),
+                        port: u16::try_from(node.port).ok()?,
+                        rack: node.rack.as_ref().map(|rack| Arc::from(rack.as_str())),
+                    })
+                })
+                .collect();
+            self.shared.cluster.learn(&hints, &brokers);
+        }
+        if refresh || !hints.is_empty() {
+            self.shared.cluster.refresh();
+        }
+    }
+
+    fn settle_part(
+        &self,
+        part: &Part,
+        answer: Answer,
+        written: &dyn Fn() -> Outcome,
+        error: Option<&Error>,
+    ) {
+        let slot = &part.slot;
+        let mut finished = Vec::new();
+        let mut state = slot.lock();
+        let retry_at = match answer {
+            Answer::Written => now(),
+            _ => now() + self.backoff(state.queue.attempts(part.id)),
+        };
+        if let Some(error) = error {
+            state.last_error = Some(error.clone());
+        }
+        let rules = &self.shared.rules;
+        let settled = state
+            .queue
+            .settle(rules, part.id, answer, retry_at, &mut finished);
+        let oversized = match settled {
+            Settled::Oversized => state.queue.take_oversized(part.id),
+            _ => None,
+        };
+        slot.note_backlog(&state);
+        state.schedule(slot);
+        drop(state);
+        if let Some(error) = error {
+            match settled {
+                Settled::Again => {
+                    tracing::debug!(partition = %slot.tp, %error, "a batch will be sent again");
+                }
+                Settled::Oversized => {
+                    tracing::debug!(partition = %slot.tp, "a batch is too large and is split");
+                }
+                Settled::Done | Settled::Late => {
+                    tracing::debug!(partition = %slot.tp, %error, "a batch failed");
+                }
+            }
+        }
+        let failed = |_, why| match (why, error) {
+            (Why::Gap, _) => Error::new(
+                ErrorKind::Sequence,
+                "a batch before this one was lost, so that it cannot be told whether this one was written \
+                 and it was not sent again",
+            ),
+            (_, Some(error)) => error.clone(),
+            (_, None) => Error::new(ErrorKind::Fatal, "a batch ended without a reason"),
+        };
+        slot.finish(finished, written, failed);
+        if let Some(batch) = oversized {
+            self.split(part, batch, error);
+        }
+    }
+
+    fn split(&self, part: &Part, batch: crate::producer::slot::ReadyBatch, error: Option<&Error>) {
+        let slot = &part.slot;
+        let mut finished = Vec::new();
+        match batch.split(&self.shared.slot_config, &self.shared.codecs) {
+            Ok(pieces) => {
+                let mut state = slot.lock();
+                let refused = state.queue.put_pieces(part.id, pieces, &mut finished);
+                slot.note_backlog(&state);
+                state.schedule(slot);
+                drop(state);
+                for batch in refused.err().into_iter().flatten() {
+                    let error = self.shared.end().with_certainty(Certainty::NotSent);
+                    batch.end(Outcome::Failed(error.with_topic_partition(slot.tp.clone())));
+                }
+            }
+            Err((batch, why)) => {
+                let mut state = slot.lock();
+                // No pieces: the place is given up.
+                let _ = state.queue.put_pieces(part.id, Vec::new(), &mut finished);
+                state.schedule(slot);
+                drop(state);
+                let error = match error {
+                    Some(error) => error.clone().context(why),
+                    None => Error::new(ErrorKind::RecordTooLarge, why.to_string()),
+                };
+                batch.end(Outcome::Failed(
+                    error
+                        .with_certainty(Certainty::NotSent)
+                        .with_topic_partition(slot.tp.clone()),
+                ));
+            }
+        }
+        slot.finish(finished, unknown_offset, |_, _| {
+            Error::new(ErrorKind::Sequence, "a batch before this one was too large")
+        });
+    }
+
+    fn backoff(&self, attempts: u32) -> Duration {
+        let config = self.shared.cluster.config();
+        let doubled = config
+            .retry_backoff
+            .saturating_mul(1 << attempts.saturating_sub(1).min(20));
+        let most = config.retry_backoff_max.max(config.retry_backoff);
+        self.shared.cluster.clock().jitter(doubled.min(most))
+    }
+}
+
+fn producer_stamp(stamp: Option<Stamp>) -> ProducerStamp {
+    match stamp {
+        None => ProducerStamp::NONE,
+        Some(stamp) => ProducerStamp {
+            producer_id: stamp.identity.id,
+            producer_epoch: stamp.identity.epoch,
+            base_sequence: stamp.sequence,
+            transactional: false,
+        },
+    }
+}
+
+fn add(shared: &Shared, body: &mut ProduceBody, slot: &Slot, bytes: bytes::Bytes) {
+    let part = (slot.tp.partition, bytes);
+    // Slots of a topic tend to come one after the other, but must not be in the request under the same name twice.
+    let same = |topic: &&mut ProduceTopic| topic.name == slot.tp.topic;
+    match body.topics.iter_mut().rev().find(same) {
+        Some(topic) => topic.partitions.push(part),
+        None => body.topics.push(ProduceTopic {
+            name: Arc::clone(&slot.tp.topic),
+            id: shared.topic_id(&slot.tp.topic),
+            partitions: vec![part],
+        }),
+    }
+}

@@ -1,0 +1,558 @@
+//! What the handles and the tasks of one producer share: settings, topics, ready lists, and how it ends.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use indexmap::{IndexMap, IndexSet};
+use tokio::sync::Notify;
+
+use crate::clock::{Instant, now};
+use crate::cluster::{Cluster, Interest, Snapshot, Topic};
+use crate::error::{Error, ErrorKind, Result};
+use crate::producer::budget::Budget;
+use crate::producer::config::ProducerConfig;
+use crate::producer::delivery::Delivery;
+use crate::producer::flush::Flushing;
+use crate::producer::identity::IdentityMachine;
+use crate::producer::partitioner::{Choice, Partitioner, TopicView};
+use crate::producer::queue::Rules;
+use crate::producer::sender;
+use crate::producer::slot::{Appended, Parts, ReadyList, Slot, SlotConfig, Sticky, closed};
+use crate::record::{BatchWriter, CodecPool, Record};
+use crate::tasks::Tasks;
+use crate::types::{BrokerId, Timestamp, TopicPartition};
+
+/// See the module.
+pub(crate) struct Shared {
+    pub(crate) cluster: Cluster,
+    pub(crate) tasks: Tasks,
+    pub(crate) config: ProducerConfig,
+    pub(crate) rules: Rules,
+    pub(crate) slot_config: SlotConfig,
+    pub(crate) partitioner: Box<dyn Partitioner>,
+    pub(crate) codecs: CodecPool,
+    pub(crate) budget: Budget,
+    pub(crate) flushing: Flushing,
+    identity: Mutex<IdentityMachine>,
+    /// Replaced as a whole when a topic is first used.
+    topics: ArcSwap<IndexMap<Arc<str>, Arc<TopicEntry>>>,
+    /// One ready list, and one sender task, per broker; `None` for partitions without a leader.
+    homes: Mutex<IndexMap<Option<BrokerId>, Arc<ReadyList>>>,
+    /// Topics that calls which do not wait asked for, and until when they are looked for.
+    wanted: Mutex<IndexSet<Arc<str>>>,
+    /// Told when the control task has something to look at.
+    pub(crate) control: Notify,
+    /// Grows when lingering batches are to go at once.
+    pub(crate) urges: AtomicU64,
+    /// Flushes under way.
+    pub(crate) flushes: AtomicUsize,
+    closing: AtomicBool,
+    /// Every handle is gone.
+    pub(crate) abandoned: AtomicBool,
+}
+
+/// A topic that is produced to.
+pub(crate) struct TopicEntry {
+    sticky: Arc<Sticky>,
+    state: ArcSwap<TopicState>,
+    /// Makes those who change `state` take turns.
+    changing: Mutex<()>,
+    _interest: Interest,
+}
+
+struct TopicState {
+    topic: Arc<Topic>,
+    /// By partition number; may be longer than the topic's list if that shrank (the topic was made anew).
+    slots: Vec<Arc<Slot>>,
+}
+
+/// Why a record could not be accepted at once.
+pub(crate) enum Obstacle {
+    UnknownTopic,
+    NeedsBytes(usize),
+    Error(Error),
+}
+
+impl From<Error> for Obstacle {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        cluster: Cluster,
+        config: ProducerConfig,
+        idempotent: bool,
+        partitioner: Box<dyn Partitioner>,
+    ) -> Arc<Self> {
+        let rules = Rules {
+            idempotent,
+            max_in_flight: config.max_in_flight,
+            linger: config.linger,
+            delivery_timeout: config.delivery_timeout,
+            retries: config.retries,
+        };
+        let slot_config = SlotConfig {
+            // A batch may not be larger than a request; what a request adds to it is left free.
+            batch_size: config
+                .batch_size
+                .min(config.max_request_size)
+                .min(config.buffer_memory),
+            compression: config.compression,
+            max_request_size: config.max_request_size,
+        };
+        Arc::new(Self {
+            tasks: cluster.tasks().child(),
+            cluster,
+            rules,
+            slot_config,
+            partitioner,
+            codecs: CodecPool::new(8),
+            budget: Budget::new(config.buffer_memory),
+            flushing: Flushing::default(),
+            identity: Mutex::new(IdentityMachine::new(idempotent)),
+            topics: ArcSwap::default(),
+            homes: Mutex::default(),
+            wanted: Mutex::default(),
+            control: Notify::new(),
+            urges: AtomicU64::new(0),
+            flushes: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
+            config,
+        })
+    }
+
+    pub(crate) fn identity(&self) -> MutexGuard<'_, IdentityMachine> {
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    // Accepting records.
+
+    /// Accepts a record if that needs no waiting. `wall` keeps the wall clock's reading for several records.
+    pub(crate) fn accept(
+        self: &Arc<Self>,
+        record: &Record<'_>,
+        wall: &mut Option<i64>,
+        charge: &mut Option<crate::producer::budget::Charge>,
+    ) -> Result<Delivery, Obstacle> {
+        if self.closing.load(Ordering::Relaxed) {
+            return Err(self.end().into());
+        }
+        self.check_size(record)?;
+        let topics = self.topics.load();
+        let entry = topics.get(record.topic()).ok_or(Obstacle::UnknownTopic)?;
+        let state = entry.state.load();
+        let slot = self.slot_for(record, entry, &state)?;
+        let timestamp = match record.get_timestamp().map(Timestamp::as_millis) {
+            Some(timestamp) if timestamp < 0 => {
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("the timestamp {timestamp} is negative"),
+                )
+                .into());
+            }
+            Some(timestamp) => timestamp,
+            None => *wall.get_or_insert_with(|| self.cluster.clock().wall_millis()),
+        };
+        let parts = Parts {
+            timestamp,
+            key: record.get_key(),
+            value: record.get_value(),
+            headers: record.headers(),
+        };
+        let appended = slot.append(
+            &self.slot_config,
+            &self.budget,
+            &self.codecs,
+            &self.flushing,
+            parts,
+            charge,
+        );
+        match appended {
+            Appended::Accepted(delivery) => Ok(delivery),
+            Appended::NeedsBytes(bytes) => Err(Obstacle::NeedsBytes(bytes)),
+            Appended::Refused(error) if error.kind() == ErrorKind::Closed => Err(self.end().into()),
+            Appended::Refused(error) => Err(error.with_topic_partition(slot.tp.clone()).into()),
+        }
+    }
+
+    fn check_size(&self, record: &Record<'_>) -> Result<()> {
+        let size = BATCH_OVERHEAD
+            + BatchWriter::upper_bound(record.get_key(), record.get_value(), record.headers());
+        let limits = [
+            ("max.request.size", self.slot_config.max_request_size),
+            ("buffer.memory", self.budget.total()),
+        ];
+        for (setting, limit) in limits {
+            if size > limit {
+                return Err(Error::new(
+                    ErrorKind::RecordTooLarge,
+                    format!(
+                        "a record for topic '{}' takes up to {size} bytes, more than the {limit} of {setting}",
+                        record.topic()
+                    ),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn slot_for<'a>(
+        &self,
+        record: &Record<'_>,
+        entry: &TopicEntry,
+        state: &'a TopicState,
+    ) -> Result<&'a Arc<Slot>, Error> {
+        let view = TopicView {
+            topic: &state.topic,
+        };
+        let partition = match record.get_partition() {
+            Some(partition) => partition,
+            None => match self.partitioner.partition(record, &view) {
+                Choice::Partition(partition) => partition,
+                Choice::Sticky => entry
+                    .sticky
+                    .current()
+                    .unwrap_or_else(|| self.choose_sticky(entry, state)),
+            },
+        };
+        let count = view.partitions();
+        let slot = usize::try_from(partition)
+            .ok()
+            .filter(|_| partition < count)
+            .and_then(|index| state.slots.get(index));
+        slot.ok_or_else(|| {
+            // It may have been added since.
+            self.cluster.refresh();
+            Error::new(
+                ErrorKind::UnknownPartition,
+                format!(
+                    "topic '{}' has no partition {partition}: it has {count}, numbered from 0",
+                    record.topic()
+                ),
+            )
+        })
+    }
+
+    /// The less loaded of two random partitions with a leader: close to what weighing all of them gives (KIP-794), without
+    /// looking at all of them.
+    fn choose_sticky(&self, entry: &TopicEntry, state: &TopicState) -> i32 {
+        let clock = self.cluster.clock();
+        let count = state.topic.partitions.len();
+        let led = |index: &usize| {
+            state
+                .topic
+                .partitions
+                .get(*index)
+                .is_some_and(|partition| partition.leader.is_some())
+        };
+        let draw = || {
+            let some = (0..8).map(|_| clock.below(count)).find(led);
+            some.or_else(|| (0..count).find(led))
+        };
+        let load = |index: usize| state.slots.get(index).map_or(0, |slot| slot.backlog());
+        let chosen = match draw() {
+            Some(first) if self.config.adaptive_partitioning => {
+                let second = draw().unwrap_or(first);
+                if load(second) < load(first) {
+                    second
+                } else {
+                    first
+                }
+            }
+            Some(only) => only,
+            None => clock.below(count),
+        };
+        entry.sticky.choose(i32::try_from(chosen).unwrap_or(0))
+    }
+
+    // Topics.
+
+    /// Learns of a topic, waiting until the deadline.
+    pub(crate) async fn look_up(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<()> {
+        let topic = self.cluster.topic(name, true, deadline).await?;
+        self.add_topic(&topic);
+        Ok(())
+    }
+
+    /// Has a topic looked up in the background.
+    pub(crate) fn want(&self, name: &str) -> Option<Error> {
+        let snapshot = self.cluster.snapshot();
+        if let Some(code) = snapshot.errors.get(name) {
+            let error = Error::from_code(*code, format_args!("topic '{name}'"));
+            if !error.is_retriable() {
+                return Some(error);
+            }
+        }
+        let mut wanted = self.wanted();
+        if wanted.len() < MAX_WANTED && !wanted.contains(name) {
+            wanted.insert(name.into());
+            drop(wanted);
+            self.control.notify_one();
+        }
+        None
+    }
+
+    pub(crate) fn take_wanted(&self) -> Vec<Arc<str>> {
+        self.wanted().iter().cloned().collect()
+    }
+
+    pub(crate) fn found(&self, name: &str) {
+        self.wanted().shift_remove(name);
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, IndexSet<Arc<str>>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn add_topic(self: &Arc<Self>, topic: &Arc<Topic>) {
+        if !self.topics.load().contains_key(&topic.name) {
+            let sticky = Arc::new(Sticky::new(self.slot_config.batch_size));
+            let empty = Topic {
+                partitions: Vec::new(),
+                ..Topic::clone(topic)
+            };
+            let entry = Arc::new(TopicEntry {
+                sticky,
+                state: ArcSwap::from_pointee(TopicState {
+                    topic: Arc::new(empty),
+                    slots: Vec::new(),
+                }),
+                changing: Mutex::default(),
+                _interest: self.cluster.watch(std::slice::from_ref(&topic.name), true),
+            });
+            self.update_topic(&entry, topic);
+            self.topics.rcu(|topics| {
+                let mut topics = IndexMap::clone(topics);
+                topics
+                    .entry(Arc::clone(&topic.name))
+                    .or_insert_with(|| Arc::clone(&entry));
+                topics
+            });
+        }
+        // The snapshot may have moved on before the entry could be seen by the control task.
+        self.apply(&self.cluster.snapshot());
+    }
+
+    /// Takes over a snapshot: leaders, new partitions, topics made anew.
+    pub(crate) fn apply(self: &Arc<Self>, snapshot: &Snapshot) {
+        for (name, entry) in self.topics.load_full().iter() {
+            match snapshot.topic(name) {
+                Some(topic) => self.update_topic(entry, topic),
+                None => self.orphan_topic(entry),
+            }
+        }
+    }
+
+    fn update_topic(self: &Arc<Self>, entry: &TopicEntry, topic: &Arc<Topic>) {
+        let _turn = entry
+            .changing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let state = entry.state.load_full();
+        if Arc::ptr_eq(&state.topic, topic) {
+            return;
+        }
+        let anew = state.topic.id != topic.id;
+        let mut slots = state.slots.clone();
+        for (number, partition) in (0..).zip(&topic.partitions) {
+            let before = state.topic.partitions.get(slots_index(number));
+            let home = self.home(partition.leader);
+            match slots.get(slots_index(number)) {
+                Some(slot) => {
+                    // A deleted topic that came back has the same leaders, but slots have been orphaned.
+                    if anew
+                        || before.is_none_or(|before| before.leader != partition.leader)
+                        || slot.lock().queue.leader() != partition.leader
+                    {
+                        slot.set_home(&home, anew);
+                    }
+                }
+                None => slots.push(Slot::new(
+                    TopicPartition {
+                        topic: Arc::clone(&topic.name),
+                        partition: number,
+                    },
+                    Arc::clone(&entry.sticky),
+                    home,
+                )),
+            }
+        }
+        if slots.len() > topic.partitions.len() {
+            let nowhere = self.home(None);
+            for slot in slots.iter().skip(topic.partitions.len()) {
+                slot.set_home(&nowhere, anew);
+            }
+        }
+        entry.state.store(Arc::new(TopicState {
+            topic: Arc::clone(topic),
+            slots,
+        }));
+    }
+
+    fn orphan_topic(self: &Arc<Self>, entry: &TopicEntry) {
+        let _turn = entry
+            .changing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let state = entry.state.load_full();
+        if state
+            .topic
+            .partitions
+            .iter()
+            .all(|partition| partition.leader.is_none())
+        {
+            return;
+        }
+        let nowhere = self.home(None);
+        for slot in &state.slots {
+            slot.set_home(&nowhere, false);
+        }
+        // Without leaders, but still with its partitions: metadata may only be incomplete for a moment.
+        let mut topic = Topic::clone(&state.topic);
+        for partition in &mut topic.partitions {
+            partition.leader = None;
+        }
+        entry.state.store(Arc::new(TopicState {
+            topic: Arc::new(topic),
+            slots: state.slots.clone(),
+        }));
+    }
+
+    /// The topic's id, for requests that name it so.
+    pub(crate) fn topic_id(&self, name: &str) -> uuid::Uuid {
+        let topics = self.topics.load();
+        topics
+            .get(name)
+            .map_or(uuid::Uuid::nil(), |entry| entry.state.load().topic.id)
+    }
+
+    // Senders.
+
+    /// The ready list of a leader; its sender starts with it.
+    fn home(self: &Arc<Self>, broker: Option<BrokerId>) -> Arc<ReadyList> {
+        let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        let home = homes.entry(broker).or_insert_with(|| {
+            let list = ReadyList::new(broker);
+            let task = sender::run(Arc::clone(self), Arc::clone(&list));
+            self.tasks.spawn("producer sender", task);
+            list
+        });
+        Arc::clone(home)
+    }
+
+    pub(crate) fn wake_senders(&self) {
+        let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        for home in homes.values() {
+            home.notify.notify_one();
+        }
+    }
+
+    /// Has lingering batches sent at once: somebody waits for them, or for their memory.
+    pub(crate) fn urge(&self) {
+        self.urges.fetch_add(1, Ordering::AcqRel);
+        self.wake_senders();
+    }
+
+    /// Whether open batches go without waiting for more records.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.flushes.load(Ordering::Acquire) > 0 || self.budget.is_waited_for()
+    }
+
+    /// Sends everything accepted so far and waits for its end.
+    pub(crate) async fn flush(&self) {
+        let _urgent = Urgent::new(&self.flushes);
+        let all = self.flushing.wait();
+        let mut all = std::pin::pin!(all);
+        // The generation is closed by the first poll; only then may the senders be told.
+        let mut told = false;
+        std::future::poll_fn(|cx| {
+            let ended = all.as_mut().poll(cx);
+            if !std::mem::replace(&mut told, true) {
+                self.urge();
+            }
+            ended
+        })
+        .await;
+    }
+
+    // The end.
+
+    pub(crate) fn stop_intake(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// What calls are told after the end.
+    pub(crate) fn end(&self) -> Error {
+        self.tasks
+            .failure()
+            .or_else(|| self.identity().failure().cloned())
+            .unwrap_or_else(closed)
+    }
+
+    /// Ends everything that is left. Returns how many records certainly were not written and how many may have been.
+    pub(crate) fn fail_all(&self, error: &Error) -> (u64, u64) {
+        self.stop_intake();
+        self.budget.close();
+        let mut counts = (0, 0);
+        for entry in self.topics.load_full().values() {
+            for slot in &entry.state.load_full().slots {
+                let (not_sent, maybe) = slot.close(error);
+                counts.0 += not_sent;
+                counts.1 += maybe;
+            }
+        }
+        // A list and the slots on it hold each other.
+        let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listed = VecDeque::new();
+        for home in homes.values() {
+            home.drain_into(&mut listed);
+        }
+        drop(homes);
+        counts
+    }
+
+    /// Stops intake, flushes until the time is over, ends the rest, stops the tasks.
+    pub(crate) async fn close(&self, timeout: Duration) -> (u64, u64) {
+        self.stop_intake();
+        let deadline = now() + timeout;
+        let flushed = tokio::time::timeout_at(deadline, self.flush()).await;
+        if flushed.is_err() {
+            tracing::warn!("the producer was closed before everything was delivered");
+        }
+        let counts = self.fail_all(&self.end());
+        self.tasks.stop();
+        counts
+    }
+}
+
+/// Counts a flush for as long as it lives.
+struct Urgent<'a>(&'a AtomicUsize);
+
+impl<'a> Urgent<'a> {
+    fn new(flushes: &'a AtomicUsize) -> Self {
+        flushes.fetch_add(1, Ordering::AcqRel);
+        Self(flushes)
+    }
+}
+
+impl Drop for Urgent<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+fn slots_index(number: i32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// The header of a batch.
+const BATCH_OVERHEAD: usize = 61;
+/// Topics looked for at once on behalf of calls that do not wait.
+const MAX_WANTED: usize = 1000;

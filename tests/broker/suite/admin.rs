@@ -1,0 +1,77 @@
+//! Topics made by `ottla` as Kafka's own tool sees them, and the reverse.
+
+use ottla::ErrorKind;
+use ottla::admin::NewTopic;
+
+use crate::support::{Result, client, three, unique};
+
+#[tokio::test]
+async fn topics_are_made_described_listed_and_deleted() -> Result {
+    let cluster = three().await?;
+    let client = client(cluster).await?;
+    let admin = client.admin();
+    let (mine, theirs) = (unique("mine"), unique("theirs"));
+    let new = NewTopic::new(&mine)
+        .partitions(4)
+        .replication(3)
+        .config("cleanup.policy", "compact");
+    let created = admin.create_topics([new.clone()]).await?.all()?;
+    assert_eq!(
+        (created[0].partitions, created[0].replication),
+        (Some(4), Some(3))
+    );
+    let described = cluster
+        .tool("kafka-topics.sh", &["--describe", "--topic", &mine])
+        .await?
+        .stdout;
+    assert!(
+        described.contains("PartitionCount: 4") && described.contains("cleanup.policy=compact"),
+        "{described}"
+    );
+
+    cluster.create_topic(&theirs, 2, 3).await?;
+    let topic = admin.describe_topics([&theirs]).await?.all()?.remove(0);
+    assert_eq!(topic.partitions.len(), 2);
+    assert!(
+        topic
+            .partitions
+            .iter()
+            .all(|partition| partition.leader.is_some() && partition.in_sync.len() == 3)
+    );
+    let listed = admin.list_topics().await?;
+    assert!(
+        [&mine, &theirs]
+            .iter()
+            .all(|name| listed.iter().any(|topic| topic.name == **name))
+    );
+
+    // One topic's error leaves the others alone.
+    let mut outcome = admin
+        .create_topics([new, NewTopic::new(unique("other"))])
+        .await?;
+    let error = outcome
+        .remove(&mine)
+        .expect("asked for")
+        .expect_err("it exists");
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(outcome.errors().count(), 0);
+
+    admin.delete_topics([&mine, &theirs]).await?.all()?;
+    let listed = cluster.tool("kafka-topics.sh", &["--list"]).await?.stdout;
+    assert!(
+        !listed.lines().any(|name| name == mine || name == theirs),
+        "{listed}"
+    );
+    let missing = admin
+        .describe_topics([&mine])
+        .await?
+        .remove(&mine)
+        .expect("asked for")
+        .expect_err("deleted");
+    assert_eq!(missing.kind(), ErrorKind::UnknownTopic);
+
+    let description = admin.describe_cluster().await?;
+    assert_eq!(description.brokers.len(), 3);
+    assert!(description.controller.is_some());
+    Ok(())
+}
