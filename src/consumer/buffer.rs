@@ -152,11 +152,10 @@ impl Chunk {
                 Err(error) => self.failed = Some(corrupt(&self.tp, &error)),
             }
         }
-        if segments.is_empty() {
-            if let Some(error) = &self.failed {
+        if segments.is_empty()
+            && let Some(error) = &self.failed {
                 return Err(error.clone());
             }
-        }
         let batch = (!segments.is_empty()).then(|| PartitionBatch {
             tp: self.tp.clone(),
             epoch: self.epoch,
@@ -397,11 +396,10 @@ impl FetchBuffer {
 
     /// The partition may be handed out again.
     pub(crate) fn ready_again(&mut self, tp: &TopicPartition) {
-        if let Some(queue) = self.parts.get_mut(tp) {
-            if !queue.chunks.is_empty() && !std::mem::replace(&mut queue.queued, true) {
+        if let Some(queue) = self.parts.get_mut(tp)
+            && !queue.chunks.is_empty() && !std::mem::replace(&mut queue.queued, true) {
                 self.ready.push_back(tp.clone());
             }
-        }
     }
 
     /// Drops what is buffered for a partition.

@@ -469,11 +469,10 @@ impl Control {
                 self.committed(purpose, &[], Ok(()));
                 continue;
             }
-            if let Purpose::Application(reply) = &purpose {
-                if reply.is_closed() && deadline < time {
+            if let Purpose::Application(reply) = &purpose
+                && reply.is_closed() && deadline < time {
                     continue;
                 }
-            }
             self.committing = true;
             let shared = Arc::clone(&self.shared);
             let Some(identity) = self.identity() else {

@@ -371,12 +371,11 @@ impl Positions {
 
     /// What a ListOffsets lookup found.
     pub(crate) fn reset_found(&mut self, tp: &TopicPartition, epoch: PartEpoch, at: Position) {
-        if let Some(part) = self.current(tp, epoch) {
-            if matches!(part.state, State::AwaitingReset(_)) {
+        if let Some(part) = self.current(tp, epoch)
+            && matches!(part.state, State::AwaitingReset(_)) {
                 part.asked();
                 part.start(at);
             }
-        }
     }
 
     /// A lookup failed: it is tried again after a while.
@@ -704,11 +703,10 @@ impl Positions {
 
     /// The application has finished with the records of one partition before `next`.
     pub(crate) fn finish_to(&mut self, tp: &TopicPartition, epoch: PartEpoch, next: Position) {
-        if let Some(part) = self.current(tp, epoch) {
-            if next.offset > part.finished.offset && next.offset <= part.position.offset {
+        if let Some(part) = self.current(tp, epoch)
+            && next.offset > part.finished.offset && next.offset <= part.position.offset {
                 part.finished = next;
             }
-        }
     }
 
     /// What was handed out so far and is not known as committed: what the application's own commit
