@@ -228,17 +228,3 @@ impl ClientBuilder {
         Ok(client)
     }
 }
-
-impl Client {
-    /// Starts the settings of a consumer that belongs to a group, from this client's consumer
-    /// properties.
-    pub fn consumer(&self, group: impl Into<String>) -> crate::ConsumerBuilder {
-        self.reader().group_id(group)
-    }
-
-    /// Starts the settings of a consumer, from this client's consumer properties; without a group
-    /// unless they name one.
-    pub fn reader(&self) -> crate::ConsumerBuilder {
-        crate::ConsumerBuilder::new(self.cluster.clone(), self.settings.consumer.clone())
-    }
-}

@@ -119,7 +119,8 @@ impl PartitionBatch {
         self.segments.iter().map(|segment| segment.count).sum()
     }
 
-    /// The offset after the last record: what to commit once all of them are done.
+    /// Where to go on once all of them are done: the offset after the last record, and after what
+    /// follows it and holds nothing for the application (transaction markers, aborted records).
     #[must_use]
     pub fn next_offset(&self) -> i64 {
         self.next.offset
