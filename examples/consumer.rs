@@ -76,23 +76,38 @@ async fn open(client: &Client, options: &Options) -> Result<Consumer, Box<dyn Er
         false => OffsetReset::Latest,
     };
     if let Some(group) = &options.group {
-        let consumer = client.consumer(group.clone()).subscribe(options.topics.iter().map(String::as_str));
+        let consumer = client
+            .consumer(group.clone())
+            .subscribe(options.topics.iter().map(String::as_str));
         return Ok(consumer.offset_reset(reset).build().await?);
     }
-    let topics = client.admin().describe_topics(&options.topics).await?.all()?;
+    let topics = client
+        .admin()
+        .describe_topics(&options.topics)
+        .await?
+        .all()?;
     let partitions = topics.iter().flat_map(|topic| {
         let numbers = topic.partitions.iter().map(|partition| partition.partition);
         numbers.map(|number| TopicPartition::new(topic.name.as_str(), number))
     });
-    Ok(client.reader().assign(partitions).offset_reset(reset).build().await?)
+    Ok(client
+        .reader()
+        .assign(partitions)
+        .offset_reset(reset)
+        .build()
+        .await?)
 }
 
 async fn print(consumer: &mut Consumer, options: &Options) -> Result<(), Box<dyn Error>> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let patience = options.timeout_ms.map_or(Duration::MAX, Duration::from_millis);
+    let patience = options
+        .timeout_ms
+        .map_or(Duration::MAX, Duration::from_millis);
     let (start, mut told, mut count) = (Instant::now(), Instant::now(), 0);
     'poll: while count < options.max_messages {
-        let Ok(polled) = tokio::time::timeout(patience, consumer.poll()).await else { break };
+        let Ok(polled) = tokio::time::timeout(patience, consumer.poll()).await else {
+            break;
+        };
         let Some(batches) = polled? else { break };
         for batch in &batches {
             for record in batch.records() {
@@ -115,16 +130,27 @@ async fn print(consumer: &mut Consumer, options: &Options) -> Result<(), Box<dyn
         if told.elapsed() >= Duration::from_secs(1) {
             told = Instant::now();
             let lag = consumer.lag();
-            eprintln!("{count} records; lag: {} records, {:?}", lag.records(), lag.time());
+            eprintln!(
+                "{count} records; lag: {} records, {:?}",
+                lag.records(),
+                lag.time()
+            );
         }
     }
     out.flush()?;
     let seconds = start.elapsed().as_secs_f64();
-    eprintln!("{count} records in {seconds:.3} s ({:.0}/s)", count as f64 / seconds);
+    eprintln!(
+        "{count} records in {seconds:.3} s ({:.0}/s)",
+        count as f64 / seconds
+    );
     Ok(())
 }
 
-fn prefix(out: &mut impl Write, batch: &PartitionBatch, record: &ottla::RecordView<'_>) -> io::Result<()> {
+fn prefix(
+    out: &mut impl Write,
+    batch: &PartitionBatch,
+    record: &ottla::RecordView<'_>,
+) -> io::Result<()> {
     write!(
         out,
         "{}@{} {:?}:{} ",

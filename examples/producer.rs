@@ -125,7 +125,10 @@ async fn watch(mut deliveries: mpsc::UnboundedReceiver<Delivery>) -> u64 {
         }
     }
     let seconds = start.elapsed().as_secs_f64();
-    eprintln!("{written} written, {failed} failed in {seconds:.3} s ({:.0}/s)", written as f64 / seconds);
+    eprintln!(
+        "{written} written, {failed} failed in {seconds:.3} s ({:.0}/s)",
+        written as f64 / seconds
+    );
     failed
 }
 

@@ -23,12 +23,19 @@ struct Options {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
-    let client = Client::builder().bootstrap(options.bootstrap).client_id("quickstart").connect().await?;
+    let client = Client::builder()
+        .bootstrap(options.bootstrap)
+        .client_id("quickstart")
+        .connect()
+        .await?;
 
     // A topic of its own, so that every run starts from nothing.
     let topic = format!("quickstart-{}", std::process::id());
     let admin = client.admin();
-    admin.create_topics([NewTopic::new(&topic).partitions(3)]).await?.all()?;
+    admin
+        .create_topics([NewTopic::new(&topic).partitions(3)])
+        .await?
+        .all()?;
     println!("created topic {topic} with 3 partitions");
 
     // `send` fixes the order and returns at once; the delivery tells what became of the record.
@@ -37,7 +44,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for number in 0..RECORDS {
         let key = format!("customer-{}", number % 4);
         let value = format!("order {number}");
-        deliveries.push(producer.send(Record::to(&topic).key(&key).value(&value)).await?);
+        deliveries.push(
+            producer
+                .send(Record::to(&topic).key(&key).value(&value))
+                .await?,
+        );
     }
     for delivery in deliveries {
         delivery.await?;
@@ -53,11 +64,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     let mut seen = 0;
     while seen < RECORDS {
-        let Some(batches) = consumer.poll().await? else { break };
+        let Some(batches) = consumer.poll().await? else {
+            break;
+        };
         for batch in &batches {
             for record in batch.records() {
                 let record = record?;
-                let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or(b"-")).into_owned();
+                let text = |bytes: Option<&[u8]>| {
+                    String::from_utf8_lossy(bytes.unwrap_or(b"-")).into_owned()
+                };
                 println!(
                     "  partition {} offset {}: {} = {}",
                     batch.partition(),

@@ -4,12 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::admin::Admin;
 use crate::clock::{Clock, now};
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::values::Address;
+use crate::consumer::ConsumerBuilder;
 use crate::error::Result;
 use crate::net::connector::{Connector, Tcp};
+use crate::producer::ProducerBuilder;
 
 /// A connection to a cluster, shared by everything that is made from it.
 ///
@@ -72,6 +75,66 @@ impl Client {
         Ok(ClientBuilder {
             settings: Settings::from_properties(properties)?,
         })
+    }
+
+    /// Starts the settings of a producer, with this client's producer properties as defaults.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
+    /// use ottla::Record;
+    ///
+    /// let producer = client.producer().build().await?;
+    /// let metadata = producer.deliver(Record::to("orders").key("k").value("v")).await?;
+    /// println!("written at {:?}", metadata.offset);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn producer(&self) -> ProducerBuilder {
+        ProducerBuilder::new(self.cluster.clone(), self.settings.producer.clone())
+    }
+
+    /// Starts the settings of a consumer that belongs to a group (`group.id`), with this client's
+    /// consumer properties as defaults.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
+    /// let consumer = client.consumer("billing").subscribe(["orders"]).build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn consumer(&self, group: impl Into<String>) -> ConsumerBuilder {
+        self.reader().group_id(group)
+    }
+
+    /// Starts the settings of a consumer without a group (unless the properties have `group.id`),
+    /// which reads the partitions that it is assigned.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
+    /// use ottla::{OffsetReset, TopicPartition};
+    ///
+    /// let first = TopicPartition::new("orders", 0);
+    /// let reader = client.reader().assign([first]).offset_reset(OffsetReset::Earliest).build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn reader(&self) -> ConsumerBuilder {
+        ConsumerBuilder::new(self.cluster.clone(), self.settings.consumer.clone())
+    }
+
+    /// Creates, describes, lists and deletes topics.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
+    /// use ottla::admin::NewTopic;
+    ///
+    /// client.admin().create_topics([NewTopic::new("orders").partitions(6)]).await?.all()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::new(self.cluster.clone())
     }
 
     /// Waits until the cluster has answered once.

@@ -1,6 +1,5 @@
 //! An async Apache Kafka client.
 #![forbid(unsafe_code)]
-#![allow(dead_code, clippy::todo)] // while the parts are put together
 
 pub mod admin;
 mod client;
@@ -20,8 +19,9 @@ mod wire;
 pub use client::{Client, ClientBuilder};
 pub use config::properties;
 pub use consumer::{
-    BatchRecords, Batches, Consumer, ConsumerBuilder, ConsumerHandle, Event, GroupMetadata, IsolationLevel, Lag,
-    OffsetReset, PartitionBatch, PartitionLag, RecordStream, Revoking, TimeLag,
+    BatchRecords, Batches, Consumer, ConsumerBuilder, ConsumerHandle, Event, GroupMetadata,
+    IsolationLevel, Lag, OffsetReset, PartitionBatch, PartitionLag, RecordStream, Revoking,
+    TimeLag,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::{

@@ -185,10 +185,11 @@ impl<'a> Iterator for BatchRecords<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             if self.left > 0
-                && let Some(record) = self.current.as_mut().and_then(Iterator::next) {
-                    self.left -= 1;
-                    return Some(record.map_err(|error| self.fail(&error)));
-                }
+                && let Some(record) = self.current.as_mut().and_then(Iterator::next)
+            {
+                self.left -= 1;
+                return Some(record.map_err(|error| self.fail(&error)));
+            }
             let segment = self.segments.next()?;
             self.current = Some(segment.batch.records_from(segment.from));
             self.left = segment.count;

@@ -153,9 +153,10 @@ impl Chunk {
             }
         }
         if segments.is_empty()
-            && let Some(error) = &self.failed {
-                return Err(error.clone());
-            }
+            && let Some(error) = &self.failed
+        {
+            return Err(error.clone());
+        }
         let batch = (!segments.is_empty()).then(|| PartitionBatch {
             tp: self.tp.clone(),
             epoch: self.epoch,
@@ -222,7 +223,9 @@ impl Chunk {
             if reading.check_crcs {
                 raw.verify_crc()?;
             }
-            self.current = self.open(raw, next, reading)?.map(|batch| (batch, RecordCursor::default()));
+            self.current = self
+                .open(raw, next, reading)?
+                .map(|batch| (batch, RecordCursor::default()));
         }
     }
 
@@ -397,9 +400,11 @@ impl FetchBuffer {
     /// The partition may be handed out again.
     pub(crate) fn ready_again(&mut self, tp: &TopicPartition) {
         if let Some(queue) = self.parts.get_mut(tp)
-            && !queue.chunks.is_empty() && !std::mem::replace(&mut queue.queued, true) {
-                self.ready.push_back(tp.clone());
-            }
+            && !queue.chunks.is_empty()
+            && !std::mem::replace(&mut queue.queued, true)
+        {
+            self.ready.push_back(tp.clone());
+        }
     }
 
     /// Drops what is buffered for a partition.

@@ -212,7 +212,11 @@ impl ConsumerBuilder {
         if group.is_some_and(str::is_empty) {
             return wrong("group.id is empty");
         }
-        if config.group_instance_id.as_deref().is_some_and(str::is_empty) {
+        if config
+            .group_instance_id
+            .as_deref()
+            .is_some_and(str::is_empty)
+        {
             return wrong("group.instance.id is empty");
         }
         match (self.topics.is_empty(), self.partitions.is_empty()) {

@@ -130,11 +130,9 @@ impl Control {
                     backoff: client.retry_backoff,
                     backoff_max: client.retry_backoff_max,
                 };
-                let id = uuid::Builder::from_random_bytes(
-                    shared.cluster.clock().bits().to_be_bytes(),
-                );
-                let mut membership =
-                    Membership::new(settings, id.into_uuid().to_string().into());
+                let id =
+                    uuid::Builder::from_random_bytes(shared.cluster.clock().bits().to_be_bytes());
+                let mut membership = Membership::new(settings, id.into_uuid().to_string().into());
                 membership.subscribe(now(), topics);
                 Some(membership)
             }
@@ -455,7 +453,12 @@ impl Control {
         let member = self.shared.lock().member.clone();
         self.group.as_ref().map(|group| Identity {
             group: Arc::clone(group),
-            instance_id: self.shared.config.group_instance_id.as_deref().map(Arc::from),
+            instance_id: self
+                .shared
+                .config
+                .group_instance_id
+                .as_deref()
+                .map(Arc::from),
             member,
         })
     }
@@ -470,9 +473,11 @@ impl Control {
                 continue;
             }
             if let Purpose::Application(reply) = &purpose
-                && reply.is_closed() && deadline < time {
-                    continue;
-                }
+                && reply.is_closed()
+                && deadline < time
+            {
+                continue;
+            }
             self.committing = true;
             let shared = Arc::clone(&self.shared);
             let Some(identity) = self.identity() else {
@@ -493,7 +498,12 @@ impl Control {
         }
     }
 
-    fn committed(&mut self, purpose: Purpose, offsets: &[(TopicPartition, OffsetAndMetadata)], outcome: Result<()>) {
+    fn committed(
+        &mut self,
+        purpose: Purpose,
+        offsets: &[(TopicPartition, OffsetAndMetadata)],
+        outcome: Result<()>,
+    ) {
         if outcome.is_ok() {
             let mut inner = self.shared.lock();
             for (tp, offset) in offsets {
@@ -514,7 +524,11 @@ impl Control {
                 if let Err(error) = outcome {
                     tracing::warn!(%error, "commit before revocation failed; records will be read again");
                 }
-                if self.revoking.as_ref().is_some_and(|revoking| revoking.id == id) {
+                if self
+                    .revoking
+                    .as_ref()
+                    .is_some_and(|revoking| revoking.id == id)
+                {
                     self.revoked();
                 }
             }
@@ -552,7 +566,9 @@ impl Control {
                 }
             }
             Answer::Committed(asked, found) => self.take_committed(time, &asked, found),
-            Answer::Listed(asks, found) => self.take_listed(time, &asks, &found.unwrap_or_default()),
+            Answer::Listed(asks, found) => {
+                self.take_listed(time, &asks, &found.unwrap_or_default())
+            }
             Answer::Commit(purpose, offsets, outcome) => {
                 self.committing = false;
                 self.committed(purpose, &offsets, outcome);

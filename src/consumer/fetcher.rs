@@ -192,7 +192,10 @@ impl Fetcher {
                 "a fetch was not answered in time",
             ))
         })?;
-        match self.session.accept(response.error_code, response.session_id) {
+        match self
+            .session
+            .accept(response.error_code, response.session_id)
+        {
             Verdict::Take => {
                 self.restarted = false;
                 self.take_in(response, by_id);

@@ -429,7 +429,11 @@ impl Consumer {
     /// whose start is not known yet.
     #[must_use]
     pub fn position(&self, tp: &TopicPartition) -> Option<i64> {
-        self.shared.lock().positions.position(tp).map(|at| at.offset)
+        self.shared
+            .lock()
+            .positions
+            .position(tp)
+            .map(|at| at.offset)
     }
 
     /// The partitions assigned at present, in no particular order.

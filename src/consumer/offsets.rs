@@ -130,7 +130,12 @@ pub(super) async fn committed_once(
     for topic in &response.topics {
         for part in &topic.partitions {
             let metadata = part.metadata.as_ref().map(StrBytes::as_str);
-            let of = (part.committed_offset, part.committed_leader_epoch, metadata, part.error_code);
+            let of = (
+                part.committed_offset,
+                part.committed_leader_epoch,
+                metadata,
+                part.error_code,
+            );
             take(&topic.name, part.partition_index, of)?;
         }
     }
@@ -141,7 +146,12 @@ pub(super) async fn committed_once(
         for topic in &answer.topics {
             for part in &topic.partitions {
                 let metadata = part.metadata.as_ref().map(StrBytes::as_str);
-                let of = (part.committed_offset, part.committed_leader_epoch, metadata, part.error_code);
+                let of = (
+                    part.committed_offset,
+                    part.committed_leader_epoch,
+                    metadata,
+                    part.error_code,
+                );
                 take(&topic.name, part.partition_index, of)?;
             }
         }
@@ -442,4 +452,3 @@ pub(super) fn no_partition(tp: &TopicPartition, count: usize) -> Error {
 pub(super) fn str_bytes(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
-

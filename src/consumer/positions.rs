@@ -372,10 +372,11 @@ impl Positions {
     /// What a ListOffsets lookup found.
     pub(crate) fn reset_found(&mut self, tp: &TopicPartition, epoch: PartEpoch, at: Position) {
         if let Some(part) = self.current(tp, epoch)
-            && matches!(part.state, State::AwaitingReset(_)) {
-                part.asked();
-                part.start(at);
-            }
+            && matches!(part.state, State::AwaitingReset(_))
+        {
+            part.asked();
+            part.start(at);
+        }
     }
 
     /// A lookup failed: it is tried again after a while.
@@ -704,17 +705,20 @@ impl Positions {
     /// The application has finished with the records of one partition before `next`.
     pub(crate) fn finish_to(&mut self, tp: &TopicPartition, epoch: PartEpoch, next: Position) {
         if let Some(part) = self.current(tp, epoch)
-            && next.offset > part.finished.offset && next.offset <= part.position.offset {
-                part.finished = next;
-            }
+            && next.offset > part.finished.offset
+            && next.offset <= part.position.offset
+        {
+            part.finished = next;
+        }
     }
 
     /// What was handed out so far and is not known as committed: what the application's own commit
     /// covers.
     pub(crate) fn handed_out(&self) -> Vec<(TopicPartition, Position)> {
-        let active = self.parts.iter().filter(|(_, part)| {
-            part.is_placed() && part.committed != Some(part.position.offset)
-        });
+        let active = self
+            .parts
+            .iter()
+            .filter(|(_, part)| part.is_placed() && part.committed != Some(part.position.offset));
         active
             .map(|(tp, part)| (tp.clone(), part.position))
             .collect()
@@ -753,12 +757,7 @@ impl Positions {
     }
 
     /// What was handed out from `offset` on comes back unread; false if that is stale.
-    pub(crate) fn hand_back(
-        &mut self,
-        tp: &TopicPartition,
-        epoch: PartEpoch,
-        offset: i64,
-    ) -> bool {
+    pub(crate) fn hand_back(&mut self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) -> bool {
         let renewed = self.new_epoch();
         let Some(part) = self.current(tp, epoch).filter(|part| part.is_placed()) else {
             return false;

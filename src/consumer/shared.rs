@@ -127,9 +127,10 @@ impl Shared {
     /// The application gave the partitions of a revocation up.
     pub(super) fn release(&self, revocation: u64) {
         if let Some((id, released)) = &mut self.lock().revocation
-            && *id == revocation {
-                *released = true;
-            }
+            && *id == revocation
+        {
+            *released = true;
+        }
         self.control.notify_one();
     }
 
@@ -162,10 +163,7 @@ impl Shared {
             match chunk.take(left, position, &self.reading) {
                 Ok(taken) => {
                     let mut inner = self.lock();
-                    if !inner
-                        .positions
-                        .hand_out(&chunk.tp, chunk.epoch, taken.next)
-                    {
+                    if !inner.positions.hand_out(&chunk.tp, chunk.epoch, taken.next) {
                         continue;
                     }
                     if let Some(batch) = taken.batch {
@@ -228,8 +226,9 @@ impl Shared {
     pub(super) fn seek(&self, tp: &TopicPartition, to: Position) -> Result<()> {
         if to.offset < 0 {
             let message = format!("cannot seek to offset {}: offsets start at 0", to.offset);
-            return Err(Error::new(ErrorKind::InvalidArgument, message)
-                .with_topic_partition(tp.clone()));
+            return Err(
+                Error::new(ErrorKind::InvalidArgument, message).with_topic_partition(tp.clone())
+            );
         }
         self.moved(tp, |positions| positions.seek(tp, to))
     }
@@ -238,11 +237,7 @@ impl Shared {
         self.moved(tp, |positions| positions.seek_to(tp, to))
     }
 
-    fn moved(
-        &self,
-        tp: &TopicPartition,
-        seek: impl FnOnce(&mut Positions) -> bool,
-    ) -> Result<()> {
+    fn moved(&self, tp: &TopicPartition, seek: impl FnOnce(&mut Positions) -> bool) -> Result<()> {
         let mut inner = self.lock();
         if !seek(&mut inner.positions) {
             return Err(not_assigned(tp));

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use crate::producer::config::{Acks, ProducerConfig};
@@ -20,24 +19,6 @@ pub struct ProducerBuilder {
     cluster: Cluster,
     config: ProducerConfig,
     partitioner: Option<Box<dyn Partitioner>>,
-}
-
-impl Client {
-    /// Settings of a producer of this client, with the client's properties as defaults.
-    ///
-    /// ```no_run
-    /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
-    /// use ottla::Record;
-    ///
-    /// let producer = client.producer().build().await?;
-    /// let metadata = producer.deliver(Record::to("orders").key("k").value("v")).await?;
-    /// println!("written at {:?}", metadata.offset);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn producer(&self) -> ProducerBuilder {
-        ProducerBuilder::new(self.cluster.clone(), self.settings.producer.clone())
-    }
 }
 
 impl ProducerBuilder {

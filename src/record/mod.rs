@@ -57,7 +57,6 @@ use std::str::Utf8Error;
 
 use crate::types::Timestamp;
 
-
 pub(crate) use self::codec::CodecPool;
 pub use self::compress::{Codec, Compression, InvalidCompression};
 pub(crate) use self::decoded::{ControlType, DecodedBatch, RecordCursor, Records};

@@ -142,11 +142,21 @@ impl SealedBatch {
             let record = record?;
             headers.clear();
             headers.extend(record.headers());
-            let size = part.size_of(record.timestamp().as_millis(), record.key(), record.value(), &headers)?;
+            let size = part.size_of(
+                record.timestamp().as_millis(),
+                record.key(),
+                record.value(),
+                &headers,
+            )?;
             if !part.is_empty() && part.len().saturating_add(size) > max_len {
                 parts.push(std::mem::replace(&mut part, BatchWriter::new(capacity)));
             }
-            part.append(record.timestamp().as_millis(), record.key(), record.value(), &headers)?;
+            part.append(
+                record.timestamp().as_millis(),
+                record.key(),
+                record.value(),
+                &headers,
+            )?;
         }
         parts.push(part);
         Ok(parts)

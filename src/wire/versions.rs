@@ -57,18 +57,22 @@ pub(crate) struct ApiVersionsAnswer {
 impl ApiVersionsAnswer {
     /// Reads a body asked for in `version` (the correlation id is already off).
     pub(crate) fn decode(mut body: Bytes, version: i16) -> Result<Self> {
-        let damaged = |_: bytes::TryGetError| {
+        let unreadable = || {
             Error::new(
                 ErrorKind::Protocol,
                 "the ApiVersions answer cannot be read: the peer does not speak Kafka's protocol",
             )
         };
+        let damaged = |_: bytes::TryGetError| unreadable();
         let error_code = body.try_get_i16().map_err(damaged)?;
         // A refusal comes in version 0 whatever was asked.
         let flexible = version >= 3 && error_code == 0;
         let count = match flexible {
             true => (varint(&mut body).map_err(damaged)? as usize).saturating_sub(1),
-            false => usize::try_from(body.try_get_i32().map_err(damaged)?).unwrap_or(0),
+            false => {
+                let count = body.try_get_i32().map_err(damaged)?;
+                usize::try_from(count).map_err(|_| unreadable())?
+            }
         };
         let mut versions = Versions([NONE; KEYS]);
         for _ in 0..count {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::consumer::positions::tests::{active, rules};
-use crate::record::{BatchWriter, Compression, ProducerStamp, RecordView};
 use crate::error::ErrorKind;
+use crate::record::{BatchWriter, Compression, ProducerStamp, RecordView};
 use bytes::BytesMut;
 use proptest::prelude::*;
 
@@ -110,7 +110,13 @@ fn marker(at: i64, producer_id: i64, commit: bool) -> Vec<u8> {
 }
 
 fn chunk(parts: &[Vec<u8>], aborted: Vec<(i64, i64)>) -> Chunk {
-    Chunk::new(tp(0), epoch(), Bytes::from(parts.concat()), aborted, (100, 100))
+    Chunk::new(
+        tp(0),
+        epoch(),
+        Bytes::from(parts.concat()),
+        aborted,
+        (100, 100),
+    )
 }
 
 /// Everything a chunk gives, by polls of `max` records.
@@ -125,7 +131,10 @@ fn drain(chunk: &mut Chunk, from: i64, max: usize, reading: &Reading) -> (Vec<i6
             let before = offsets.len();
             for record in batch.records() {
                 let record: RecordView<'_> = record.unwrap();
-                assert_eq!(record.value().unwrap(), record.offset().to_string().as_bytes());
+                assert_eq!(
+                    record.value().unwrap(),
+                    record.offset().to_string().as_bytes()
+                );
                 offsets.push(record.offset());
             }
             assert_eq!(offsets.len() - before, batch.record_count());
@@ -153,7 +162,12 @@ fn a_cut_batch_is_not_decoded_again() {
     let reading = reading(false);
     let first = chunk.take(20, Position::new(0), &reading).unwrap();
     let second = chunk.take(20, first.next, &reading).unwrap();
-    let body = |taken: &Taken| taken.batch.as_ref().unwrap().segments[0].batch.body().as_ptr();
+    let body = |taken: &Taken| {
+        taken.batch.as_ref().unwrap().segments[0]
+            .batch
+            .body()
+            .as_ptr()
+    };
     assert_eq!(body(&first), body(&second));
 }
 
@@ -186,12 +200,12 @@ fn control_batches_are_passed_without_a_record() {
 #[test]
 fn read_committed_hides_aborted_records_and_those_only() {
     let log = [
-        transactional(0, 3, 7),  // aborted at 5
-        transactional(3, 4, 8),  // committed at 6
-        range(4, 5),             // not in a transaction
+        transactional(0, 3, 7), // aborted at 5
+        transactional(3, 4, 8), // committed at 6
+        range(4, 5),            // not in a transaction
         marker(5, 7, false),
         marker(6, 8, true),
-        transactional(7, 9, 7),  // the same producer again, committed at 9
+        transactional(7, 9, 7), // the same producer again, committed at 9
         marker(9, 7, true),
     ];
     let (offsets, next) = drain(&mut chunk(&log, vec![(0, 7)]), 0, 2, &reading(true));
@@ -227,26 +241,47 @@ fn damage_is_an_error_after_what_is_before_it_and_stays_one() {
         assert_eq!(error.topic_partition(), Some(&tp(0)));
         assert!(error.to_string().contains("offset 3"), "{error}");
     }
-    let unchecked = Reading { check_crcs: false, ..reading };
+    let unchecked = Reading {
+        check_crcs: false,
+        ..reading
+    };
     let mut unchecked_chunk = chunk(&[bad], Vec::new());
-    assert!(unchecked_chunk.take(1, Position::new(3), &unchecked).is_ok());
+    assert!(
+        unchecked_chunk
+            .take(1, Position::new(3), &unchecked)
+            .is_ok()
+    );
 }
 
 #[test]
 fn surveys_say_where_to_go_on() {
     let whole = [range(0, 3), range(3, 9)].concat();
-    let batches = |next_offset| Survey::Batches { next_offset, leader_epoch: 3 };
+    let batches = |next_offset| Survey::Batches {
+        next_offset,
+        leader_epoch: 3,
+    };
     assert_eq!(survey(&Bytes::new()), Survey::Empty);
     assert_eq!(survey(&Bytes::from(whole.clone())), batches(9));
     let first = range(0, 3).len();
     for cut in 1..whole.len() {
-        let expected = if cut < first { Survey::Partial } else { batches(3) };
-        assert_eq!(survey(&Bytes::from(whole[..cut].to_vec())), expected, "cut at {cut}");
+        let expected = if cut < first {
+            Survey::Partial
+        } else {
+            batches(3)
+        };
+        assert_eq!(
+            survey(&Bytes::from(whole[..cut].to_vec())),
+            expected,
+            "cut at {cut}"
+        );
     }
     let mut old = range(0, 3);
     old[16] = 1;
     assert_eq!(survey(&Bytes::from(old.clone())), Survey::Corrupt);
-    assert_eq!(survey(&Bytes::from([range(0, 3), old].concat())), batches(3));
+    assert_eq!(
+        survey(&Bytes::from([range(0, 3), old].concat())),
+        batches(3)
+    );
 }
 
 #[test]

@@ -376,7 +376,11 @@ fn a_full_buffer_is_not_filled_further() {
 fn lag_in_records_and_time() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let lag = |positions: &Positions| positions.lag(10_000, |_, _, at| (at == 60).then_some(7_000)).remove(0);
+    let lag = |positions: &Positions| {
+        positions
+            .lag(10_000, |_, _, at| (at == 60).then_some(7_000))
+            .remove(0)
+    };
     assert_eq!(
         (lag(&positions).records, lag(&positions).time),
         (None, TimeLag::Unknown)
