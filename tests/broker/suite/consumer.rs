@@ -15,11 +15,12 @@ async fn produce(client: &Client, topic: &str, count: usize, size: usize) -> Res
     let producer = client.producer().build().await?;
     for number in 0..count {
         let value = format!("{number:0size$}");
-        let record = Record::to(topic).key(&number.to_string()).value(&value);
+        let key = number.to_string();
+        let record = Record::to(topic).key(&key).value(&value);
         let _ = producer.send(record).await?;
     }
     producer.flush().await?;
-    producer.close(CLOSE).await;
+    let _ = producer.close(CLOSE).await;
     Ok(())
 }
 
