@@ -16,6 +16,7 @@ const MACHINES: &[&str] = &[
     "src/cluster/metadata.rs",
     "src/cluster/snapshot.rs",
     "src/config/",
+    "src/consumer/codes.rs",
     "src/consumer/group/kip848.rs",
     "src/consumer/lag.rs",
     "src/consumer/positions.rs",
@@ -27,6 +28,7 @@ const MACHINES: &[&str] = &[
     "src/net/inflight.rs",
     "src/producer/identity.rs",
     "src/producer/queue.rs",
+    "src/producer/verdict.rs",
     "src/record/",
     "src/types.rs",
     "src/wire/",
@@ -34,12 +36,7 @@ const MACHINES: &[&str] = &[
 
 /// Those of the machines that are still being written. A name that is here and in the tree fails:
 /// take it out.
-const MACHINES_TO_COME: &[&str] = &[
-    "src/consumer/group/kip848.rs",
-    "src/consumer/lag.rs",
-    "src/consumer/positions.rs",
-    "src/consumer/session.rs",
-];
+const MACHINES_TO_COME: &[&str] = &[];
 
 /// What a machine must not contain, and why.
 const NOT_IN_MACHINES: &[(&str, &str)] = &[
@@ -89,23 +86,7 @@ const CONFIGS: &[&str] = &[
 /// and read fails: take it out.
 const SETTINGS_TO_COME: &[&str] = &[
     "adaptive_partitioning",
-    "allow_auto_create_topics",
-    "auto_commit",
-    "auto_commit_interval",
     "availability_timeout",
-    "check_crcs",
-    "client_rack",
-    "fetch_max_bytes",
-    "fetch_max_wait",
-    "fetch_min_bytes",
-    "group_id",
-    "group_instance_id",
-    "group_remote_assignor",
-    "isolation",
-    "max_partition_fetch_bytes",
-    "max_poll_interval",
-    "max_poll_records",
-    "offset_reset",
     "rebootstrap_trigger",
 ];
 

@@ -25,8 +25,16 @@ pub(crate) struct Key {
     pub(crate) elsewhere: &'static [&'static str],
     pub(crate) role: Role,
     /// The default as it would be written in a properties file.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a test compares it with the struct's default")
+    )]
     pub(crate) default: &'static str,
     pub(crate) field: Field,
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "a test writes the reference with it")
+    )]
     pub(crate) doc: &'static str,
 }
 
@@ -46,8 +54,16 @@ pub(crate) enum Field {
     /// Any text but the empty one.
     Named(fn(&mut Settings) -> &mut Option<String>),
     Choice {
+        #[cfg_attr(
+            not(test),
+            expect(dead_code, reason = "a test writes the reference with it")
+        )]
         allowed: &'static str,
         set: fn(&mut Settings, &str) -> Result<(), String>,
+        #[cfg_attr(
+            not(test),
+            expect(dead_code, reason = "tests compare what is kept with it")
+        )]
         show: fn(&Settings) -> String,
     },
 }
@@ -156,6 +172,7 @@ impl Key {
     }
 
     /// The present value, as a properties file would have it.
+    #[cfg(test)]
     pub(crate) fn show(&self, settings: &Settings) -> String {
         let mut copy = settings.clone();
         let settings = &mut copy;
@@ -176,7 +193,8 @@ impl Key {
         }
     }
 
-    /// What may be set, for messages and the reference.
+    /// What may be set, for the reference.
+    #[cfg(test)]
     pub(crate) fn allowed(&self) -> String {
         match &self.field {
             Field::Millis(range, _) => format!("{range} (ms)"),
@@ -460,7 +478,7 @@ keys! {
         Field::Flag(|s| &mut s.consumer.allow_auto_create_topics),
         "Subscribing to a topic that does not exist creates it, if the broker allows it (`auto.create.topics.enable`).";
     Consumer "auto.commit.interval.ms" = "5000",
-        Field::Millis(INT, |s| &mut s.consumer.auto_commit_interval),
+        Field::Millis(POSITIVE_INT, |s| &mut s.consumer.auto_commit_interval),
         "How often positions are committed with `enable.auto.commit`.";
     Consumer "auto.offset.reset" = "latest",
         Field::Choice {
@@ -479,7 +497,7 @@ keys! {
         Field::Flag(|s| &mut s.consumer.auto_commit),
         "Positions are committed in the background.";
     Consumer "fetch.max.bytes" = "52428800",
-        Field::Int(INT, |s| &mut s.consumer.fetch_max_bytes),
+        Field::Int(POSITIVE_INT, |s| &mut s.consumer.fetch_max_bytes),
         "Bytes of records in one answer of a broker; a first batch larger than this comes nevertheless.";
     Consumer "fetch.max.wait.ms" ["fetch.wait.max.ms"] = "500",
         Field::Millis(INT, |s| &mut s.consumer.fetch_max_wait),
@@ -515,7 +533,7 @@ keys! {
         },
         "Whether records of open and aborted transactions are seen.";
     Consumer "max.partition.fetch.bytes" ["fetch.message.max.bytes"] = "1048576",
-        Field::Int(INT, |s| &mut s.consumer.max_partition_fetch_bytes),
+        Field::Int(POSITIVE_INT, |s| &mut s.consumer.max_partition_fetch_bytes),
         "Bytes of one partition in one answer; a first batch larger than this comes nevertheless.";
     Consumer "max.poll.interval.ms" = "300000",
         Field::Millis(POSITIVE_INT, |s| &mut s.consumer.max_poll_interval),

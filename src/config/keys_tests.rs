@@ -30,6 +30,12 @@ const OTHER_DEFAULTS: &[(&str, &str)] = &[
 
 /// Where another range than Java's is enforced, and why.
 const OTHER_RANGES: &[(&str, &str)] = &[
+    ("auto.commit.interval.ms", "0 would commit without pause"),
+    ("fetch.max.bytes", "0 would fetch a batch at a time"),
+    (
+        "max.partition.fetch.bytes",
+        "0 would fetch a batch at a time",
+    ),
     ("buffer.memory", "0 would let no record in"),
     (
         "connections.max.idle.ms",

@@ -168,7 +168,8 @@ impl ConsumerBuilder {
     ///
     /// Cancel safe: there is nothing to wait for.
     #[allow(clippy::unused_async)] // so that a check that has to ask can be added
-    pub async fn build(self) -> Result<Consumer> {
+    pub async fn build(mut self) -> Result<Consumer> {
+        self.config.validate()?;
         self.check()?;
         let Self {
             cluster,
@@ -209,16 +210,6 @@ impl ConsumerBuilder {
         let config = &self.config;
         let wrong = |message: &'static str| Err(Error::new(ErrorKind::Config, message));
         let group = config.group_id.as_deref();
-        if group.is_some_and(str::is_empty) {
-            return wrong("group.id is empty");
-        }
-        if config
-            .group_instance_id
-            .as_deref()
-            .is_some_and(str::is_empty)
-        {
-            return wrong("group.instance.id is empty");
-        }
         match (self.topics.is_empty(), self.partitions.is_empty()) {
             (true, true) => {
                 return wrong("nothing to read: neither `subscribe` nor `assign` was called");
@@ -228,24 +219,6 @@ impl ConsumerBuilder {
                 return wrong("`subscribe` needs a group: set group.id, or use `assign`");
             }
             _ => {}
-        }
-        if config.max_poll_records == 0 {
-            return wrong("max.poll.records has to be at least 1");
-        }
-        if config.fetch_min_bytes < 0 {
-            return wrong("fetch.min.bytes is negative");
-        }
-        if config.fetch_max_bytes < 1 {
-            return wrong("fetch.max.bytes has to be at least 1");
-        }
-        if config.max_partition_fetch_bytes < 1 {
-            return wrong("max.partition.fetch.bytes has to be at least 1");
-        }
-        if config.max_poll_interval.is_zero() {
-            return wrong("max.poll.interval.ms has to be at least 1");
-        }
-        if config.auto_commit && config.auto_commit_interval.is_zero() {
-            return wrong("auto.commit.interval.ms has to be at least 1");
         }
         Ok(())
     }
