@@ -248,14 +248,6 @@ impl Positions {
         self.parts.shift_remove(tp).is_some()
     }
 
-    pub(crate) fn contains(&self, tp: &TopicPartition) -> bool {
-        self.parts.contains_key(tp)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.parts.len()
-    }
-
     pub(crate) fn assigned(&self) -> impl Iterator<Item = &TopicPartition> {
         self.parts.keys()
     }
@@ -441,10 +433,6 @@ impl Positions {
     pub(crate) fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
         let paused = self.parts.iter().filter(|(_, part)| part.paused);
         paused.map(|(tp, _)| tp)
-    }
-
-    pub(crate) fn is_paused(&self, tp: &TopicPartition) -> bool {
-        self.parts.get(tp).is_some_and(|part| part.paused)
     }
 
     /// What to fetch from a broker, given how much of each partition is buffered.
@@ -699,16 +687,6 @@ impl Positions {
                 part.finished = part.position;
                 part.unfinished = false;
             }
-        }
-    }
-
-    /// The application has finished with the records of one partition before `next`.
-    pub(crate) fn finish_to(&mut self, tp: &TopicPartition, epoch: PartEpoch, next: Position) {
-        if let Some(part) = self.current(tp, epoch)
-            && next.offset > part.finished.offset
-            && next.offset <= part.position.offset
-        {
-            part.finished = next;
         }
     }
 
