@@ -119,7 +119,8 @@ impl PartitionBatch {
         self.segments.iter().map(|segment| segment.count).sum()
     }
 
-    /// The offset after the last record: what to commit once all of them are done.
+    /// Where to go on once all of them are done: the offset after the last record, and after what
+    /// follows it and holds nothing for the application (transaction markers, aborted records).
     #[must_use]
     pub fn next_offset(&self) -> i64 {
         self.next.offset
@@ -183,11 +184,11 @@ impl<'a> Iterator for BatchRecords<'a> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if self.left > 0 {
-                if let Some(record) = self.current.as_mut().and_then(Iterator::next) {
-                    self.left -= 1;
-                    return Some(record.map_err(|error| self.fail(&error)));
-                }
+            if self.left > 0
+                && let Some(record) = self.current.as_mut().and_then(Iterator::next)
+            {
+                self.left -= 1;
+                return Some(record.map_err(|error| self.fail(&error)));
             }
             let segment = self.segments.next()?;
             self.current = Some(segment.batch.records_from(segment.from));

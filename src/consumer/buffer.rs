@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 
 use super::batch::{PartitionBatch, Segment, corrupt, topic_of};
 use super::positions::{PartEpoch, Position, Survey};
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::record::{
     CodecPool, ControlType, DecodeLimits, DecodedBatch, RawBatch, RecordBatches, RecordCursor,
     RecordError,
@@ -152,10 +152,10 @@ impl Chunk {
                 Err(error) => self.failed = Some(corrupt(&self.tp, &error)),
             }
         }
-        if segments.is_empty() {
-            if let Some(error) = &self.failed {
-                return Err(error.clone());
-            }
+        if segments.is_empty()
+            && let Some(error) = &self.failed
+        {
+            return Err(error.clone());
         }
         let batch = (!segments.is_empty()).then(|| PartitionBatch {
             tp: self.tp.clone(),
@@ -265,8 +265,11 @@ impl Chunk {
 impl Aborted {
     /// Transactions that begin up to this offset are open from here on, until their marker.
     fn reach(&mut self, last_offset: i64) {
-        while let Some((_, producer)) = self.coming.pop_front_if(|(first, _)| *first <= last_offset)
-        {
+        while let Some(&(first, producer)) = self.coming.front() {
+            if first > last_offset {
+                return;
+            }
+            self.coming.pop_front();
             self.open.insert(producer);
         }
     }
@@ -396,10 +399,11 @@ impl FetchBuffer {
 
     /// The partition may be handed out again.
     pub(crate) fn ready_again(&mut self, tp: &TopicPartition) {
-        if let Some(queue) = self.parts.get_mut(tp) {
-            if !queue.chunks.is_empty() && !std::mem::replace(&mut queue.queued, true) {
-                self.ready.push_back(tp.clone());
-            }
+        if let Some(queue) = self.parts.get_mut(tp)
+            && !queue.chunks.is_empty()
+            && !std::mem::replace(&mut queue.queued, true)
+        {
+            self.ready.push_back(tp.clone());
         }
     }
 
@@ -443,12 +447,6 @@ pub(crate) enum Taking {
     Later,
     /// It is stale.
     Never,
-}
-
-/// The error of a chunk whose bytes hold nothing that could be read.
-pub(crate) fn unreadable(tp: &TopicPartition) -> Error {
-    Error::new(ErrorKind::CorruptRecord, "fetched bytes hold no batch")
-        .with_topic_partition(tp.clone())
 }
 
 #[cfg(test)]

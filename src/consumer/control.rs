@@ -472,10 +472,11 @@ impl Control {
                 self.committed(purpose, &[], Ok(()));
                 continue;
             }
-            if let Purpose::Application(reply) = &purpose {
-                if reply.is_closed() && deadline < time {
-                    continue;
-                }
+            if let Purpose::Application(reply) = &purpose
+                && reply.is_closed()
+                && deadline < time
+            {
+                continue;
             }
             self.committing = true;
             let shared = Arc::clone(&self.shared);
@@ -565,7 +566,9 @@ impl Control {
                 }
             }
             Answer::Committed(asked, found) => self.take_committed(time, &asked, found),
-            Answer::Listed(asks, found) => self.take_listed(time, &asks, found),
+            Answer::Listed(asks, found) => {
+                self.take_listed(time, &asks, &found.unwrap_or_default())
+            }
             Answer::Commit(purpose, offsets, outcome) => {
                 self.committing = false;
                 self.committed(purpose, &offsets, outcome);
@@ -616,13 +619,12 @@ impl Control {
         &mut self,
         time: Instant,
         asks: &[ResetAsk],
-        found: Result<indexmap::IndexMap<TopicPartition, Result<Found, i16>>>,
+        found: &indexmap::IndexMap<TopicPartition, Result<Found, i16>>,
     ) {
         let mut refresh = false;
         let mut inner = self.shared.lock();
         for ask in asks {
-            let answer = found.as_ref().ok().and_then(|found| found.get(&ask.tp));
-            match answer {
+            match found.get(&ask.tp) {
                 Some(Ok(at)) if at.offset >= 0 => {
                     let at = Position {
                         offset: at.offset,

@@ -23,6 +23,7 @@ mod session;
 mod shared;
 mod stream;
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::pin;
@@ -41,6 +42,7 @@ use crate::clock::{Instant, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 use offsets::{EARLIEST, Identity, LATEST};
+use positions::ResetTo;
 use shared::{Closing, CommitWish, News, Shared};
 
 /// How long a consumer that is dropped may take to commit and to leave its group.
@@ -327,14 +329,14 @@ impl Consumer {
     /// Cancel safe.
     pub async fn committed(
         &self,
-        partitions: impl IntoIterator<Item = TopicPartition>,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
         let identity = Identity {
             group: self.group()?,
             instance_id: None,
             member: None,
         };
-        let partitions: Vec<_> = partitions.into_iter().collect();
+        let partitions: Vec<_> = owned(partitions).collect();
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -359,7 +361,7 @@ impl Consumer {
     /// Cancel safe.
     pub async fn beginning_offsets(
         &self,
-        partitions: impl IntoIterator<Item = TopicPartition>,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<BTreeMap<TopicPartition, i64>> {
         self.bounds(partitions, EARLIEST).await
     }
@@ -376,17 +378,17 @@ impl Consumer {
     /// Cancel safe.
     pub async fn end_offsets(
         &self,
-        partitions: impl IntoIterator<Item = TopicPartition>,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<BTreeMap<TopicPartition, i64>> {
         self.bounds(partitions, LATEST).await
     }
 
     async fn bounds(
         &self,
-        partitions: impl IntoIterator<Item = TopicPartition>,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
         which: i64,
     ) -> Result<BTreeMap<TopicPartition, i64>> {
-        let wanted = partitions.into_iter().map(|tp| (tp, which)).collect();
+        let wanted = owned(partitions).map(|tp| (tp, which)).collect();
         let level = self.shared.config.isolation;
         let found = offsets::list(&self.shared, wanted, level, self.deadline()).await?;
         let found = found.into_iter().map(|(tp, found)| (tp, found.offset));
@@ -455,12 +457,12 @@ impl Consumer {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
-    pub fn seek_to_beginning<'a>(
+    pub fn seek_to_beginning(
         &mut self,
-        partitions: impl IntoIterator<Item = &'a TopicPartition>,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<()> {
         let mut partitions = partitions.into_iter();
-        partitions.try_for_each(|tp| self.shared.seek_to(tp, positions::ResetTo::Earliest))
+        partitions.try_for_each(|tp| self.shared.seek_to(tp.borrow(), ResetTo::Earliest))
     }
 
     /// Goes on with what is written from now on.
@@ -468,12 +470,12 @@ impl Consumer {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
-    pub fn seek_to_end<'a>(
+    pub fn seek_to_end(
         &mut self,
-        partitions: impl IntoIterator<Item = &'a TopicPartition>,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<()> {
         let mut partitions = partitions.into_iter();
-        partitions.try_for_each(|tp| self.shared.seek_to(tp, positions::ResetTo::Latest))
+        partitions.try_for_each(|tp| self.shared.seek_to(tp.borrow(), ResetTo::Latest))
     }
 
     /// Hands out nothing of these partitions until [`resume`](Self::resume). The membership goes on,
@@ -567,6 +569,13 @@ impl Consumer {
     fn deadline(&self) -> Instant {
         now() + self.shared.cluster.config().api_timeout
     }
+}
+
+fn owned(
+    partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
+) -> impl Iterator<Item = TopicPartition> {
+    let partitions = partitions.into_iter();
+    partitions.map(|tp| tp.borrow().clone())
 }
 
 impl Shared {

@@ -248,14 +248,6 @@ impl Positions {
         self.parts.shift_remove(tp).is_some()
     }
 
-    pub(crate) fn contains(&self, tp: &TopicPartition) -> bool {
-        self.parts.contains_key(tp)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.parts.len()
-    }
-
     pub(crate) fn assigned(&self) -> impl Iterator<Item = &TopicPartition> {
         self.parts.keys()
     }
@@ -371,11 +363,11 @@ impl Positions {
 
     /// What a ListOffsets lookup found.
     pub(crate) fn reset_found(&mut self, tp: &TopicPartition, epoch: PartEpoch, at: Position) {
-        if let Some(part) = self.current(tp, epoch) {
-            if matches!(part.state, State::AwaitingReset(_)) {
-                part.asked();
-                part.start(at);
-            }
+        if let Some(part) = self.current(tp, epoch)
+            && matches!(part.state, State::AwaitingReset(_))
+        {
+            part.asked();
+            part.start(at);
         }
     }
 
@@ -441,10 +433,6 @@ impl Positions {
     pub(crate) fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
         let paused = self.parts.iter().filter(|(_, part)| part.paused);
         paused.map(|(tp, _)| tp)
-    }
-
-    pub(crate) fn is_paused(&self, tp: &TopicPartition) -> bool {
-        self.parts.get(tp).is_some_and(|part| part.paused)
     }
 
     /// What to fetch from a broker, given how much of each partition is buffered.
@@ -698,15 +686,6 @@ impl Positions {
             if let Some(part) = self.parts.get_mut(&tp) {
                 part.finished = part.position;
                 part.unfinished = false;
-            }
-        }
-    }
-
-    /// The application has finished with the records of one partition before `next`.
-    pub(crate) fn finish_to(&mut self, tp: &TopicPartition, epoch: PartEpoch, next: Position) {
-        if let Some(part) = self.current(tp, epoch) {
-            if next.offset > part.finished.offset && next.offset <= part.position.offset {
-                part.finished = next;
             }
         }
     }

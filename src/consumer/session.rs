@@ -206,7 +206,7 @@ mod tests {
 
     fn topic_planned(partition: i32, offset: i64, id: u128) -> Planned {
         let tp = TopicPartition::new("t", partition);
-        let mut positions = active(&[tp.clone()], rules());
+        let mut positions = active(std::slice::from_ref(&tp), rules());
         positions.update(|_| {
             Some(Known {
                 topic_id: Uuid::from_u128(7),

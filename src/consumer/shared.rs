@@ -126,10 +126,10 @@ impl Shared {
 
     /// The application gave the partitions of a revocation up.
     pub(super) fn release(&self, revocation: u64) {
-        if let Some((id, released)) = &mut self.lock().revocation {
-            if *id == revocation {
-                *released = true;
-            }
+        if let Some((id, released)) = &mut self.lock().revocation
+            && *id == revocation
+        {
+            *released = true;
         }
         self.control.notify_one();
     }

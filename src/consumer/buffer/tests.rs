@@ -1,10 +1,11 @@
 use super::*;
 use crate::consumer::positions::tests::{active, rules};
+use crate::error::ErrorKind;
 use crate::record::{BatchWriter, Compression, ProducerStamp, RecordView};
 use bytes::BytesMut;
 use proptest::prelude::*;
 
-const POOL: CodecPool = CodecPool::new(1);
+static POOL: CodecPool = CodecPool::new(1);
 
 fn tp(partition: i32) -> TopicPartition {
     TopicPartition::new("t", partition)
@@ -20,7 +21,7 @@ fn reading(read_committed: bool) -> Reading {
     Reading {
         check_crcs: true,
         read_committed,
-        pool: POOL,
+        pool: CodecPool::new(1),
     }
 }
 

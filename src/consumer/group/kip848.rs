@@ -250,11 +250,6 @@ impl Membership {
         )
     }
 
-    /// Whether the member left (or never joined) and only waits to be wanted again.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.state == State::Idle
-    }
-
     /// The id and epoch to commit with, while there is a valid epoch.
     pub(crate) fn member(&self) -> Option<(Arc<str>, i32)> {
         let valid = self.epoch > 0 && self.is_in();

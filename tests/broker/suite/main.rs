@@ -5,6 +5,7 @@ mod support;
 
 mod admin;
 mod connect;
+mod consumer;
 mod faults;
 mod group;
 mod interop;
