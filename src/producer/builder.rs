@@ -1,5 +1,6 @@
 //! Makes producers: every setting, and what they must not be together.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
@@ -117,7 +118,8 @@ impl ProducerBuilder {
     }
 
     /// After how long a broker that takes no batches is avoided by records without keys
-    /// (`partitioner.availability.timeout.ms`). Default: 0, never.
+    /// (`partitioner.availability.timeout.ms`). Default: 0, never. Without effect so far: the choice goes by how much each
+    /// partition has to send, which avoids such brokers too.
     pub fn availability_timeout(mut self, timeout: Duration) -> Self {
         self.config.availability_timeout = timeout;
         self
@@ -154,7 +156,7 @@ impl ProducerBuilder {
         let shared = Shared::new(self.cluster, self.config, idempotent, partitioner);
         shared
             .tasks
-            .spawn("producer control", control::run(shared.clone()));
+            .spawn("producer control", control::run(Arc::clone(&shared)));
         Ok(Producer::new(shared))
     }
 }

@@ -22,8 +22,16 @@ use crate::producer::shared::Shared;
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// Runs until the producer is closed. However it ends, nothing accepted is left without an end.
-pub(crate) async fn run(shared: Arc<Shared>) {
-    let _guard = FailRest(Arc::clone(&shared));
+pub(crate) fn run(shared: Arc<Shared>) -> impl Future<Output = ()> + Send {
+    // Made here, not in the future: the task may be stopped before it is polled once.
+    let guard = FailRest(Arc::clone(&shared));
+    async move {
+        let _guard = guard;
+        follow(shared).await;
+    }
+}
+
+async fn follow(shared: Arc<Shared>) {
     let config = shared.cluster.config();
     let mut control = Control {
         backoff: Backoff::new(config.retry_backoff, config.retry_backoff_max),

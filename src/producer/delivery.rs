@@ -126,6 +126,20 @@ impl fmt::Debug for BatchDone {
     }
 }
 
+impl Delivery {
+    /// The topic and partition that the record goes to.
+    #[must_use]
+    pub fn topic_partition(&self) -> &TopicPartition {
+        &self.batch.partition
+    }
+
+    /// The partition that the record goes to.
+    #[must_use]
+    pub fn partition(&self) -> i32 {
+        self.batch.partition.partition
+    }
+}
+
 impl Future for Delivery {
     type Output = Result<RecordMetadata>;
 

@@ -48,6 +48,7 @@ impl Flushing {
     }
 
     /// How many batches have not ended.
+    #[cfg(test)]
     pub(crate) fn batches(&self) -> usize {
         self.counts().batches.iter().sum()
     }

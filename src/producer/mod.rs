@@ -19,6 +19,8 @@ mod queue;
 mod sender;
 mod shared;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 use std::fmt;
@@ -121,6 +123,7 @@ impl Producer {
     ///
     /// [`ErrorKind::BufferFull`] if it would have to wait: for memory, or for the topic's metadata, which is then
     /// looked up in the background. Otherwise as [`send`](Self::send).
+    #[allow(clippy::needless_pass_by_value)] // as `send`
     pub fn try_send(&self, record: Record<'_>) -> Result<Delivery> {
         match self.shared().accept(&record, &mut None, &mut None) {
             Ok(delivery) => Ok(delivery),

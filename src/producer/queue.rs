@@ -243,6 +243,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         self.entries.is_empty() && self.open.is_none()
     }
 
+    #[cfg(test)]
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }

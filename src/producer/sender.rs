@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //!
-//! - A slot is in at most one of: a ready list, this task's `work`; its `queued` flag says so. Whoever takes it out of both
-//!   clears the flag under the slot's lock after having found nothing to do, so that no change is missed.
+//! - A slot that has work is on its home's ready list or in that sender's `work`; its `queued` flag says so. The sender
+//!   clears the flag under the slot's lock after having found nothing to do, so that no change is missed. A slot that moved
+//!   is put on the new home's list at once; what the old sender still holds of it is stale, and dropped when seen.
 //! - Timers only cause a look. One that comes late or twice does no harm; each slot has one of each kind.
 //! - Answers are settled in the order of the requests: a connection answers in that order.
 //! - The task holds no state that matters to anyone when it is dropped: what was in flight is still in the slots.
@@ -127,14 +128,15 @@ impl Sender {
     fn let_lie(&mut self) {
         while let Some(slot) = self.work.pop_front() {
             let mut state = slot.lock();
-            state.queued = false;
-            if state.queue.leader().is_some() {
-                state.schedule(&slot);
+            if state.is_at(&self.home) {
+                state.queued = false;
             }
         }
     }
 
     fn connect(&mut self, broker: BrokerId) {
+        let home = &self.home;
+        self.work.retain(|slot| slot.lock().is_at(home));
         if self.work.is_empty() || self.connecting.is_some() || self.connect_after.is_some() {
             return;
         }
@@ -182,6 +184,7 @@ impl Sender {
             // The control task is at it, and wakes every sender when it has one.
             return false;
         }
+        let number = self.shared.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let time = now();
         let limit = self.shared.slot_config.max_request_size;
         let mut room = usize::MAX; // the first batch always fits
@@ -195,12 +198,22 @@ impl Sender {
                 break;
             };
             let mut state = slot.lock();
+            if !state.is_at(&self.home) {
+                continue;
+            }
+            if state.request == number {
+                // It moved away and back, and is here twice.
+                drop(state);
+                self.work.push_back(slot);
+                continue;
+            }
             loop {
                 let due = self.shared.is_urgent();
                 let rules = &self.shared.rules;
                 match state.queue.next(rules, time, broker, identity, room, due) {
                     Next::Send { id, batch, stamp } => {
                         let bytes = batch.sealed.stamp(producer_stamp(stamp));
+                        state.request = number;
                         drop(state);
                         total += bytes.len();
                         room = limit.saturating_sub(total);
@@ -246,11 +259,11 @@ impl Sender {
                         break;
                     }
                     Next::Nothing => {
+                        if !state.is_at(&self.home) {
+                            break;
+                        }
                         state.queued = false;
-                        let moved = state.queue.leader() != Some(broker);
-                        if moved {
-                            state.schedule(&slot);
-                        } else if let Some(at) = state.queue.wake_at(&self.shared.rules)
+                        if let Some(at) = state.queue.wake_at(&self.shared.rules)
                             && at > time
                             && state.wake_armed.is_none_or(|armed| at < armed)
                         {
@@ -558,7 +571,8 @@ impl Sender {
                     batch.end(Outcome::Failed(error.with_topic_partition(slot.tp.clone())));
                 }
             }
-            Err((batch, why)) => {
+            Err(failure) => {
+                let (batch, why) = *failure;
                 let mut state = slot.lock();
                 // No pieces: the place is given up.
                 let _ = state.queue.put_pieces(part.id, Vec::new(), &mut finished);

@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) control: Notify,
     /// Grows when lingering batches are to go at once.
     pub(crate) urges: AtomicU64,
+    /// Requests so far.
+    pub(crate) requests: AtomicU64,
     /// Flushes under way.
     pub(crate) flushes: AtomicUsize,
     closing: AtomicBool,
@@ -121,6 +123,7 @@ impl Shared {
             wanted: Mutex::default(),
             control: Notify::new(),
             urges: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
             flushes: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),

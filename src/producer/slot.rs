@@ -77,8 +77,10 @@ pub(crate) struct SlotState {
     pub(crate) queue: Queue,
     /// Where the slot goes when it has work.
     home: Arc<ReadyList>,
-    /// Whether it is on a ready list, or in the hands of a sender that will look at it.
+    /// Whether it is on the ready list of `home`, or in the hands of its sender, which will look at it.
     pub(crate) queued: bool,
+    /// The last request that took a batch, as numbered by the producer: a request may have one per partition.
+    pub(crate) request: u64,
     /// For when a sender's timers have it: its linger or back-off, and its expiry.
     pub(crate) wake_armed: Option<Instant>,
     pub(crate) expiry_armed: bool,
@@ -206,6 +208,7 @@ impl Slot {
                 queue,
                 home,
                 queued: false,
+                request: 0,
                 wake_armed: None,
                 expiry_armed: false,
                 last_len: 0,
@@ -351,6 +354,8 @@ impl Slot {
         }
         if state.queue.set_leader(home.broker) {
             state.home = Arc::clone(home);
+            // Being in the hands of the old sender means nothing any more: it may have no connection, and never look.
+            state.queued = false;
             state.queue.retry_now();
             state.schedule(self);
             if home.broker.is_none() {
@@ -362,6 +367,11 @@ impl Slot {
 }
 
 impl SlotState {
+    /// Whether the slot belongs to this list's sender.
+    pub(crate) fn is_at(&self, home: &Arc<ReadyList>) -> bool {
+        Arc::ptr_eq(&self.home, home)
+    }
+
     /// Puts the slot on its leader's ready list if there is anything in line.
     pub(crate) fn schedule(&mut self, slot: &Arc<Slot>) {
         if !self.queued && !self.queue.is_empty() {
@@ -572,7 +582,7 @@ impl ReadyBatch {
         mut self,
         config: &SlotConfig,
         codecs: &CodecPool,
-    ) -> Result<Vec<Self>, (Self, RecordError)> {
+    ) -> Result<Vec<Self>, Box<(Self, RecordError)>> {
         let max = (self.sealed.uncompressed_len() / 2).max(1);
         let pieces = self.sealed.split(max, codecs).and_then(|writers| {
             writers
@@ -582,7 +592,7 @@ impl ReadyBatch {
         });
         let pieces = match pieces {
             Ok(pieces) => pieces,
-            Err(error) => return Err((self, error)),
+            Err(error) => return Err(Box::new((self, error))),
         };
         let mut first = 0;
         let mut cells = Vec::with_capacity(pieces.len());

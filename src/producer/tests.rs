@@ -1,0 +1,201 @@
+//! The producer without any broker: what is decided before one is needed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::clock::Clock;
+use crate::cluster::snapshot::Partition;
+use crate::cluster::{Cluster, Topic};
+use crate::config::ClientConfig;
+use crate::error::{Certainty, ErrorKind};
+use crate::net::connector::Tcp;
+use crate::producer::config::ProducerConfig;
+use crate::types::BrokerId;
+
+/// A producer that knows a topic `t` of three partitions, of a cluster that never answers.
+async fn producer(change: impl FnOnce(&mut ProducerConfig)) -> Producer {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let cluster = Cluster::new(
+        ClientConfig::default(),
+        vec![("127.0.0.1".to_owned(), address.port())],
+        Clock::seeded(1, 1_700_000_000_000),
+        Arc::new(Tcp {
+            send_buffer: None,
+            receive_buffer: None,
+        }),
+    );
+    let mut config = ProducerConfig::default();
+    change(&mut config);
+    let producer = ProducerBuilder::new(cluster, config).build().await.unwrap();
+    let partition = Partition {
+        leader: Some(BrokerId(1)),
+        leader_epoch: 0,
+        replicas: Vec::new(),
+        isr: Vec::new(),
+        offline: Vec::new(),
+    };
+    let topic = Topic {
+        name: "t".into(),
+        id: uuid::Uuid::nil(),
+        internal: false,
+        partitions: vec![partition; 3],
+    };
+    producer.shared().add_topic(&Arc::new(topic));
+    producer
+}
+
+fn record<'a>(value: &'a [u8]) -> Record<'a> {
+    Record::to("t").partition(0).value(value)
+}
+
+#[tokio::test]
+async fn sending_allocates_nothing_per_record() {
+    let producer = producer(|config| config.batch_size = 1 << 20).await;
+    let value = [7; 100];
+    let send = |key: &[u8]| {
+        let record = Record::to("t").key(key).value(&value);
+        drop(producer.send(record).now_or_never().unwrap().unwrap());
+    };
+    // Until every partition has a buffer with room.
+    for number in 0..2500_u32 {
+        send(&number.to_le_bytes());
+    }
+    let count = allocation_counter::measure(|| {
+        for number in 0..500_u32 {
+            send(&number.to_le_bytes());
+        }
+    });
+    assert_eq!(count.count_total, 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_accepted_is_refused_with_the_reason() {
+    let producer = producer(|config| config.max_request_size = 1000).await;
+    let error = producer.send(record(&[0; 2000])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::RecordTooLarge);
+    assert!(
+        error.to_string().contains("1000 of max.request.size"),
+        "{error}"
+    );
+    let error = producer.send(record(b"x").partition(3)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownPartition);
+    assert!(error.to_string().contains("it has 3"), "{error}");
+    assert_eq!(error.certainty(), Some(Certainty::NotSent));
+    let error = producer.send(record(b"x").timestamp(crate::Timestamp::from_millis(-5))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    let error = producer.try_send(Record::to("new").value("x")).unwrap_err();
+    assert!(error.is_full(), "{error}");
+    assert_eq!(producer.buffered_bytes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_buffer_refuses_or_waits_and_a_wait_can_be_given_up() {
+    let producer = producer(|config| {
+        config.buffer_memory = 3000;
+        config.max_block = Duration::from_secs(1);
+    })
+    .await;
+    let value = [0; 1000];
+    let mut accepted = 0;
+    while producer.try_send(record(&value)).is_ok() {
+        accepted += 1;
+    }
+    assert_eq!(accepted, 2);
+    assert!(producer.try_send(record(&value)).unwrap_err().is_full());
+    for _ in 0..3 {
+        assert!(producer.send(record(&value)).now_or_never().is_none());
+    }
+    assert!(!producer.shared().budget.is_waited_for(), "given up");
+    let error = producer.send(record(&value)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert!(error.to_string().contains("max.block.ms"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_no_broker_takes_ends_in_time() {
+    let producer = producer(|_| {}).await;
+    let accepted = crate::clock::now();
+    let error = producer.deliver(record(b"x")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    assert_eq!(error.certainty(), Some(Certainty::NotSent));
+    assert!(error.to_string().contains("delivery.timeout.ms"), "{error}");
+    let took = accepted.elapsed();
+    let timeout = ProducerConfig::default().delivery_timeout;
+    assert!(took >= timeout && took < timeout + Duration::from_secs(1));
+    assert_eq!(producer.buffered_bytes(), 0);
+    producer.flush().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_reports_what_was_not_delivered() {
+    let producer = producer(|_| {}).await;
+    let other = producer.clone();
+    let delivery = producer.send(record(b"x")).await.unwrap();
+    let all = (0..4).map(|_| record(b"y"));
+    let deliveries = producer.send_all(all).await.unwrap();
+    let report = producer.close(Duration::from_secs(3)).await;
+    assert_eq!((report.not_sent, report.maybe_written), (5, 0));
+    assert!(!report.is_complete());
+    let error = delivery.await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.certainty()),
+        (ErrorKind::Closed, Some(Certainty::NotSent))
+    );
+    assert!(deliveries.await.is_err());
+    let error = other.send(record(b"z")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Closed);
+    assert_eq!(other.buffered_bytes(), 0);
+    assert_eq!(other.shared().tasks.running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_last_handle_ends_everything_soon() {
+    let producer = producer(|_| {}).await;
+    let tasks = producer.shared().tasks.clone();
+    let budget = producer.shared().budget.clone();
+    let delivery = producer.send(record(b"x")).await.unwrap();
+    drop(producer.clone());
+    assert!(!tasks.is_stopping());
+    drop(producer);
+    assert_eq!(delivery.await.unwrap_err().kind(), ErrorKind::Closed);
+    tasks.idle().await;
+    assert_eq!(budget.charged(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_client_ends_deliveries_and_waits() {
+    let producer = producer(|config| config.buffer_memory = 3000).await;
+    let first = producer.send(record(&[0; 1400])).await.unwrap();
+    let second = producer.send(record(&[0; 1400])).await.unwrap();
+    let mut waiting = Box::pin(producer.send(record(&[0; 1400])));
+    assert!((&mut waiting).now_or_never().is_none());
+    producer.shared().cluster.stop();
+    assert_eq!(waiting.await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(first.await.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(second.await.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+#[tokio::test]
+async fn sticky_records_fill_one_partition_and_then_another() {
+    let producer = producer(|config| config.batch_size = 1000).await;
+    let mut runs: Vec<(i32, u32)> = Vec::new();
+    for _ in 0..100 {
+        let delivery = producer.try_send(Record::to("t").value(&[0; 80])).unwrap();
+        let partition = delivery.partition();
+        match runs.last_mut() {
+            Some((last, count)) if *last == partition => *count += 1,
+            _ => runs.push((partition, 1)),
+        }
+    }
+    assert!(runs.len() > 2, "{runs:?}");
+    // About a batch each; a partition may be drawn twice in a row.
+    assert!(
+        runs.iter().rev().skip(1).all(|(_, count)| *count >= 9),
+        "{runs:?}"
+    );
+}
