@@ -39,11 +39,7 @@ async fn idempotent_records_survive_a_kill_a_freeze_and_a_restart_exactly_once()
                 offsets.entry(metadata.partition).or_default().push(offset);
             }
         }
-<<<<<<< HEAD
         Result::<BTreeMap<i32, Vec<i64>>>::Ok(offsets)
-=======
-        Ok::<_, Box<dyn std::error::Error + Send + Sync>>(offsets)
->>>>>>> main
     };
     let break_things = async {
         let pause = || tokio::time::sleep(Duration::from_secs(2));
@@ -58,7 +54,7 @@ async fn idempotent_records_survive_a_kill_a_freeze_and_a_restart_exactly_once()
         pause().await;
         cluster.broker(3).stop().await?;
         cluster.broker(3).start().await?;
-        Ok(())
+        Result::Ok(())
     };
     let (offsets, ()) = tokio::try_join!(produce, break_things)?;
     for (partition, offsets) in &offsets {
