@@ -38,7 +38,6 @@ pub struct Client {
 
 impl Client {
     /// Starts a client with Kafka's defaults.
-    #[must_use]
     pub fn builder() -> ClientBuilder {
         ClientBuilder {
             settings: Settings::default(),

@@ -93,7 +93,6 @@ impl Cluster {
 
     async fn route(&self, target: Target<'_>, lane: Lane, deadline: Instant) -> Result<Link> {
         match target {
-            Target::Broker(broker) => self.link(broker, lane, deadline).await,
             Target::Coordinator(key) => {
                 // Boxed: finding the coordinator is itself a call.
                 let broker = Box::pin(self.coordinator(key, deadline)).await?;

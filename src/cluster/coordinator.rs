@@ -20,6 +20,7 @@ use crate::types::BrokerId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum CoordinatorKey<'a> {
     Group(&'a str),
+    #[cfg_attr(not(test), allow(dead_code, reason = "transactions go this way"))]
     Transaction(&'a str),
 }
 
@@ -78,7 +79,7 @@ impl Cluster {
                 })
             };
             let response = self.call(Target::Any, Lane::Admin, deadline, build).await?;
-            let found = Found::read(response, key)?;
+            let found = Found::read(&response, key)?;
             if found.code == 0 {
                 self.learn(&[], std::slice::from_ref(&found.broker));
                 self.0.coordinators.put(key, found.broker.id);
@@ -131,7 +132,7 @@ struct Found {
 }
 
 impl Found {
-    fn read(response: FindCoordinatorResponse, key: CoordinatorKey<'_>) -> Result<Self> {
+    fn read(response: &FindCoordinatorResponse, key: CoordinatorKey<'_>) -> Result<Self> {
         let read = |code, id: WireBrokerId, host: &StrBytes, port| Self {
             code,
             broker: Broker {

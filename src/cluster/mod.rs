@@ -31,7 +31,10 @@ pub(crate) use snapshot::{Snapshot, Topic};
 /// The shared handle to metadata and connections. Cheap to clone; when the last clone outside of
 /// the cluster's own tasks is dropped, those tasks end.
 #[derive(Clone)]
-pub(crate) struct Cluster(Arc<Inner>, Option<Arc<StopOnDrop>>);
+pub(crate) struct Cluster(
+    Arc<Inner>,
+    #[allow(dead_code, reason = "held for its drop")] Option<Arc<StopOnDrop>>,
+);
 
 struct StopOnDrop(Tasks);
 
@@ -68,8 +71,8 @@ struct Metadata {
 pub(crate) enum Target<'a> {
     /// Whichever broker is connected or can be.
     Any,
-    Broker(BrokerId),
     Controller,
+    #[cfg_attr(not(test), allow(dead_code, reason = "transactions go this way"))]
     Coordinator(CoordinatorKey<'a>),
 }
 
@@ -349,12 +352,6 @@ impl Cluster {
         self.0.tasks.stop();
         self.0.published.notify_waiters();
         self.0.tasks.idle().await;
-    }
-
-    /// As `close`, without waiting.
-    pub(crate) fn stop(&self) {
-        self.0.tasks.stop();
-        self.0.published.notify_waiters();
     }
 }
 

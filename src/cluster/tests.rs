@@ -137,7 +137,7 @@ fn cluster(bootstrap: &[&str]) -> (Cluster, Script, Arc<Scripted>) {
         .iter()
         .map(|host| ((*host).to_owned(), 9092))
         .collect();
-    let transport: Arc<dyn Connector> = connector.clone();
+    let transport = Arc::clone(&connector) as Arc<dyn Connector>;
     let cluster = Cluster::new(
         ClientConfig::default(),
         bootstrap,

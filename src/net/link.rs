@@ -133,6 +133,7 @@ impl Link {
     }
 
     /// Completes when the connection has ended.
+    #[cfg(test)]
     pub(crate) async fn closed(&self) {
         let closed = pin!(self.0.closed.notified());
         let mut closed = closed;

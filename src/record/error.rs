@@ -10,8 +10,6 @@ use super::compress::Codec;
 /// error again: reading it once more does not help, fetching it once more may.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum RecordError {
-    /// The bytes end before `what` does.
-    Truncated { what: &'static str, offset: i64 },
     /// Not record format v2.
     BadMagic { magic: i8 },
     /// The bytes contradict themselves; `offset` is the Kafka offset (of the batch or the record) nearest to the spot.
@@ -35,15 +33,21 @@ pub(crate) enum RecordError {
     /// The compressed bytes are not what the codec expects.
     Decompress { codec: Codec, message: String },
     /// The codec failed to compress.
+    #[cfg_attr(
+        not(any(
+            feature = "gzip",
+            feature = "snappy",
+            feature = "lz4",
+            feature = "zstd"
+        )),
+        allow(dead_code)
+    )]
     Compress { codec: Codec, message: String },
 }
 
 impl fmt::Display for RecordError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Truncated { what, offset } => {
-                write!(f, "record batch at offset {offset} ends inside {what}")
-            }
             Self::BadMagic {
                 magic: magic @ 0..=1,
             } => write!(

@@ -65,6 +65,7 @@ impl Attributes {
 
     /// Whether the base timestamp is the time when the log cleaner may drop the batch's tombstones (KIP-534). Timestamps
     /// of records are differences to it all the same.
+    #[cfg(test)]
     pub(crate) fn has_delete_horizon(self) -> bool {
         self.bit(6)
     }

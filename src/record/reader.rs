@@ -41,11 +41,13 @@ impl RecordBatches {
     }
 
     /// Whether the iteration has ended at a batch that is not all there.
+    #[cfg(test)]
     pub(crate) fn truncated(&self) -> bool {
         self.state == State::Truncated
     }
 
     /// How many bytes have not been handed out; after the end, those of the incomplete batch.
+    #[cfg(test)]
     pub(crate) fn remaining_bytes(&self) -> usize {
         self.rest.len()
     }
@@ -133,11 +135,6 @@ pub(crate) struct DecodeLimits {
 impl RawBatch {
     pub(crate) fn header(&self) -> &BatchHeader {
         &self.header
-    }
-
-    /// The batch as it was fetched, header included.
-    pub(crate) fn bytes(&self) -> &Bytes {
-        &self.bytes
     }
 
     /// Compares the checksum with the bytes.

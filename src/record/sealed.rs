@@ -196,16 +196,9 @@ impl SealedBatch {
     }
 
     /// The codec that was used: none if the one asked for did not help.
+    #[cfg(test)]
     pub(crate) fn codec(&self) -> Codec {
         self.codec
-    }
-
-    pub(crate) fn base_timestamp(&self) -> i64 {
-        self.base_timestamp
-    }
-
-    pub(crate) fn max_timestamp(&self) -> i64 {
-        self.max_timestamp
     }
 }
 

@@ -234,6 +234,7 @@ impl BatchWriter {
     }
 
     /// Bytes that fit without growing the buffer, those so far included.
+    #[cfg(test)]
     pub(crate) fn capacity(&self) -> usize {
         self.buffer.capacity()
     }
@@ -253,11 +254,13 @@ impl BatchWriter {
     }
 
     /// The timestamp of the first record.
+    #[cfg(test)]
     pub(crate) fn base_timestamp(&self) -> Option<i64> {
         (self.count > 0).then_some(self.base_timestamp)
     }
 
     /// The latest timestamp so far.
+    #[cfg(test)]
     pub(crate) fn max_timestamp(&self) -> Option<i64> {
         (self.count > 0).then_some(self.max_timestamp)
     }

@@ -20,6 +20,8 @@ mod lz4;
 mod snappy;
 #[cfg(feature = "zstd")]
 mod zstd;
+// The C library reads frames by itself; only the pure-Rust decoder needs all of a header.
+#[cfg_attr(all(feature = "zstd", not(test)), allow(dead_code))]
 mod zstd_frame;
 #[cfg(any(test, not(feature = "zstd")))]
 mod zstd_pure;
@@ -254,6 +256,7 @@ struct Output {
 }
 
 /// What a buffer grows by at least, and the most a first guess may be.
+#[cfg(any(feature = "gzip", feature = "zstd"))]
 const MIN_GROWTH: usize = 4 << 10;
 const MAX_FIRST_GUESS: usize = 1 << 20;
 

@@ -96,6 +96,7 @@ impl Decompressor {
     }
 
     /// Whether the buffer inside is small enough to be kept.
+    #[cfg_attr(feature = "zstd", allow(dead_code))]
     pub(super) fn is_small(&self) -> bool {
         self.small
     }

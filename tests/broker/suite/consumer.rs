@@ -17,7 +17,7 @@ async fn produce(client: &Client, topic: &str, count: usize, size: usize) -> Res
         let value = format!("{number:0size$}");
         let key = number.to_string();
         let record = Record::to(topic).key(&key).value(&value);
-        let _ = producer.send(record).await?;
+        drop(producer.send(record).await?);
     }
     producer.flush().await?;
     let _ = producer.close(CLOSE).await;

@@ -21,13 +21,15 @@ async fn member(client: &Client, group: &str, topic: &str) -> Result<Consumer> {
 async fn produce(client: &Client, topic: &str, values: std::ops::Range<usize>) -> Result {
     let producer = client.producer().build().await?;
     for number in values {
-        let _ = producer
-            .send(
-                Record::to(topic)
-                    .key(&number.to_string())
-                    .value(&number.to_string()),
-            )
-            .await?;
+        drop(
+            producer
+                .send(
+                    Record::to(topic)
+                        .key(&number.to_string())
+                        .value(&number.to_string()),
+                )
+                .await?,
+        );
     }
     producer.flush().await?;
     let report = producer.close(CLOSE).await;
@@ -134,7 +136,10 @@ async fn a_java_member_shares_the_group() -> Result {
             }
         }
         let output = java.output().await?;
-        let numbers = output.stdout.lines().filter(|line| line.parse::<u32>().is_ok());
+        let numbers = output
+            .stdout
+            .lines()
+            .filter(|line| line.parse::<u32>().is_ok());
         let theirs: BTreeSet<String> = numbers.map(str::to_owned).collect();
         if seen.len() + theirs.len() >= 400 {
             assert!(seen.is_disjoint(&theirs));

@@ -12,8 +12,9 @@ const RECORDS: usize = 200;
 
 /// What a record of this number has: key, value, headers.
 fn contents(number: usize) -> (Option<String>, Option<String>) {
-    let key = (number % 5 != 0).then(|| format!("key-{number}"));
-    let value = (number % 7 != 0).then(|| format!("value {number} {}", "x".repeat(number)));
+    let key = (!number.is_multiple_of(5)).then(|| format!("key-{number}"));
+    let value =
+        (!number.is_multiple_of(7)).then(|| format!("value {number} {}", "x".repeat(number)));
     (key, value)
 }
 
@@ -78,7 +79,11 @@ async fn to_java(cluster: &Cluster) -> Result {
         ];
         let output = cluster.tool("kafka-console-consumer.sh", &args).await?;
         // The tool of some versions has a word of advice to say first.
-        let lines: Vec<&str> = output.stdout.lines().filter(|line| line.starts_with("Offset:")).collect();
+        let lines: Vec<&str> = output
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with("Offset:"))
+            .collect();
         assert_eq!(lines.len(), RECORDS, "{codec}: {}", output.stderr);
         for (number, line) in lines.iter().enumerate() {
             let (key, value) = contents(number);
@@ -209,9 +214,11 @@ async fn keys_go_to_the_partitions_that_java_chooses() -> Result {
     let producer = client.producer().build().await?;
     for number in 0..100 {
         let key = format!("key-{number}");
-        let _ = producer
-            .send(Record::to(&topic).key(&key).value("ottla"))
-            .await?;
+        drop(
+            producer
+                .send(Record::to(&topic).key(&key).value("ottla"))
+                .await?,
+        );
     }
     producer.flush().await?;
     let mut consumer = client

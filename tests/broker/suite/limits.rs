@@ -110,7 +110,7 @@ async fn without_acks_the_offset_is_unknown_and_the_record_arrives() -> Result {
             offset,
             "{acks:?}"
         );
-        producer.close(BLOCK).await;
+        assert!(producer.close(BLOCK).await.is_complete());
     }
     Ok(())
 }
