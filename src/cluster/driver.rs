@@ -61,6 +61,9 @@ async fn round(cluster: &Cluster, ask: &Ask) {
     let mut metadata = cluster.metadata();
     metadata.machine.ended(now(), resolved, spread);
     metadata.rounds += 1;
+    if outcome.is_ok() {
+        metadata.last_success = now();
+    }
     metadata.failure = outcome.err();
     if let Some(failure) = &metadata.failure {
         tracing::warn!(%failure, "no broker gave metadata");
@@ -106,7 +109,8 @@ async fn request(cluster: &Cluster, topics: &[Arc<str>], auto_create: bool) -> R
 }
 
 /// Brokers to ask, best first: connected ones, then those not in back-off, then the rest; last the
-/// bootstrap addresses, for when every known broker is gone (KIP-899).
+/// bootstrap addresses, for when every known broker is gone (KIP-899), or first when nobody answered
+/// for `metadata.recovery.rebootstrap.trigger.ms` (KIP-1102).
 fn candidates(cluster: &Cluster) -> Vec<Endpoint> {
     let snapshot = cluster.snapshot();
     let time = now();
@@ -127,13 +131,16 @@ fn candidates(cluster: &Cluster) -> Vec<Endpoint> {
         })
         .collect();
     known.sort();
+    let stale = cluster.metadata().last_success + cluster.config().rebootstrap_trigger <= time;
     let rebootstrap = cluster.config().rebootstrap || known.is_empty();
     let known = known.into_iter().filter_map(|(_, id)| cluster.endpoint(id));
     let mut bootstrap = cluster.0.bootstrap.clone();
     bootstrap.sort_by_key(|_| cluster.clock().below(1 << 20));
-    known
-        .chain(bootstrap.into_iter().filter(|_| rebootstrap))
-        .collect()
+    let bootstrap = bootstrap.into_iter().filter(|_| rebootstrap);
+    match stale {
+        true => bootstrap.chain(known).collect(),
+        false => known.chain(bootstrap).collect(),
+    }
 }
 
 async fn ask_one(

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-use crate::clock::{Clock, Instant};
+use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
 use crate::error::{Error, ErrorKind, Result, classify};
 use crate::net::Lane;
@@ -64,6 +64,8 @@ struct Metadata {
     /// Rounds of requests so far, and why the last one failed.
     rounds: u64,
     failure: Option<Error>,
+    /// When a broker last gave metadata, or the start.
+    last_success: Instant,
 }
 
 /// Where a request goes.
@@ -135,6 +137,7 @@ impl Cluster {
                 machine,
                 rounds: 0,
                 failure: None,
+                last_success: now(),
             }),
             wishes: Notify::new(),
             coordinators: Coordinators::default(),

@@ -30,6 +30,8 @@ struct Says {
     /// Names of hosts that take connections and never answer.
     frozen: HashSet<String>,
     topics: Vec<&'static str>,
+    /// Who is in the cluster.
+    brokers: Vec<(i32, &'static str)>,
     coordinator: i32,
     /// Codes for the next InitProducerId answers; 0 after that.
     init_codes: Vec<i16>,
@@ -102,9 +104,9 @@ impl Script {
     fn metadata(&self) -> MetadataResponse {
         let mut says = self.says();
         says.metadata_rounds += 1;
-        let brokers = [(1, "one"), (2, "two")].map(|(id, host)| {
+        let brokers = says.brokers.iter().map(|(id, host)| {
             MetadataResponseBroker::default()
-                .with_node_id(id.into())
+                .with_node_id((*id).into())
                 .with_host(StrBytes::from_static_str(host))
                 .with_port(9092)
         });
@@ -122,7 +124,7 @@ impl Script {
             }
         });
         MetadataResponse::default()
-            .with_brokers(brokers.to_vec())
+            .with_brokers(brokers.collect())
             .with_controller_id(2.into())
             .with_topics(topics.to_vec())
     }
@@ -132,6 +134,7 @@ fn cluster(bootstrap: &[&str]) -> (Cluster, Script, Arc<Scripted>) {
     let (connector, accepting) = Scripted::new();
     let script = Script::default();
     script.says().coordinator = 1;
+    script.says().brokers = vec![(1, "one"), (2, "two")];
     script.clone().serve(accepting);
     let bootstrap = bootstrap
         .iter()
@@ -284,4 +287,29 @@ async fn the_last_handle_ends_all_tasks() {
     drop(changes);
     tasks.idle().await;
     assert!(tasks.failure().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cluster_whose_known_brokers_are_all_gone_is_found_again() {
+    let (cluster, script, connector) = cluster(&["boot"]);
+    cluster.ready(within(5)).await.unwrap();
+    script.says().brokers = vec![(3, "three")];
+    script.says().topics.push("orders");
+    // The old brokers vanish, established connections too.
+    let refused = ["one", "two"].map(str::to_owned);
+    connector.refused.lock().unwrap().extend(refused);
+    script
+        .says()
+        .frozen
+        .extend(["one".to_owned(), "two".to_owned()]);
+    cluster.topic("orders", false, within(20)).await.unwrap();
+    assert_eq!(
+        cluster
+            .snapshot()
+            .brokers
+            .keys()
+            .copied()
+            .collect::<Vec<_>>(),
+        [BrokerId(3)]
+    );
 }

@@ -464,9 +464,6 @@ keys! {
     Producer "partitioner.adaptive.partitioning.enable" = "true",
         Field::Flag(|s| &mut s.producer.adaptive_partitioning),
         "Records without a key go more often to brokers that are quick (KIP-794).";
-    Producer "partitioner.availability.timeout.ms" = "0",
-        Field::Millis(LONG, |s| &mut s.producer.availability_timeout),
-        "Records without a key avoid partitions whose broker has taken nothing for this long; 0 for never (KIP-794).";
     Producer "partitioner.ignore.keys" = "false",
         Field::Flag(|s| &mut s.producer.ignore_keys),
         "Records with a key are spread like those without.";

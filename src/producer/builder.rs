@@ -117,14 +117,6 @@ impl ProducerBuilder {
         self
     }
 
-    /// After how long a broker that takes no batches is avoided by records without keys
-    /// (`partitioner.availability.timeout.ms`). Default: 0, never. Without effect so far: the choice goes by how much each
-    /// partition has to send, which avoids such brokers too.
-    pub fn availability_timeout(mut self, timeout: Duration) -> Self {
-        self.config.availability_timeout = timeout;
-        self
-    }
-
     /// Chooses partitions by other means than the key's hash (`partitioner.class`).
     pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
         self.partitioner = Some(Box::new(partitioner));

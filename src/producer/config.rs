@@ -54,9 +54,8 @@ pub(crate) struct ProducerConfig {
     pub(crate) compression: Compression,
     /// `partitioner.ignore.keys`
     pub(crate) ignore_keys: bool,
-    /// `partitioner.adaptive.partitioning.enable`, `partitioner.availability.timeout.ms` (KIP-794)
+    /// `partitioner.adaptive.partitioning.enable` (KIP-794)
     pub(crate) adaptive_partitioning: bool,
-    pub(crate) availability_timeout: Duration,
 }
 
 impl Default for ProducerConfig {
@@ -75,7 +74,6 @@ impl Default for ProducerConfig {
             compression: Compression::None,
             ignore_keys: false,
             adaptive_partitioning: true,
-            availability_timeout: Duration::ZERO,
         }
     }
 }
