@@ -1,4 +1,75 @@
-//! An async Apache Kafka client.
+//! An async Apache Kafka client in pure Rust, on tokio.
+//!
+//! # Produce
+//!
+//! ```no_run
+//! # async fn example() -> ottla::Result<()> {
+//! use ottla::{Client, Record};
+//!
+//! let client = Client::builder().bootstrap(["localhost:9092"]).connect().await?;
+//! let producer = client.producer().build().await?;
+//! // `send` fixes the record's place in its partition and returns; awaiting the delivery is optional.
+//! let delivery = producer.send(Record::to("orders").key("customer-7").value("2 apples")).await?;
+//! let written = delivery.await?;
+//! println!("{}-{} at {:?}", written.topic, written.partition, written.offset);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Consume
+//!
+//! ```no_run
+//! # async fn example(client: ottla::Client) -> ottla::Result<()> {
+//! let mut consumer = client.consumer("billing").subscribe(["orders"]).build().await?;
+//! while let Some(batches) = consumer.poll().await? {
+//!     for batch in &batches {
+//!         for record in batch.records() {
+//!             let record = record?; // borrowed: nothing is allocated per record
+//!             println!("{:?} = {:?}", record.key(), record.value());
+//!         }
+//!     }
+//!     consumer.commit().await?; // or leave it to auto-commit
+//!     println!("{} records behind, {:?}", consumer.lag().records(), consumer.lag().time());
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//!
+//! | promise | under which settings |
+//! |---|---|
+//! | An acknowledged record is written once, in the order of `send` per partition | the defaults: `acks=all`, `enable.idempotence=true` |
+//! | A failed record says whether it may have been written ([`Error::certainty`]) | always |
+//! | Every `send` and delivery ends by its deadline (`max.block.ms`, `delivery.timeout.ms`) | always |
+//! | Memory for records on their way stays within `buffer.memory`, fetched data within `fetch.max.bytes` | always; a batch larger than that is still read, alone |
+//! | A group processes every record at least once; only what was finished is committed | commit after processing, or auto-commit |
+//! | Dropping any future loses nothing but what its *Cancel safety* section says | always |
+//! | Bytes from a broker never panic, abort or allocate without bound | always |
+//!
+//! # Settings
+//!
+//! Builders have a setter for each; [`Client::from_properties`] takes Kafka's own names. Defaults are those of Kafka's
+//! Java client. All of them: [`config_reference`].
+//!
+//! # Errors
+//!
+//! There is one [`Error`]. [`Error::class`] says whose move it is, [`Error::kind`] what happened.
+//!
+//! # Map
+//!
+//! - [`Client`], [`ClientBuilder`]: the connection to a cluster, shared by what is made from it
+//! - [`Producer`], [`Record`], [`Delivery`], [`Partitioner`], [`Compression`]
+//! - [`Consumer`], [`Batches`], [`RecordView`], [`RecordStream`], [`Event`], [`Lag`]
+//! - [`admin`]: topics and the cluster
+//! - [`properties`]: Kafka's property files
+//!
+//! How it works inside is in `DESIGN.md`.
+//!
+//! # Features
+//!
+//! `gzip`, `snappy`, `lz4` (default, pure Rust) and `zstd` (the C library; without it zstd is read by a pure-Rust
+//! decoder and not written).
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -10,7 +81,6 @@ mod consumer;
 mod error;
 mod net;
 mod producer;
-#[allow(unused_imports)]
 mod record;
 mod tasks;
 mod types;

@@ -61,6 +61,7 @@ pub(crate) use self::codec::CodecPool;
 pub use self::compress::{Codec, Compression, InvalidCompression};
 pub(crate) use self::decoded::{ControlType, DecodedBatch, RecordCursor, Records};
 pub(crate) use self::error::RecordError;
+#[cfg(test)]
 pub(crate) use self::header::{BatchHeader, HEADER_LEN};
 pub(crate) use self::reader::{DecodeLimits, RawBatch, RecordBatches};
 pub(crate) use self::sealed::{ProducerStamp, SealedBatch};
