@@ -322,7 +322,7 @@ impl Tree {
                 let assigned = after
                     .trim_start()
                     .strip_prefix('=')
-                    .is_some_and(|rest| !rest.starts_with('='));
+                    .is_some_and(|rest| !rest.starts_with(['=', '>']));
                 before && ends && !assigned
             });
             used.count() > 0

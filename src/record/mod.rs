@@ -62,7 +62,7 @@ pub use self::compress::{Codec, Compression, InvalidCompression};
 pub(crate) use self::decoded::{ControlType, DecodedBatch, RecordCursor, Records};
 pub(crate) use self::error::RecordError;
 #[cfg(test)]
-pub(crate) use self::header::{BatchHeader, HEADER_LEN};
+pub(crate) use self::header::HEADER_LEN;
 pub(crate) use self::reader::{DecodeLimits, RawBatch, RecordBatches};
 pub(crate) use self::sealed::{ProducerStamp, SealedBatch};
 pub use self::view::{Headers, OwnedRecord, RecordView};
