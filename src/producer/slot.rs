@@ -405,8 +405,11 @@ impl Sealing<'_> {
             mut charge,
             outstanding,
         } = batch;
-        match writer.seal(config.compression, codecs) {
-            Ok(sealed) => {
+        match writer.seal_and_spare(config.compression, codecs) {
+            Ok((sealed, spare)) => {
+                if let Some(spare) = spare {
+                    charge.keep(spare);
+                }
                 charge.shrink_to(sealed.len().max(1));
                 let batch = ReadyBatch {
                     sealed,
@@ -495,7 +498,7 @@ impl OpenBatch {
                 .ok_or(needed)?,
         };
         Ok(Self {
-            writer: BatchWriter::new(taken.bytes()),
+            writer: BatchWriter::with_buffer(taken.buffer()),
             done: BatchDone::new(slot.tp.clone()),
             charge: taken,
             outstanding: flushing.outstanding(),
@@ -515,6 +518,14 @@ impl OpenBatch {
             value,
             headers,
         } = parts;
+        // Nearly always there is room.
+        let room = self.charge.bytes().min(config.batch_size);
+        let index = self
+            .writer
+            .append_within(room, timestamp, key, value, headers);
+        if let Some(index) = index {
+            return Fit::Appended(self.done.delivery(index, timestamp));
+        }
         let size = match self.writer.size_of(timestamp, key, value, headers) {
             Ok(size) => size,
             // Another batch has another base timestamp and its own room.
@@ -571,7 +582,9 @@ impl ReadyBatch {
             charge,
             outstanding,
         } = self;
-        drop(sealed);
+        if let Some(buffer) = sealed.into_buffer() {
+            charge.keep(buffer);
+        }
         drop(charge);
         done.complete(outcome);
         drop(outstanding);
