@@ -690,7 +690,11 @@ impl Control {
         [
             membership.and_then(Membership::next_timeout),
             absent,
-            inner.positions.next_timeout(),
+            // Nothing is looked up any more at the end.
+            inner
+                .positions
+                .next_timeout()
+                .filter(|_| self.end == End::NotYet),
             self.next_commit.filter(|_| self.end == End::NotYet),
             inner.closing.map(|closing| closing.deadline),
         ]

@@ -387,11 +387,11 @@ impl Positions {
         Some(no_position(tp, "there is no group"))
     }
 
-    /// When a lookup that waits for its back-off is due.
+    /// When a lookup that waits for its back-off, and for nothing else, is due.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.parts
             .values()
-            .filter(|part| !part.asking && part.state.awaits())
+            .filter(|part| !part.asking && !part.revoking && part.awaits())
             .filter_map(|part| part.not_before)
             .min()
     }
@@ -823,12 +823,6 @@ fn policy(reset: OffsetReset) -> Option<ResetTo> {
     }
 }
 
-impl State {
-    fn awaits(self) -> bool {
-        matches!(self, Self::AwaitingCommitted | Self::AwaitingReset(_))
-    }
-}
-
 impl Part {
     fn new(epoch: PartEpoch, topic_id: Uuid) -> Self {
         let nowhere = Position::new(-1);
@@ -858,6 +852,15 @@ impl Part {
 
     fn is_placed(&self) -> bool {
         self.state == State::Active
+    }
+
+    /// Whether a lookup is wanted and there is somebody to ask.
+    fn awaits(&self) -> bool {
+        match self.state {
+            State::AwaitingCommitted => true,
+            State::AwaitingReset(_) => self.leader.is_some(),
+            State::Active | State::NoPosition => false,
+        }
     }
 
     fn read_from(&self, now: Instant) -> Option<BrokerId> {

@@ -466,3 +466,28 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_cannot_be_asked_is_no_reason_to_wake_up() {
+    let mut positions = Positions::new(rules());
+    positions.assign([(tp(0), Uuid::nil()), (tp(1), Uuid::nil())]);
+    positions.update(led_by(B1, 3, ID));
+    let start = now();
+    for ask in positions.wanted_resets(start) {
+        positions.lookup_failed(&ask.tp, ask.epoch, start);
+    }
+    let due = positions.next_timeout().unwrap();
+    assert!(due > start);
+    positions.set_revoking(&tp(1));
+    positions.update(|_| {
+        Some(Known {
+            topic_id: ID,
+            leader: None,
+        })
+    });
+    // Without a leader there is nobody to ask, and what is given up is not asked for.
+    assert!(positions.wanted_resets(due).is_empty());
+    assert_eq!(positions.next_timeout(), None);
+    positions.update(led_by(B2, 4, ID));
+    assert_eq!(positions.wanted_resets(due).len(), 1);
+}
