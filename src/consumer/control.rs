@@ -625,16 +625,12 @@ impl Control {
         let mut inner = self.shared.lock();
         for ask in asks {
             match found.get(&ask.tp) {
-                Some(Ok(at)) if at.offset >= 0 => {
+                Some(Ok(at)) => {
                     let at = Position {
                         offset: at.offset,
                         leader_epoch: at.leader_epoch,
                     };
                     inner.positions.reset_found(&ask.tp, ask.epoch, at);
-                }
-                // No record that young: only those to come.
-                Some(Ok(_)) => {
-                    inner.positions.seek_to(&ask.tp, ResetTo::Latest);
                 }
                 Some(Err(code)) => {
                     refresh = true;

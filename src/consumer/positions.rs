@@ -361,13 +361,17 @@ impl Positions {
         }
     }
 
-    /// What a ListOffsets lookup found.
+    /// What a ListOffsets lookup found; a negative offset says that no record is that young, so that
+    /// only those to come are.
     pub(crate) fn reset_found(&mut self, tp: &TopicPartition, epoch: PartEpoch, at: Position) {
         if let Some(part) = self.current(tp, epoch)
             && matches!(part.state, State::AwaitingReset(_))
         {
             part.asked();
-            part.start(at);
+            match at.offset {
+                0.. => part.start(at),
+                _ => part.state = State::AwaitingReset(ResetTo::Latest),
+            }
         }
     }
 

@@ -491,3 +491,19 @@ fn what_cannot_be_asked_is_no_reason_to_wake_up() {
     positions.update(led_by(B2, 4, ID));
     assert_eq!(positions.wanted_resets(due).len(), 1);
 }
+
+#[test]
+fn a_lookup_that_found_nothing_does_not_undo_a_seek() {
+    let mut positions = active(&[tp(0)], rules());
+    positions.seek_to(&tp(0), ResetTo::Ago(Duration::from_secs(60)));
+    let asks = positions.wanted_resets(now());
+    positions.seek(&tp(0), Position::new(5));
+    positions.reset_found(&tp(0), asks[0].epoch, Position::new(-1));
+    assert_eq!(positions.position(&tp(0)), Some(Position::new(5)));
+    // Asked for by who still wants it, it means that only records to come are young enough.
+    positions.seek_to(&tp(0), ResetTo::Ago(Duration::from_secs(60)));
+    let asks = positions.wanted_resets(now());
+    positions.reset_found(&tp(0), asks[0].epoch, Position::new(-1));
+    let asks = positions.wanted_resets(now());
+    assert_eq!(asks[0].to, ResetTo::Latest);
+}
