@@ -56,6 +56,8 @@ pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
             Err(error) => {
                 tracing::debug!(%broker, %error, "fetch failed");
                 fetcher.session.failed();
+                shared.lock().positions.unreachable(broker);
+                shared.fetchable.notify_waiters();
                 shared.cluster.refresh();
                 let pause = fetcher.backoff.fail(shared.cluster.clock());
                 tokio::time::sleep(pause).await;

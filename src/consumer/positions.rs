@@ -305,6 +305,14 @@ impl Positions {
         brokers
     }
 
+    /// A broker does not answer: what it was to be read from as a follower goes back to the leader
+    /// (KIP-392), which may name another.
+    pub(crate) fn unreachable(&mut self, broker: BrokerId) {
+        for part in self.parts.values_mut() {
+            part.preferred.take_if(|(replica, _)| *replica == broker);
+        }
+    }
+
     /// Partitions whose committed offset is to be looked up; they count as asked from now on.
     pub(crate) fn wanted_committed(&mut self, now: Instant) -> Vec<(TopicPartition, PartEpoch)> {
         let mut wanted = Vec::new();

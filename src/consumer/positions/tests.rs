@@ -507,3 +507,22 @@ fn a_lookup_that_found_nothing_does_not_undo_a_seek() {
     let asks = positions.wanted_resets(now());
     assert_eq!(asks[0].to, ResetTo::Latest);
 }
+
+#[test]
+fn a_follower_that_cannot_be_reached_is_not_read_from_any_more() {
+    let mut positions = active(&[tp(0), tp(1)], rules());
+    let now = now();
+    for asked in plan(&positions, now) {
+        let named = Answer {
+            preferred: Some(B2),
+            ..answer(Survey::Empty)
+        };
+        positions.accept(B1, &asked, &named, now);
+    }
+    assert_eq!(positions.brokers(now), [B2]);
+    positions.unreachable(B1);
+    assert_eq!(positions.brokers(now), [B2]);
+    positions.unreachable(B2);
+    assert_eq!(positions.brokers(now), [B1]);
+    assert_eq!(plan(&positions, now).len(), 2);
+}
