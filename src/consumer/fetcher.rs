@@ -323,6 +323,10 @@ impl Fetcher {
                 }
                 let outcome = inner.positions.accept(self.broker, asked, &answer, time);
                 refresh |= outcome.refresh;
+                if answer.preferred.is_some() {
+                    // It may be a broker that has no fetch task yet.
+                    self.shared.control.notify_one();
+                }
                 if outcome.discard {
                     inner.buffer.discard(&tp);
                     self.shared.control.notify_one();
