@@ -115,3 +115,13 @@ async fn a_follower_that_the_leader_names_is_read_from_at_once() {
     let fetched = script.fetched();
     assert_eq!(fetched[..3], ["one", "two", "two"], "{fetched:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_time_without_limit_is_taken() {
+    let cluster = Script::default().start();
+    let builder = ConsumerBuilder::new(cluster, config::ConsumerConfig::default());
+    let assigned = [TopicPartition::new("t", 0)];
+    let mut consumer = builder.assign(assigned).build().await.unwrap();
+    consumer.poll_timeout(SECOND).await.unwrap();
+    consumer.close(Duration::MAX).await.unwrap();
+}
