@@ -8,6 +8,7 @@ use crate::admin::Admin;
 use crate::clock::{Clock, now};
 use crate::cluster::Cluster;
 use crate::config::Settings;
+use crate::config::keys::FOREVER;
 use crate::config::values::Address;
 use crate::consumer::ConsumerBuilder;
 use crate::error::Result;
@@ -148,7 +149,7 @@ impl Client {
     ///
     /// Cancel safe: the client goes on connecting in the background.
     pub async fn ready(&self, timeout: Duration) -> Result<()> {
-        self.cluster.ready(now() + timeout).await
+        self.cluster.ready(now() + timeout.min(FOREVER)).await
     }
 
     /// Ends every connection and background task, those of producers and consumers made from this
@@ -288,5 +289,18 @@ impl ClientBuilder {
         let client = self.build()?;
         client.ready(timeout).await?;
         Ok(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn a_time_without_limit_is_taken() {
+        let client = Client::builder().bootstrap(["localhost:1"]).build();
+        let client = client.unwrap();
+        assert!(client.ready(Duration::MAX).now_or_never().is_none());
     }
 }

@@ -22,6 +22,8 @@ mod positions;
 mod session;
 mod shared;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -39,6 +41,7 @@ pub use lag::{Lag, PartitionLag, TimeLag};
 pub use stream::RecordStream;
 
 use crate::clock::{Instant, now};
+use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 use offsets::{EARLIEST, Identity, LATEST};
@@ -547,7 +550,7 @@ impl Consumer {
     /// Cancel safe: it goes on in the background.
     pub async fn close(mut self, timeout: Duration) -> Result<()> {
         self.closed = true;
-        let deadline = now() + timeout;
+        let deadline = now() + timeout.min(FOREVER);
         self.shared.ask_to_close(deadline);
         self.shared.tasks.stopped().await;
         self.shared.tasks.idle().await;
