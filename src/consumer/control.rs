@@ -281,7 +281,7 @@ impl Control {
     }
 
     fn closing(&mut self, time: Instant) {
-        let Some(Closing { deadline }) = self.shared.lock().closing else {
+        let Some(Closing { deadline, finished }) = self.shared.lock().closing else {
             return;
         };
         if time >= deadline {
@@ -292,8 +292,9 @@ impl Control {
             return;
         }
         let mut inner = self.shared.lock();
-        // All that was handed out counts as done: the application does not come back.
-        inner.positions.finish();
+        if finished {
+            inner.positions.finish();
+        }
         let offsets = match self.next_commit {
             Some(_) => to_commit(inner.positions.uncommitted()),
             None => Vec::new(),
