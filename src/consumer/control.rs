@@ -484,13 +484,18 @@ impl Control {
             let Some(identity) = self.identity() else {
                 continue;
             };
+            let subscribed = self.membership.is_some();
             self.answers.push(Box::pin(async move {
                 let who = || {
                     let member = shared.lock().member.clone();
-                    Identity {
+                    if subscribed && member.is_none() {
+                        // Without an id a broker takes it for an administrator's, if nobody else is in the group now.
+                        return Err(offsets::not_a_member(&identity.group));
+                    }
+                    Ok(Identity {
                         member,
                         ..identity.clone()
-                    }
+                    })
                 };
                 let outcome =
                     offsets::commit(&shared.cluster, who, offsets.clone(), deadline).await;

@@ -226,3 +226,20 @@ async fn a_closed_consumer_commits_what_was_handed_out_and_a_dropped_one_what_is
     tasks.idle().await;
     assert_eq!(script.says().committed, [1]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_a_member_does_not_commit_in_the_name_of_the_group() {
+    let script = Script::default();
+    let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
+    let mut consumer = builder
+        .group_id("g")
+        .subscribe(["t"])
+        .build()
+        .await
+        .unwrap();
+    consumer.poll_timeout(SECOND).await.unwrap();
+    let offset = (TopicPartition::new("t", 0), OffsetAndMetadata::new(5));
+    let error = consumer.commit_offsets([offset]).await.unwrap_err();
+    assert_eq!(error.code().map(|code| code.get()), Some(25), "{error}");
+    assert_eq!(script.says().committed, [0; 0]);
+}
