@@ -551,7 +551,8 @@ impl Consumer {
     pub async fn close(mut self, timeout: Duration) -> Result<()> {
         self.closed = true;
         let deadline = now() + timeout.min(FOREVER);
-        self.shared.ask_to_close(deadline);
+        // Who closes has finished with what was handed out.
+        self.shared.ask_to_close(deadline, true);
         self.shared.tasks.stopped().await;
         self.shared.tasks.idle().await;
         if now() >= deadline {
@@ -582,17 +583,19 @@ fn owned(
 }
 
 impl Shared {
-    fn ask_to_close(&self, deadline: Instant) {
-        self.lock().closing.get_or_insert(Closing { deadline });
+    fn ask_to_close(&self, deadline: Instant, finished: bool) {
+        let closing = Closing { deadline, finished };
+        self.lock().closing.get_or_insert(closing);
         self.control.notify_one();
     }
 }
 
 impl Drop for Consumer {
-    /// As [`close`](Consumer::close), in the background and within 5 s.
+    /// As [`close`](Consumer::close), in the background and within 5 s, but what was handed out last does
+    /// not count as finished: an error or a panic may have ended its processing.
     fn drop(&mut self) {
         if !self.closed {
-            self.shared.ask_to_close(now() + DROP_TIMEOUT);
+            self.shared.ask_to_close(now() + DROP_TIMEOUT, false);
         }
     }
 }

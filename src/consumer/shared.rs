@@ -76,6 +76,8 @@ pub(super) struct CommitWish {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Closing {
     pub(super) deadline: Instant,
+    /// The application has finished with all it was given.
+    pub(super) finished: bool,
 }
 
 impl Shared {
