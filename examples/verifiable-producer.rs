@@ -61,9 +61,8 @@ struct Options {
     producer_config: Option<PathBuf>,
 }
 
-/// Records that are sent and not reported yet: more than fit into the usual buffer.memory, few enough
-/// for a reader of the events that is slow.
-const UNREPORTED: usize = 1 << 21;
+/// Records that are sent and not reported yet, for a reader of the events that is slow.
+const UNREPORTED: usize = 1 << 20;
 
 fn main() {
     support::run(produce)

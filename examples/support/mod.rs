@@ -40,10 +40,16 @@ where
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)
+        .with_ansi(false)
         .init();
     let outcome = tokio::runtime::Runtime::new()
         .map_err(Failure::from)
-        .and_then(|runtime| runtime.block_on(tool(options)));
+        .and_then(|runtime| {
+            let outcome = runtime.block_on(tool(options));
+            // A read of standard input may still be waiting.
+            runtime.shutdown_background();
+            outcome
+        });
     exit(outcome.unwrap_or_else(|error| {
         eprintln!("{error}");
         1
