@@ -55,7 +55,7 @@ async fn consume(options: Options) -> Result<i32> {
     let mut settings = Settings::read(options.command_config.as_ref())?;
     settings.set("bootstrap.servers", &options.bootstrap_server);
     settings.set("group.protocol", "consumer");
-    settings.set("enable.auto.commit", false);
+    settings.set("enable.auto.commit", &false);
     settings.set("auto.offset.reset", "earliest");
     if let Some(id) = &options.client_id {
         settings.set("client.id", id);

@@ -182,7 +182,7 @@ async fn produce(common: &Common) -> Result<i32> {
     client.close().await;
     emit("done", json!({ "produced": produced, "failed": failed }))?;
     reading?;
-    Ok(signals.status().unwrap_or(i32::from(failed > 0)))
+    Ok(signals.status().unwrap_or_else(|| i32::from(failed > 0)))
 }
 
 type Outcome = (Value, Result<Delivery>);
@@ -254,7 +254,7 @@ async fn consume(common: &Common, isolation: Option<String>, limit: Duration) ->
     settings.remove("group.instance.id");
     settings.set("auto.offset.reset", "earliest");
     if let Some(level) = isolation {
-        settings.set("isolation.level", level);
+        settings.set("isolation.level", &level);
     }
     let client = settings.client()?;
     let mut count = 0;

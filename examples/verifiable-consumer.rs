@@ -119,7 +119,7 @@ impl Options {
         let mut settings = Settings::read(file)?;
         settings.set("bootstrap.servers", &self.bootstrap_server);
         settings.set("group.protocol", "consumer");
-        settings.set("enable.auto.commit", self.enable_autocommit);
+        settings.set("enable.auto.commit", &self.enable_autocommit);
         settings.set("auto.offset.reset", &self.reset_policy);
         if let Some(id) = &self.group_instance_id {
             settings.set("group.instance.id", id);

@@ -79,12 +79,12 @@ async fn produce(options: Options) -> Result<i32> {
         .or(options.producer_config.as_ref());
     let mut settings = Settings::read(file)?;
     settings.set_default("bootstrap.servers", &options.bootstrap_server);
-    settings.set_default("acks", options.acks);
+    settings.set_default("acks", &options.acks);
     if settings
         .get("enable.idempotence")
         .is_none_or(|on| !on.eq_ignore_ascii_case("true"))
     {
-        settings.set_default("retries", 0);
+        settings.set_default("retries", &0);
     }
     let client = settings.client()?;
     let producer = client.producer().build().await?;

@@ -106,12 +106,12 @@ impl Settings {
     }
 
     /// Sets what wins over the file.
-    pub(crate) fn set(&mut self, name: &str, value: impl ToString) {
+    pub(crate) fn set(&mut self, name: &str, value: &(impl ToString + ?Sized)) {
         self.0.insert(name.to_owned(), value.to_string());
     }
 
     /// Sets what the file wins over.
-    pub(crate) fn set_default(&mut self, name: &str, value: impl ToString) {
+    pub(crate) fn set_default(&mut self, name: &str, value: &(impl ToString + ?Sized)) {
         let value = || value.to_string();
         self.0.entry(name.to_owned()).or_insert_with(value);
     }
