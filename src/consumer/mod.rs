@@ -500,6 +500,32 @@ impl Consumer {
         self.shared.set_paused(partitions, false)
     }
 
+    /// How many records a poll returns at most at present.
+    #[must_use]
+    pub fn max_poll_records(&self) -> usize {
+        self.shared.lock().max_poll_records
+    }
+
+    /// Changes how many records a poll returns at most (`max.poll.records`), from the next poll on: so
+    /// a consumer can take a given number of records exactly. With 0 nothing is handed out, of
+    /// partitions assigned later neither, while the membership goes on and lag stays known, provided
+    /// that `poll` is called.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// let (mut left, usual) = (1000, consumer.max_poll_records());
+    /// while left > 0 {
+    ///     consumer.set_max_poll_records(usual.min(left));
+    ///     let Some(batches) = consumer.poll().await? else { break };
+    ///     left -= batches.record_count();
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_max_poll_records(&mut self, records: usize) {
+        self.shared.lock().max_poll_records = records;
+    }
+
     /// The partitions paused at present.
     #[must_use]
     pub fn paused(&self) -> Vec<TopicPartition> {
