@@ -94,11 +94,18 @@ async fn main() -> Result {
 }
 
 async fn client(options: &Options) -> Result<Client> {
-    Ok(Client::builder().bootstrap(options.bootstrap.split(',')).client_id("bench").connect().await?)
+    Ok(Client::builder()
+        .bootstrap(options.bootstrap.split(','))
+        .client_id("bench")
+        .connect()
+        .await?)
 }
 
 async fn producer(options: &Options) -> Result<Producer> {
-    let builder = client(options).await?.producer().compression(options.compression.parse()?);
+    let builder = client(options)
+        .await?
+        .producer()
+        .compression(options.compression.parse()?);
     let builder = match options.tuned {
         false => builder,
         true => builder
@@ -194,7 +201,11 @@ async fn concurrent(options: &Options) -> Result {
     let tasks: Vec<_> = (0..options.concurrency)
         .map(|_| {
             let (options, pool, producer) = (options.clone(), Arc::clone(&pool), producer.clone());
-            let (run, next, acknowledged) = (Arc::clone(&run), Arc::clone(&next), Arc::clone(&acknowledged));
+            let (run, next, acknowledged) = (
+                Arc::clone(&run),
+                Arc::clone(&next),
+                Arc::clone(&acknowledged),
+            );
             tokio::spawn(async move {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
@@ -215,8 +226,13 @@ async fn concurrent(options: &Options) -> Result {
 }
 
 async fn consumer(options: &Options) -> Result<Consumer> {
-    let partitions = (0..options.partitions).map(|partition| TopicPartition::new(options.topic.as_str(), partition));
-    let builder = client(options).await?.reader().assign(partitions).offset_reset(OffsetReset::Earliest);
+    let partitions = (0..options.partitions)
+        .map(|partition| TopicPartition::new(options.topic.as_str(), partition));
+    let builder = client(options)
+        .await?
+        .reader()
+        .assign(partitions)
+        .offset_reset(OffsetReset::Earliest);
     let builder = match options.tuned {
         true => builder.max_poll_records(10_000),
         false => builder,
@@ -270,11 +286,16 @@ async fn latency(options: &Options) -> Result {
             let _ = ready.send(());
             let mut times = Vec::new();
             while !stop.load(Ordering::Relaxed) && (times.len() as u64) < options.records {
-                let Some(batches) = consumer.poll_timeout(Duration::from_millis(100)).await? else { break };
+                let Some(batches) = consumer.poll_timeout(Duration::from_millis(100)).await? else {
+                    break;
+                };
                 for batch in &batches {
                     for record in batch.records() {
                         let record = record?;
-                        let stamp = record.value().and_then(<[u8]>::first_chunk).ok_or("no stamp")?;
+                        let stamp = record
+                            .value()
+                            .and_then(<[u8]>::first_chunk)
+                            .ok_or("no stamp")?;
                         times.push(start.elapsed().as_nanos() as u64 - u64::from_le_bytes(*stamp));
                     }
                 }
@@ -289,7 +310,11 @@ async fn latency(options: &Options) -> Result {
     let run = Run::start(options.records);
     let options_ = options.clone();
     let sending = tokio::task::spawn_blocking({
-        let (producer, acks, runtime) = (producer.clone(), Arc::clone(&acks), tokio::runtime::Handle::current());
+        let (producer, acks, runtime) = (
+            producer.clone(),
+            Arc::clone(&acks),
+            tokio::runtime::Handle::current(),
+        );
         move || {
             let first = Instant::now();
             for number in 0..options_.records {
@@ -301,13 +326,17 @@ async fn latency(options: &Options) -> Result {
                     *stamp = sent.to_le_bytes();
                 }
                 let partition = (number % options_.partitions as u64) as i32;
-                let record = Record::to(&options_.topic).partition(partition).value(&value);
+                let record = Record::to(&options_.topic)
+                    .partition(partition)
+                    .value(&value);
                 let delivery = runtime.block_on(producer.send(record))?;
                 let acks = Arc::clone(&acks);
                 runtime.spawn(async move {
                     if delivery.await.is_ok() {
                         let time = start.elapsed().as_nanos() as u64 - sent;
-                        acks.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(time);
+                        acks.lock()
+                            .unwrap_or_else(std::sync::PoisonError::into_inner)
+                            .push(time);
                     }
                 });
             }
@@ -318,22 +347,43 @@ async fn latency(options: &Options) -> Result {
     tokio::time::sleep(Duration::from_millis(500)).await;
     stop.store(true, Ordering::Relaxed);
     let mut ends = reading.await??;
-    let mut acks = std::mem::take(&mut *acks.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let mut acks = std::mem::take(
+        &mut *acks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner),
+    );
     if acks.len() as u64 != options.records {
-        return Err(format!("{} of {} records were acknowledged", acks.len(), options.records).into());
+        return Err(format!(
+            "{} of {} records were acknowledged",
+            acks.len(),
+            options.records
+        )
+        .into());
     }
     let (warm_acks, warm_ends) = (acks.len() / 5, ends.len() / 5);
-    let mut fields = quantiles(["ack_p50_us", "ack_p99_us", "ack_p999_us", "ack_max_us"], &mut acks[warm_acks..]);
-    fields.extend(quantiles(["e2e_p50_us", "e2e_p99_us", "e2e_p999_us", "e2e_max_us"], &mut ends[warm_ends..]));
+    let mut fields = quantiles(
+        ["ack_p50_us", "ack_p99_us", "ack_p999_us", "ack_max_us"],
+        &mut acks[warm_acks..],
+    );
+    fields.extend(quantiles(
+        ["e2e_p50_us", "e2e_p99_us", "e2e_p999_us", "e2e_max_us"],
+        &mut ends[warm_ends..],
+    ));
     run.finish(options, &fields)
 }
 
 /// p50, p99, p99.9 and the largest, in microseconds.
 fn quantiles(names: [&'static str; 4], times: &mut [u64]) -> Vec<(&'static str, String)> {
     times.sort_unstable();
-    let Some(last) = times.len().checked_sub(1) else { return Vec::new() };
+    let Some(last) = times.len().checked_sub(1) else {
+        return Vec::new();
+    };
     let at = |share: f64| times[((times.len() as f64 * share) as usize).min(last)] as f64 / 1000.0;
-    names.into_iter().zip([at(0.5), at(0.99), at(0.999), at(1.0)]).map(|(name, us)| (name, format!("{us:.1}"))).collect()
+    names
+        .into_iter()
+        .zip([at(0.5), at(0.99), at(0.999), at(1.0)])
+        .map(|(name, us)| (name, format!("{us:.1}")))
+        .collect()
 }
 
 /// User and system CPU seconds of this process.
@@ -353,7 +403,9 @@ fn cpu_sum() -> f64 {
 fn peak_rss() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    line.and_then(|line| line.trim().split(' ').next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+    line.and_then(|line| line.trim().split(' ').next()?.parse::<f64>().ok())
+        .unwrap_or(0.0)
+        / 1024.0
 }
 
 /// Clocks of one run: its start, the moment a fifth was done, its end.
@@ -366,7 +418,12 @@ struct Run {
 
 impl Run {
     fn start(records: u64) -> Self {
-        Self { records, cpu: cpu_sum(), fifth: Mutex::new(None), start: Instant::now() }
+        Self {
+            records,
+            cpu: cpu_sum(),
+            fifth: Mutex::new(None),
+            start: Instant::now(),
+        }
     }
 
     fn mark(&self) -> u64 {
@@ -377,7 +434,11 @@ impl Run {
     #[inline]
     fn passed(&self, before: u64, after: u64) {
         if before < self.mark() && after >= self.mark() {
-            *self.fifth.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some((Instant::now(), cpu_sum()));
+            *self
+                .fifth
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner) =
+                Some((Instant::now(), cpu_sum()));
         }
     }
 
@@ -395,16 +456,29 @@ impl Run {
             ("size", options.size.to_string()),
             ("wall_s", format!("{wall:.4}")),
             ("records_per_s", format!("{:.0}", records / wall)),
-            ("mb_per_s", format!("{:.2}", records * options.size as f64 / wall / 1e6)),
+            (
+                "mb_per_s",
+                format!("{:.2}", records * options.size as f64 / wall / 1e6),
+            ),
             ("cpu_s", format!("{cpu_end:.4}")),
             ("cpu_user_s", format!("{user:.4}")),
             ("cpu_sys_s", format!("{system:.4}")),
             ("cpu_us_per_record", per_record(cpu_end, records)),
-            ("cpu_us_per_record_run", per_record(cpu_end - self.cpu, records)),
+            (
+                "cpu_us_per_record_run",
+                per_record(cpu_end - self.cpu, records),
+            ),
         ];
-        if let Some((time, cpu)) = *self.fifth.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+        if let Some((time, cpu)) = *self
+            .fifth
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        {
             let rest = records - self.mark() as f64;
-            fields.push(("steady_records_per_s", format!("{:.0}", rest / (end - time).as_secs_f64())));
+            fields.push((
+                "steady_records_per_s",
+                format!("{:.0}", rest / (end - time).as_secs_f64()),
+            ));
             fields.push(("steady_cpu_us_per_record", per_record(cpu_end - cpu, rest)));
         }
         fields.push(("peak_rss_mb", format!("{:.1}", peak_rss())));
@@ -425,7 +499,11 @@ impl Run {
         );
         fields.push(("settings", settings));
         let extra = extra.iter().map(|(name, value)| (*name, value.clone()));
-        let line: Vec<_> = fields.into_iter().chain(extra).map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        let line: Vec<_> = fields
+            .into_iter()
+            .chain(extra)
+            .map(|(name, value)| format!("\"{name}\":{value}"))
+            .collect();
         println!("{{{}}}", line.join(","));
         Ok(())
     }
@@ -442,7 +520,10 @@ impl Pool {
     fn new(size: usize) -> Self {
         let mut count = (8 << 20) / size.max(1) as u64;
         // No common divisor with the usual numbers of partitions.
-        while [2, 3, 5].iter().any(|divisor| count.is_multiple_of(*divisor)) {
+        while [2, 3, 5]
+            .iter()
+            .any(|divisor| count.is_multiple_of(*divisor))
+        {
             count += 1;
         }
         let mut data = Vec::with_capacity(count as usize * size + 4096);
@@ -459,8 +540,26 @@ impl Pool {
 }
 
 fn value(index: u64, size: usize, out: &mut Vec<u8>) {
-    const EVENTS: [&str; 8] = ["page_view", "click", "purchase", "login", "logout", "add_to_cart", "search", "refund"];
-    const PATHS: [&str; 8] = ["products", "cart", "checkout", "account", "orders", "help", "search/results", "promo"];
+    const EVENTS: [&str; 8] = [
+        "page_view",
+        "click",
+        "purchase",
+        "login",
+        "logout",
+        "add_to_cart",
+        "search",
+        "refund",
+    ];
+    const PATHS: [&str; 8] = [
+        "products",
+        "cart",
+        "checkout",
+        "account",
+        "orders",
+        "help",
+        "search/results",
+        "promo",
+    ];
     let mut state = 0x9E37_79B9_7F4A_7C15 ^ (index + 1).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let mut next = move || {
         state ^= state >> 12;

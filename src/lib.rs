@@ -8,6 +8,8 @@ mod cluster;
 mod config;
 mod consumer;
 mod error;
+#[cfg(feature = "mock")]
+pub mod mock;
 mod net;
 mod producer;
 #[allow(unused_imports)]

@@ -86,7 +86,10 @@ async fn what_cannot_be_accepted_is_refused_with_the_reason() {
     assert_eq!(error.kind(), ErrorKind::UnknownPartition);
     assert!(error.to_string().contains("it has 3"), "{error}");
     assert_eq!(error.certainty(), Some(Certainty::NotSent));
-    let error = producer.send(record(b"x").timestamp(crate::Timestamp::from_millis(-5))).await.unwrap_err();
+    let error = producer
+        .send(record(b"x").timestamp(crate::Timestamp::from_millis(-5)))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     let error = producer.try_send(Record::to("new").value("x")).unwrap_err();
     assert!(error.is_full(), "{error}");

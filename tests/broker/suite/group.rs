@@ -134,7 +134,10 @@ async fn a_java_member_shares_the_group() -> Result {
             }
         }
         let output = java.output().await?;
-        let numbers = output.stdout.lines().filter(|line| line.parse::<u32>().is_ok());
+        let numbers = output
+            .stdout
+            .lines()
+            .filter(|line| line.parse::<u32>().is_ok());
         let theirs: BTreeSet<String> = numbers.map(str::to_owned).collect();
         if seen.len() + theirs.len() >= 400 {
             assert!(seen.is_disjoint(&theirs));

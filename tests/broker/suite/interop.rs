@@ -78,7 +78,11 @@ async fn to_java(cluster: &Cluster) -> Result {
         ];
         let output = cluster.tool("kafka-console-consumer.sh", &args).await?;
         // The tool of some versions has a word of advice to say first.
-        let lines: Vec<&str> = output.stdout.lines().filter(|line| line.starts_with("Offset:")).collect();
+        let lines: Vec<&str> = output
+            .stdout
+            .lines()
+            .filter(|line| line.starts_with("Offset:"))
+            .collect();
         assert_eq!(lines.len(), RECORDS, "{codec}: {}", output.stderr);
         for (number, line) in lines.iter().enumerate() {
             let (key, value) = contents(number);
