@@ -74,6 +74,7 @@ pub(super) async fn handle(shared: &Arc<Shared>, at: &At, frame: Bytes) -> Outco
     if !shared.awake(at).await {
         return Outcome::Close;
     }
+    tracing::trace!(broker = at.broker, ?request, "the mock takes a request");
     let client_id = header.client_id.as_deref().unwrap_or_default().to_owned();
     let Verdict { delay, action } = {
         let mut state = shared.state();

@@ -112,8 +112,10 @@ impl MockClusterBuilder {
     }
 
     /// Draws everything that is left to chance from one seed, in the cluster and in the clients made
-    /// from it, and lets their wall clock follow tokio's, which a test may pause.
+    /// from it, and lets their wall clock start in 2023 and follow tokio's, which a test may pause.
+    /// Opens no sockets, since clients from outside would neither have the seed nor the time.
     pub fn seed(mut self, seed: u64) -> Self {
+        self.tcp = None;
         self.seed = Some(seed);
         self
     }

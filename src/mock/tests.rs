@@ -12,13 +12,12 @@ use crate::{Error, ErrorKind, OffsetReset, Record, Result};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
+fn builder() -> MockClusterBuilder {
+    MockCluster::builder().brokers(3).topic("t", 3)
+}
+
 async fn mock() -> Result<MockCluster> {
-    MockCluster::builder()
-        .brokers(3)
-        .topic("t", 3)
-        .seed(1)
-        .start()
-        .await
+    builder().seed(1).start().await
 }
 
 async fn produce(client: &Client, count: usize) -> Result<()> {
@@ -81,7 +80,7 @@ async fn what_is_produced_is_consumed_by_a_group() -> Result<()> {
 
 #[tokio::test]
 async fn the_same_over_tcp() -> Result<()> {
-    let mock = mock().await?;
+    let mock = builder().start().await?;
     let bootstrap = mock.bootstrap();
     let client = Client::builder()
         .bootstrap(bootstrap.split(','))
@@ -217,7 +216,7 @@ async fn members_that_are_silent_are_thrown_out() -> Result<()> {
 
 #[tokio::test]
 async fn hostile_requests_are_refused_and_harm_nobody() -> Result<()> {
-    let mock = mock().await?;
+    let mock = builder().start().await?;
     let address = mock.bootstrap().split(',').next().unwrap().to_owned();
     let send = async |frame: Vec<u8>| {
         let mut stream = TcpStream::connect(&address).await.unwrap();
