@@ -40,9 +40,7 @@ pub struct Client {
 impl Client {
     /// Starts a client with Kafka's defaults.
     pub fn builder() -> ClientBuilder {
-        ClientBuilder {
-            settings: Settings::default(),
-        }
+        ClientBuilder::new(Settings::default())
     }
 
     /// Starts a client from Kafka's own property names, those of producers and consumers included:
@@ -72,9 +70,7 @@ impl Client {
         K: AsRef<str>,
         V: AsRef<str>,
     {
-        Ok(ClientBuilder {
-            settings: Settings::from_properties(properties)?,
-        })
+        Ok(ClientBuilder::new(Settings::from_properties(properties)?))
     }
 
     /// Starts the settings of a producer, with this client's producer properties as defaults.
@@ -176,9 +172,25 @@ impl fmt::Debug for Client {
 #[must_use = "a builder does nothing until `build` or `connect`"]
 pub struct ClientBuilder {
     settings: Settings,
+    /// Instead of TCP and the machine's clock.
+    transport: Option<(Arc<dyn Connector>, Clock)>,
 }
 
 impl ClientBuilder {
+    fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            transport: None,
+        }
+    }
+
+    /// Connects by this and takes time and chance from there.
+    #[cfg(feature = "mock")]
+    pub(crate) fn transport(mut self, connector: Arc<dyn Connector>, clock: Clock) -> Self {
+        self.transport = Some((connector, clock));
+        self
+    }
+
     /// Addresses (`host:port`) of some brokers, by which the rest are found (`bootstrap.servers`).
     pub fn bootstrap<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
         self.settings.client.bootstrap = servers.into_iter().map(Into::into).collect();
@@ -248,7 +260,10 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config), naming the setting that cannot be used.
-    pub fn build(self) -> Result<Client> {
+    pub fn build(mut self) -> Result<Client> {
+        if let Some((connector, clock)) = self.transport.take() {
+            return self.build_on(connector, clock);
+        }
         let client = &self.settings.client;
         let connector: Arc<dyn Connector> = Arc::new(Tcp {
             send_buffer: client.send_buffer,
@@ -257,10 +272,20 @@ impl ClientBuilder {
         self.build_on(connector, Clock::system())
     }
 
+    /// A client on the transport that was given, with default settings, which need no check.
+    #[cfg(feature = "mock")]
+    pub(crate) fn assemble_on(self, connector: Arc<dyn Connector>, clock: Clock) -> Client {
+        self.assemble(connector, clock)
+    }
+
     /// The same on any transport and clock.
     fn build_on(mut self, connector: Arc<dyn Connector>, clock: Clock) -> Result<Client> {
-        let client = &mut self.settings.client;
-        client.validate()?;
+        self.settings.client.validate()?;
+        Ok(self.assemble(connector, clock))
+    }
+
+    fn assemble(self, connector: Arc<dyn Connector>, clock: Clock) -> Client {
+        let client = &self.settings.client;
         let addresses = client
             .bootstrap
             .iter()
@@ -269,10 +294,10 @@ impl ClientBuilder {
             .map(|address| (address.host, address.port))
             .collect();
         let cluster = Cluster::new(client.clone(), addresses, clock, connector);
-        Ok(Client {
+        Client {
             cluster,
             settings: Arc::new(self.settings),
-        })
+        }
     }
 
     /// Makes the client and waits until the cluster has answered, at most for `default.api.timeout.ms`.
