@@ -111,6 +111,17 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// A record without a topic, for a [`TopicProducer`](crate::TopicProducer).
+    ///
+    /// ```
+    /// let record = ottla::Record::new().key("customer-7").value("2 apples");
+    /// assert_eq!(record.topic(), "");
+    /// ```
+    #[allow(clippy::new_without_default)] // an empty record is nobody's default
+    pub fn new() -> Self {
+        Self::to("")
+    }
+
     /// Sets the key.
     ///
     /// ```
