@@ -6,7 +6,7 @@ use std::error::Error;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::exit;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use ottla::properties::{self, Support};
@@ -164,7 +164,7 @@ pub(crate) fn emit(name: &str, mut fields: Value) -> io::Result<()> {
     out.flush()
 }
 
-/// SIGTERM and SIGINT: the first asks for an end in order, a second one ends the process.
+/// SIGTERM and SIGINT: the first asks for an end in order, a later one ends the process.
 #[derive(Clone)]
 pub(crate) struct Signals(watch::Receiver<Option<i32>>);
 
@@ -186,7 +186,14 @@ impl Signals {
             let status = next().await;
             first();
             tell.send_replace(Some(status));
-            exit(next().await)
+            // What comes with the first is the same wish: `timeout` and shells signal a process and its group.
+            let since = Instant::now();
+            loop {
+                let status = next().await;
+                if since.elapsed() > Duration::from_secs(1) {
+                    exit(status);
+                }
+            }
         });
         Ok(Self(told))
     }

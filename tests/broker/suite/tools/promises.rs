@@ -226,3 +226,66 @@ fn fields(path: &str, value: &Value, found: &mut BTreeSet<String>) {
         Value::Number(_) => _ = found.insert(format!("{path}: int")),
     }
 }
+
+/// The checker itself: a broken promise is noticed.
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn assigned(partitions: &[i64], time: i64) -> Value {
+        let partitions: Vec<_> = partitions
+            .iter()
+            .map(|at| json!({"partition": at}))
+            .collect();
+        json!({"name": "partitions_assigned", "timestamp": time, "partitions": partitions})
+    }
+
+    fn records(partition: i64, min: i64, max: i64) -> Value {
+        let part = json!({"partition": partition, "count": max - min + 1, "minOffset": min, "maxOffset": max});
+        json!({"name": "records_consumed", "timestamp": 1, "count": max - min + 1, "partitions": [part]})
+    }
+
+    fn committed(partition: i64, offset: i64) -> Value {
+        let offsets = json!([{"partition": partition, "offset": offset}]);
+        json!({"name": "offsets_committed", "timestamp": 1, "success": true, "offsets": offsets})
+    }
+
+    fn check(events: &[Value]) {
+        consumer(&[&[json!({"name": "startup_complete"})], events].concat());
+    }
+
+    #[test]
+    fn promises_that_hold_pass() {
+        check(&[
+            assigned(&[0], 1),
+            records(0, 0, 4),
+            committed(0, 5),
+            records(0, 5, 6),
+        ]);
+    }
+
+    #[test]
+    #[should_panic(expected = "was next")]
+    fn a_jump_is_noticed() {
+        check(&[assigned(&[0], 1), records(0, 0, 4), records(0, 6, 6)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "not owned")]
+    fn a_partition_of_others_is_noticed() {
+        check(&[assigned(&[1], 1), records(0, 0, 4)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "beyond")]
+    fn a_commit_of_what_was_not_read_is_noticed() {
+        check(&[assigned(&[0], 1), records(0, 0, 4), committed(0, 6)]);
+    }
+
+    #[test]
+    #[should_panic(expected = "two owners")]
+    fn a_second_owner_is_noticed() {
+        group(&[&[assigned(&[0], 1)], &[assigned(&[0], 2)]]);
+    }
+}
