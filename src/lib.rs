@@ -79,6 +79,8 @@ mod cluster;
 mod config;
 mod consumer;
 mod error;
+#[cfg(feature = "mock")]
+pub mod mock;
 mod net;
 mod producer;
 mod record;

@@ -281,7 +281,7 @@ impl Control {
     }
 
     fn closing(&mut self, time: Instant) {
-        let Some(Closing { deadline }) = self.shared.lock().closing else {
+        let Some(Closing { deadline, finished }) = self.shared.lock().closing else {
             return;
         };
         if time >= deadline {
@@ -292,8 +292,9 @@ impl Control {
             return;
         }
         let mut inner = self.shared.lock();
-        // All that was handed out counts as done: the application does not come back.
-        inner.positions.finish();
+        if finished {
+            inner.positions.finish();
+        }
         let offsets = match self.next_commit {
             Some(_) => to_commit(inner.positions.uncommitted()),
             None => Vec::new(),
@@ -483,13 +484,18 @@ impl Control {
             let Some(identity) = self.identity() else {
                 continue;
             };
+            let subscribed = self.membership.is_some();
             self.answers.push(Box::pin(async move {
                 let who = || {
                     let member = shared.lock().member.clone();
-                    Identity {
+                    if subscribed && member.is_none() {
+                        // Without an id a broker takes it for an administrator's, if nobody else is in the group now.
+                        return Err(offsets::not_a_member(&identity.group));
+                    }
+                    Ok(Identity {
                         member,
                         ..identity.clone()
-                    }
+                    })
                 };
                 let outcome =
                     offsets::commit(&shared.cluster, who, offsets.clone(), deadline).await;
@@ -625,16 +631,12 @@ impl Control {
         let mut inner = self.shared.lock();
         for ask in asks {
             match found.get(&ask.tp) {
-                Some(Ok(at)) if at.offset >= 0 => {
+                Some(Ok(at)) => {
                     let at = Position {
                         offset: at.offset,
                         leader_epoch: at.leader_epoch,
                     };
                     inner.positions.reset_found(&ask.tp, ask.epoch, at);
-                }
-                // No record that young: only those to come.
-                Some(Ok(_)) => {
-                    inner.positions.seek_to(&ask.tp, ResetTo::Latest);
                 }
                 Some(Err(code)) => {
                     refresh = true;
@@ -690,7 +692,11 @@ impl Control {
         [
             membership.and_then(Membership::next_timeout),
             absent,
-            inner.positions.next_timeout(),
+            // Nothing is looked up any more at the end.
+            inner
+                .positions
+                .next_timeout()
+                .filter(|_| self.end == End::NotYet),
             self.next_commit.filter(|_| self.end == End::NotYet),
             inner.closing.map(|closing| closing.deadline),
         ]

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Interest, Snapshot, Topic};
+use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::producer::budget::Budget;
 use crate::producer::config::ProducerConfig;
@@ -562,7 +563,7 @@ impl Shared {
     /// Stops intake, flushes until the time is over, ends the rest, stops the tasks.
     pub(crate) async fn close(&self, timeout: Duration) -> (u64, u64) {
         self.stop_intake();
-        let deadline = now() + timeout;
+        let deadline = now() + timeout.min(FOREVER);
         let flushed = tokio::time::timeout_at(deadline, self.flush()).await;
         if flushed.is_err() {
             tracing::warn!("the producer was closed before everything was delivered");

@@ -422,8 +422,11 @@ impl Sealing<'_> {
             outstanding,
         } = batch;
         let contents = contents(&writer);
-        match writer.seal(self.slot.compression, codecs) {
-            Ok(sealed) => {
+        match writer.seal_and_spare(self.slot.compression, codecs) {
+            Ok((sealed, spare)) => {
+                if let Some(spare) = spare {
+                    charge.keep(spare);
+                }
                 charge.shrink_to(sealed.len().max(1));
                 let batch = ReadyBatch {
                     sealed,
@@ -514,7 +517,7 @@ impl OpenBatch {
                 .ok_or(needed)?,
         };
         Ok(Self {
-            writer: BatchWriter::new(taken.bytes()),
+            writer: BatchWriter::with_buffer(taken.buffer()),
             done: BatchDone::new(slot.tp.clone()),
             charge: taken,
             log: config.ledger.open(now()),
@@ -535,6 +538,14 @@ impl OpenBatch {
             value,
             headers,
         } = parts;
+        // Nearly always there is room.
+        let room = self.charge.bytes().min(config.batch_size);
+        let index = self
+            .writer
+            .append_within(room, timestamp, key, value, headers);
+        if let Some(index) = index {
+            return Fit::Appended(self.done.delivery(index, timestamp));
+        }
         let size = match self.writer.size_of(timestamp, key, value, headers) {
             Ok(size) => size,
             // Another batch has another base timestamp and its own room.
@@ -599,7 +610,9 @@ impl ReadyBatch {
             bytes: sealed.len(),
             uncompressed_bytes: sealed.uncompressed_len(),
         };
-        drop(sealed);
+        if let Some(buffer) = sealed.into_buffer() {
+            charge.keep(buffer);
+        }
         drop(charge);
         match &outcome {
             Outcome::Written { base_offset, .. } => {

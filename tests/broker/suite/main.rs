@@ -10,3 +10,4 @@ mod faults;
 mod group;
 mod interop;
 mod limits;
+mod tools;

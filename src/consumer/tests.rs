@@ -1,0 +1,245 @@
+//! The consumer against scripted brokers, on a paused clock.
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use kafka_protocol::messages as kp;
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
+use kafka_protocol::protocol::{Decodable, StrBytes};
+
+use super::*;
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::config::ClientConfig;
+use crate::net::scripted::{Far, Scripted};
+use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Brokers `one`, which leads the partition `t-0` and coordinates groups, and `two`, a follower.
+#[derive(Clone, Default)]
+struct Script(Arc<Mutex<Says>>);
+
+#[derive(Default)]
+struct Says {
+    /// The partition is empty, and `one` names `two` to read it from; else it has one record.
+    empty: bool,
+    /// Hosts in the order in which they were asked for records.
+    fetched: Vec<String>,
+    /// Offsets as they were committed.
+    committed: Vec<i64>,
+}
+
+impl Script {
+    fn start(&self) -> Cluster {
+        let (connector, mut accepting) = Scripted::new();
+        let script = self.clone();
+        tokio::spawn(async move {
+            while let Some((host, stream)) = accepting.recv().await {
+                tokio::spawn(script.clone().broker(host, Far { stream }));
+            }
+        });
+        let bootstrap = vec![("one".to_owned(), 9092)];
+        Cluster::new(
+            ClientConfig::default(),
+            bootstrap,
+            Clock::seeded(5, 0),
+            connector,
+        )
+    }
+
+    fn says(&self) -> MutexGuard<'_, Says> {
+        self.0.lock().unwrap()
+    }
+
+    async fn broker(self, host: String, mut far: Far) {
+        far.shake_hands().await;
+        while let Some(asked) = far.asked().await {
+            match asked.key {
+                1 => {
+                    let first = {
+                        let mut says = self.says();
+                        says.fetched.push(host.clone());
+                        !says.empty && says.fetched.len() == 1
+                    };
+                    let partition = match first {
+                        true => PartitionData::default()
+                            .with_preferred_read_replica((-1).into())
+                            .with_records(Some(one_record())),
+                        false => {
+                            tokio::time::sleep(SECOND / 2).await;
+                            let named = self.says().empty && host == "one";
+                            let follower = if named { 2 } else { -1 };
+                            PartitionData::default().with_preferred_read_replica(follower.into())
+                        }
+                    };
+                    far.answer(&asked, &fetched(partition)).await;
+                }
+                2 => far.answer(&asked, &offset_0()).await,
+                3 => far.answer(&asked, &metadata()).await,
+                8 => {
+                    // Behind the client id and the header's tags.
+                    let mut rest = asked.rest.clone();
+                    let length = usize::from(rest.get_u16());
+                    rest.advance(length + 1);
+                    let request = kp::OffsetCommitRequest::decode(&mut rest, asked.version);
+                    let offset = request.unwrap().topics[0].partitions[0].committed_offset;
+                    self.says().committed.push(offset);
+                    let response = kp::OffsetCommitResponse::default();
+                    far.answer(&asked, &response).await;
+                }
+                9 => {
+                    let group = OffsetFetchResponseGroup::default();
+                    let response = kp::OffsetFetchResponse::default().with_groups(vec![group]);
+                    far.answer(&asked, &response).await;
+                }
+                10 => far.answer(&asked, &coordinator()).await,
+                // COORDINATOR_LOAD_IN_PROGRESS: nobody gets in.
+                68 => {
+                    let response = kp::ConsumerGroupHeartbeatResponse::default();
+                    far.answer(&asked, &response.with_error_code(14)).await;
+                }
+                other => panic!("api {other}"),
+            }
+        }
+    }
+}
+
+fn name() -> kp::TopicName {
+    kp::TopicName(StrBytes::from_static_str("t"))
+}
+
+fn metadata() -> kp::MetadataResponse {
+    let brokers = [(1, "one"), (2, "two")].map(|(id, host)| {
+        MetadataResponseBroker::default()
+            .with_node_id(id.into())
+            .with_host(StrBytes::from_static_str(host))
+            .with_port(9092)
+    });
+    let partition = MetadataResponsePartition::default().with_leader_id(1.into());
+    let topic = MetadataResponseTopic::default()
+        .with_name(Some(name()))
+        .with_topic_id(uuid::Uuid::from_u128(7))
+        .with_partitions(vec![partition]);
+    kp::MetadataResponse::default()
+        .with_brokers(brokers.to_vec())
+        .with_topics(vec![topic])
+}
+
+fn offset_0() -> kp::ListOffsetsResponse {
+    let partition = ListOffsetsPartitionResponse::default().with_offset(0);
+    let topic = ListOffsetsTopicResponse::default()
+        .with_name(name())
+        .with_partitions(vec![partition]);
+    kp::ListOffsetsResponse::default().with_topics(vec![topic])
+}
+
+fn coordinator() -> kp::FindCoordinatorResponse {
+    let coordinator = Coordinator::default()
+        .with_key(StrBytes::from_static_str("g"))
+        .with_node_id(1.into())
+        .with_host(StrBytes::from_static_str("one"))
+        .with_port(9092);
+    kp::FindCoordinatorResponse::default().with_coordinators(vec![coordinator])
+}
+
+fn one_record() -> Bytes {
+    let mut writer = BatchWriter::new(100);
+    writer.append(0, None, Some(b"x"), &[]).unwrap();
+    let sealed = writer.seal(Compression::None, &CodecPool::new(1));
+    sealed.unwrap().stamp(ProducerStamp::NONE)
+}
+
+fn fetched(partition: PartitionData) -> kp::FetchResponse {
+    let topic = FetchableTopicResponse::default()
+        .with_topic_id(uuid::Uuid::from_u128(7))
+        .with_partitions(vec![partition]);
+    kp::FetchResponse::default().with_responses(vec![topic])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_that_the_leader_names_is_read_from_at_once() {
+    let script = Script::default();
+    script.says().empty = true;
+    let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
+    let assigned = [TopicPartition::new("t", 0)];
+    let mut consumer = builder.assign(assigned).build().await.unwrap();
+    let batches = consumer.poll_timeout(3 * SECOND).await.unwrap();
+    assert!(batches.is_some_and(|batches| batches.is_empty()));
+    let fetched = script.says().fetched.clone();
+    assert_eq!(fetched[..3], ["one", "two", "two"], "{fetched:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_without_limit_is_taken() {
+    let cluster = Script::default().start();
+    let builder = ConsumerBuilder::new(cluster, config::ConsumerConfig::default());
+    let assigned = [TopicPartition::new("t", 0)];
+    let mut consumer = builder.assign(assigned).build().await.unwrap();
+    consumer.poll_timeout(SECOND).await.unwrap();
+    consumer.close(Duration::MAX).await.unwrap();
+}
+
+/// A consumer of `t-0` with a group for its offsets, that was given the one record there.
+async fn given_one(script: &Script) -> Consumer {
+    let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
+    let assigned = [TopicPartition::new("t", 0)];
+    let builder = builder.group_id("g").assign(assigned);
+    let mut consumer = builder
+        .offset_reset(OffsetReset::Earliest)
+        .build()
+        .await
+        .unwrap();
+    let batches = consumer.poll_timeout(3 * SECOND).await.unwrap().unwrap();
+    assert_eq!(batches.record_count(), 1);
+    consumer
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_consumer_commits_what_was_handed_out_and_a_dropped_one_what_is_finished() {
+    let script = Script::default();
+    given_one(&script).await.close(3 * SECOND).await.unwrap();
+    assert_eq!(script.says().committed, [1]);
+
+    let script = Script::default();
+    let consumer = given_one(&script).await;
+    let tasks = consumer.shared.tasks.clone();
+    // As an error or a panic while the record is processed does.
+    drop(consumer);
+    tasks.idle().await;
+    assert_eq!(script.says().committed, [0], "where it began");
+
+    let script = Script::default();
+    let mut consumer = given_one(&script).await;
+    let tasks = consumer.shared.tasks.clone();
+    consumer.poll_timeout(SECOND).await.unwrap();
+    drop(consumer);
+    tasks.idle().await;
+    assert_eq!(script.says().committed, [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_not_a_member_does_not_commit_in_the_name_of_the_group() {
+    let script = Script::default();
+    let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
+    let mut consumer = builder
+        .group_id("g")
+        .subscribe(["t"])
+        .build()
+        .await
+        .unwrap();
+    consumer.poll_timeout(SECOND).await.unwrap();
+    let offset = (TopicPartition::new("t", 0), OffsetAndMetadata::new(5));
+    let error = consumer.commit_offsets([offset]).await.unwrap_err();
+    assert_eq!(error.code().map(|code| code.get()), Some(25), "{error}");
+    assert_eq!(script.says().committed, [0; 0]);
+}
