@@ -124,14 +124,9 @@ impl Producer {
     /// Dropped before it returns, nothing was accepted. Afterwards the record is the producer's: dropping the
     /// [`Delivery`] gives up only the observation.
     pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
-        self.send_to(None, &record).await
-    }
-
-    #[inline]
-    async fn send_to(&self, place: Option<&Place>, record: &Record<'_>) -> Result<Delivery> {
-        match self.shared().accept(place, record, &mut None, &mut None) {
+        match self.shared().accept(None, &record, &mut None, &mut None) {
             Ok(delivery) => Ok(delivery),
-            Err(obstacle) => self.send_slowly(place, record, &mut None, obstacle).await,
+            Err(obstacle) => self.send_slowly(None, &record, &mut None, obstacle).await,
         }
         .map_err(not_sent)
     }
