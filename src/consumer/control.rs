@@ -625,16 +625,12 @@ impl Control {
         let mut inner = self.shared.lock();
         for ask in asks {
             match found.get(&ask.tp) {
-                Some(Ok(at)) if at.offset >= 0 => {
+                Some(Ok(at)) => {
                     let at = Position {
                         offset: at.offset,
                         leader_epoch: at.leader_epoch,
                     };
                     inner.positions.reset_found(&ask.tp, ask.epoch, at);
-                }
-                // No record that young: only those to come.
-                Some(Ok(_)) => {
-                    inner.positions.seek_to(&ask.tp, ResetTo::Latest);
                 }
                 Some(Err(code)) => {
                     refresh = true;
@@ -690,7 +686,11 @@ impl Control {
         [
             membership.and_then(Membership::next_timeout),
             absent,
-            inner.positions.next_timeout(),
+            // Nothing is looked up any more at the end.
+            inner
+                .positions
+                .next_timeout()
+                .filter(|_| self.end == End::NotYet),
             self.next_commit.filter(|_| self.end == End::NotYet),
             inner.closing.map(|closing| closing.deadline),
         ]

@@ -56,6 +56,8 @@ pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
             Err(error) => {
                 tracing::debug!(%broker, %error, "fetch failed");
                 fetcher.session.failed();
+                shared.lock().positions.unreachable(broker);
+                shared.fetchable.notify_waiters();
                 shared.cluster.refresh();
                 let pause = fetcher.backoff.fail(shared.cluster.clock());
                 tokio::time::sleep(pause).await;
@@ -321,6 +323,10 @@ impl Fetcher {
                 }
                 let outcome = inner.positions.accept(self.broker, asked, &answer, time);
                 refresh |= outcome.refresh;
+                if answer.preferred.is_some() {
+                    // It may be a broker that has no fetch task yet.
+                    self.shared.control.notify_one();
+                }
                 if outcome.discard {
                     inner.buffer.discard(&tp);
                     self.shared.control.notify_one();

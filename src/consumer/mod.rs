@@ -22,6 +22,8 @@ mod positions;
 mod session;
 mod shared;
 mod stream;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;

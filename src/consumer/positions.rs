@@ -305,6 +305,14 @@ impl Positions {
         brokers
     }
 
+    /// A broker does not answer: what it was to be read from as a follower goes back to the leader
+    /// (KIP-392), which may name another.
+    pub(crate) fn unreachable(&mut self, broker: BrokerId) {
+        for part in self.parts.values_mut() {
+            part.preferred.take_if(|(replica, _)| *replica == broker);
+        }
+    }
+
     /// Partitions whose committed offset is to be looked up; they count as asked from now on.
     pub(crate) fn wanted_committed(&mut self, now: Instant) -> Vec<(TopicPartition, PartEpoch)> {
         let mut wanted = Vec::new();
@@ -361,13 +369,17 @@ impl Positions {
         }
     }
 
-    /// What a ListOffsets lookup found.
+    /// What a ListOffsets lookup found; a negative offset says that no record is that young, so that
+    /// only those to come are.
     pub(crate) fn reset_found(&mut self, tp: &TopicPartition, epoch: PartEpoch, at: Position) {
         if let Some(part) = self.current(tp, epoch)
             && matches!(part.state, State::AwaitingReset(_))
         {
             part.asked();
-            part.start(at);
+            match at.offset {
+                0.. => part.start(at),
+                _ => part.state = State::AwaitingReset(ResetTo::Latest),
+            }
         }
     }
 
@@ -387,11 +399,11 @@ impl Positions {
         Some(no_position(tp, "there is no group"))
     }
 
-    /// When a lookup that waits for its back-off is due.
+    /// When a lookup that waits for its back-off, and for nothing else, is due.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         self.parts
             .values()
-            .filter(|part| !part.asking && part.state.awaits())
+            .filter(|part| !part.asking && !part.revoking && part.awaits())
             .filter_map(|part| part.not_before)
             .min()
     }
@@ -823,12 +835,6 @@ fn policy(reset: OffsetReset) -> Option<ResetTo> {
     }
 }
 
-impl State {
-    fn awaits(self) -> bool {
-        matches!(self, Self::AwaitingCommitted | Self::AwaitingReset(_))
-    }
-}
-
 impl Part {
     fn new(epoch: PartEpoch, topic_id: Uuid) -> Self {
         let nowhere = Position::new(-1);
@@ -858,6 +864,15 @@ impl Part {
 
     fn is_placed(&self) -> bool {
         self.state == State::Active
+    }
+
+    /// Whether a lookup is wanted and there is somebody to ask.
+    fn awaits(&self) -> bool {
+        match self.state {
+            State::AwaitingCommitted => true,
+            State::AwaitingReset(_) => self.leader.is_some(),
+            State::Active | State::NoPosition => false,
+        }
     }
 
     fn read_from(&self, now: Instant) -> Option<BrokerId> {

@@ -52,8 +52,8 @@ pub(crate) struct InFlight<O> {
     /// Bytes of requests begun, not yet written.
     unwritten: VecDeque<Bytes>,
     unwritten_bytes: usize,
-    /// Observers of requests without answer, done when all before them is written.
-    unanswered: VecDeque<(usize, O)>,
+    /// Requests without answer, and where they end in what is written: done when that is out.
+    unanswered: VecDeque<(usize, Waiting<O>)>,
     written: usize,
     begun: usize,
     muted_until: Option<Instant>,
@@ -110,15 +110,16 @@ impl<O: Observer> InFlight<O> {
             self.unwritten_bytes += bytes;
             self.begun += bytes;
             self.unwritten.extend(request.segments);
+            let waiting = Waiting {
+                name: request.name,
+                correlation: request.correlation,
+                deadline: request.deadline,
+                observer: request.observer,
+            };
             if request.answered {
-                self.waiting.push_back(Waiting {
-                    name: request.name,
-                    correlation: request.correlation,
-                    deadline: request.deadline,
-                    observer: request.observer,
-                });
+                self.waiting.push_back(waiting);
             } else {
-                self.unanswered.push_back((self.begun, request.observer));
+                self.unanswered.push_back((self.begun, waiting));
             }
         }
         &self.unwritten
@@ -141,8 +142,8 @@ impl<O: Observer> InFlight<O> {
             .front()
             .is_some_and(|(end, _)| *end <= self.written)
         {
-            if let Some((_, observer)) = self.unanswered.pop_front() {
-                observer.settle(Ok(Bytes::new()));
+            if let Some((_, waiting)) = self.unanswered.pop_front() {
+                waiting.observer.settle(Ok(Bytes::new()));
             }
         }
     }
@@ -159,13 +160,14 @@ impl<O: Observer> InFlight<O> {
         }
     }
 
-    /// Ends what is past its deadline. An error means that the broker let one pass on the wire, so
+    /// Ends what is past its deadline. An error means that the broker let one pass on the wire (did
+    /// not answer, or did not take the bytes of a request that has no answer), so
     /// that the connection is of no use any more.
     pub(crate) fn expire(&mut self, now: Instant) -> Result<()> {
         if self.earliest.is_none_or(|earliest| earliest > now) {
             return Ok(());
         }
-        if let Some(late) = self.waiting.iter().find(|waiting| waiting.deadline <= now) {
+        if let Some(late) = self.under_way().find(|waiting| waiting.deadline <= now) {
             return Err(Error::new(
                 ErrorKind::Timeout,
                 format!(
@@ -191,20 +193,24 @@ impl<O: Observer> InFlight<O> {
         self.queued = kept;
         let deadlines = self.queued.iter().map(|request| request.deadline);
         self.earliest = deadlines
-            .chain(self.waiting.iter().map(|waiting| waiting.deadline))
+            .chain(self.under_way().map(|waiting| waiting.deadline))
             .min();
         Ok(())
     }
 
+    /// The requests that are on the wire, whole or in part, and not done.
+    fn under_way(&self) -> impl Iterator<Item = &Waiting<O>> {
+        let unanswered = self.unanswered.iter().map(|(_, waiting)| waiting);
+        self.waiting.iter().chain(unanswered)
+    }
+
     /// Ends everything: the connection is gone.
     pub(crate) fn fail(&mut self, error: &Error) {
-        for waiting in self.waiting.drain(..) {
+        let unanswered = self.unanswered.drain(..).map(|(_, waiting)| waiting);
+        for waiting in self.waiting.drain(..).chain(unanswered) {
             waiting
                 .observer
                 .settle(Err(error.clone().with_certainty(Certainty::MaybeWritten)));
-        }
-        for (_, observer) in self.unanswered.drain(..) {
-            observer.settle(Err(error.clone().with_certainty(Certainty::MaybeWritten)));
         }
         for request in self.queued.drain(..) {
             request
@@ -351,6 +357,19 @@ mod tests {
         bench.write(0, 1);
         assert_eq!(bench.outcomes(), [(1, None, true)]);
         assert_eq!(bench.machine.due(), None);
+    }
+
+    #[test]
+    fn a_request_without_answer_that_is_not_taken_condemns_the_broker_too() {
+        let mut bench = Bench::new();
+        bench.push(1, false, 50);
+        bench.write(0, 3);
+        assert!(bench.machine.expire(bench.at(49)).is_ok());
+        let error = bench.machine.expire(bench.at(50)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        bench.write(50, 7);
+        assert!(bench.machine.expire(bench.at(50)).is_ok());
+        assert_eq!(bench.machine.next_timeout(), None);
     }
 
     #[test]

@@ -300,8 +300,13 @@ impl Sender {
 
     fn arm_expiry(&mut self, slot: &Arc<Slot>) {
         let mut state = slot.lock();
+        let rules = &self.shared.rules;
+        // As long as the slot is in the sender's hands nothing tells of a batch opened in it: one opened from now on
+        // ends no earlier than this.
+        let in_hands = || now() + rules.delivery_timeout;
+        let at = state.queue.expires_at(rules);
         if !state.expiry_armed
-            && let Some(at) = state.queue.expires_at(&self.shared.rules)
+            && let Some(at) = at.or_else(|| state.queued.then(in_hands))
         {
             state.expiry_armed = true;
             let key = (at, self.timer_count);

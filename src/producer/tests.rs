@@ -4,6 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{InitProducerIdResponse, MetadataResponse, TopicName};
+use kafka_protocol::protocol::StrBytes;
 use tokio::net::TcpListener;
 
 use super::*;
@@ -13,6 +18,7 @@ use crate::cluster::{Cluster, Topic};
 use crate::config::ClientConfig;
 use crate::error::{Certainty, ErrorKind};
 use crate::net::connector::Tcp;
+use crate::net::scripted::{Far, Scripted};
 use crate::producer::config::ProducerConfig;
 use crate::types::BrokerId;
 
@@ -47,6 +53,58 @@ async fn producer(change: impl FnOnce(&mut ProducerConfig)) -> Producer {
     };
     producer.shared().add_topic(&Arc::new(topic));
     producer
+}
+
+/// A producer whose topic `t` is led by a broker that takes no connections, as another one says.
+async fn cut_off() -> Producer {
+    let (connector, mut accepting) = Scripted::new();
+    connector
+        .refused
+        .lock()
+        .unwrap()
+        .push_back("two".to_owned());
+    tokio::spawn(async move {
+        while let Some((_, stream)) = accepting.recv().await {
+            tokio::spawn(witness(Far { stream }));
+        }
+    });
+    let cluster = Cluster::new(
+        ClientConfig::default(),
+        vec![("one".to_owned(), 9092)],
+        Clock::seeded(1, 1_700_000_000_000),
+        connector,
+    );
+    let config = ProducerConfig::default();
+    ProducerBuilder::new(cluster, config).build().await.unwrap()
+}
+
+async fn witness(mut far: Far) {
+    far.shake_hands().await;
+    while let Some(asked) = far.asked().await {
+        let text = StrBytes::from_static_str;
+        let partition = MetadataResponsePartition::default().with_leader_id(2.into());
+        let topic = MetadataResponseTopic::default()
+            .with_name(Some(TopicName(text("t"))))
+            .with_partitions(vec![partition]);
+        let brokers = [(1, "one"), (2, "two")].map(|(id, host)| {
+            MetadataResponseBroker::default()
+                .with_node_id(id.into())
+                .with_host(text(host))
+                .with_port(9092)
+        });
+        match asked.key {
+            3 => {
+                let response = MetadataResponse::default()
+                    .with_brokers(brokers.to_vec())
+                    .with_topics(vec![topic]);
+                far.answer(&asked, &response).await;
+            }
+            _ => {
+                let response = InitProducerIdResponse::default().with_producer_id(7.into());
+                far.answer(&asked, &response).await;
+            }
+        }
+    }
 }
 
 fn record<'a>(value: &'a [u8]) -> Record<'a> {
@@ -132,6 +190,22 @@ async fn a_record_that_no_broker_takes_ends_in_time() {
     assert!(took >= timeout && took < timeout + Duration::from_secs(1));
     assert_eq!(producer.buffered_bytes(), 0);
     producer.flush().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_accepted_after_others_expired_ends_in_time_too() {
+    let producer = cut_off().await;
+    let timeout = ProducerConfig::default().delivery_timeout;
+    // The slot stays in the hands of its sender, which never gets to look at it, when it is empty.
+    for value in [b"x", b"y"] {
+        let accepted = crate::clock::now();
+        let delivery = tokio::time::timeout(2 * timeout, producer.deliver(record(value)));
+        let error = delivery.await.expect("an end").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        let took = accepted.elapsed();
+        assert!(took >= timeout && took < timeout + Duration::from_secs(1));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

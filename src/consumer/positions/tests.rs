@@ -466,3 +466,63 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_cannot_be_asked_is_no_reason_to_wake_up() {
+    let mut positions = Positions::new(rules());
+    positions.assign([(tp(0), Uuid::nil()), (tp(1), Uuid::nil())]);
+    positions.update(led_by(B1, 3, ID));
+    let start = now();
+    for ask in positions.wanted_resets(start) {
+        positions.lookup_failed(&ask.tp, ask.epoch, start);
+    }
+    let due = positions.next_timeout().unwrap();
+    assert!(due > start);
+    positions.set_revoking(&tp(1));
+    positions.update(|_| {
+        Some(Known {
+            topic_id: ID,
+            leader: None,
+        })
+    });
+    // Without a leader there is nobody to ask, and what is given up is not asked for.
+    assert!(positions.wanted_resets(due).is_empty());
+    assert_eq!(positions.next_timeout(), None);
+    positions.update(led_by(B2, 4, ID));
+    assert_eq!(positions.wanted_resets(due).len(), 1);
+}
+
+#[test]
+fn a_lookup_that_found_nothing_does_not_undo_a_seek() {
+    let mut positions = active(&[tp(0)], rules());
+    positions.seek_to(&tp(0), ResetTo::Ago(Duration::from_secs(60)));
+    let asks = positions.wanted_resets(now());
+    positions.seek(&tp(0), Position::new(5));
+    positions.reset_found(&tp(0), asks[0].epoch, Position::new(-1));
+    assert_eq!(positions.position(&tp(0)), Some(Position::new(5)));
+    // Asked for by who still wants it, it means that only records to come are young enough.
+    positions.seek_to(&tp(0), ResetTo::Ago(Duration::from_secs(60)));
+    let asks = positions.wanted_resets(now());
+    positions.reset_found(&tp(0), asks[0].epoch, Position::new(-1));
+    let asks = positions.wanted_resets(now());
+    assert_eq!(asks[0].to, ResetTo::Latest);
+}
+
+#[test]
+fn a_follower_that_cannot_be_reached_is_not_read_from_any_more() {
+    let mut positions = active(&[tp(0), tp(1)], rules());
+    let now = now();
+    for asked in plan(&positions, now) {
+        let named = Answer {
+            preferred: Some(B2),
+            ..answer(Survey::Empty)
+        };
+        positions.accept(B1, &asked, &named, now);
+    }
+    assert_eq!(positions.brokers(now), [B2]);
+    positions.unreachable(B1);
+    assert_eq!(positions.brokers(now), [B2]);
+    positions.unreachable(B2);
+    assert_eq!(positions.brokers(now), [B1]);
+    assert_eq!(plan(&positions, now).len(), 2);
+}
