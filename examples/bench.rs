@@ -37,6 +37,10 @@ enum Mode {
 enum Api {
     Batch,
     Each,
+    /// As `each`, through a handle of the topic.
+    Topic,
+    /// Acknowledgements by reports of batches.
+    Report,
 }
 
 #[derive(Clone, Debug, Parser)]
@@ -134,13 +138,26 @@ async fn produce(options: &Options) -> Result {
     let pool = Pool::new(options.size);
     let producer = producer(options).await?;
     warm(&producer, options).await?;
+    let topic = producer.topic(options.topic.as_str());
     let run = Run::start(options.records);
     let mut acknowledged = 0;
     match options.api {
-        Api::Each => {
+        Api::Report => {
+            for number in 0..options.records {
+                drop(topic.send(record(options, &pool, number)).await?);
+            }
+            producer.flush().await?;
+            acknowledged = producer.metrics().records;
+            run.passed(0, acknowledged);
+        }
+        Api::Each | Api::Topic => {
             let mut deliveries = VecDeque::with_capacity(WINDOW);
             for number in 0..options.records {
-                deliveries.push_back(producer.send(record(options, &pool, number)).await?);
+                let record = record(options, &pool, number);
+                deliveries.push_back(match options.api {
+                    Api::Topic => topic.send(record).await?,
+                    _ => producer.send(record).await?,
+                });
                 if deliveries.len() == WINDOW {
                     for delivery in deliveries.drain(..WINDOW / 2) {
                         delivery.await?;
@@ -258,7 +275,7 @@ async fn consume(options: &Options) -> Result {
                 run.passed(before, count);
             }
         }
-        Api::Each => {
+        _ => {
             let mut stream = consumer.stream();
             while count < options.records {
                 let record = stream.next().await.ok_or("the stream ended")??;

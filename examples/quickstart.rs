@@ -1,6 +1,8 @@
-//! Makes a topic, produces, consumes in a group, and prints records and lag.
+//! Makes a topic, produces, consumes in a group, and prints records and lag: on a cluster of three
+//! brokers inside this process, or on yours.
 //!
 //! ```text
+//! cargo run --release --example quickstart
 //! cargo run --release --example quickstart -- --bootstrap localhost:9092
 //! ```
 
@@ -9,13 +11,14 @@ use std::time::Duration;
 
 use clap::Parser;
 use ottla::admin::NewTopic;
+use ottla::mock::MockCluster;
 use ottla::{Client, OffsetReset, Record};
 
 const RECORDS: usize = 12;
 
 #[derive(Parser)]
 struct Options {
-    /// Addresses of some brokers: HOST:PORT[,HOST:PORT…].
+    /// Addresses of some brokers: HOST:PORT[,HOST:PORT…]. Default: a mock cluster in this process.
     #[arg(long, value_delimiter = ',')]
     bootstrap: Vec<String>,
 }
@@ -23,8 +26,16 @@ struct Options {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let options = Options::parse();
+    let mut bootstrap = options.bootstrap;
+    let mut mock = None;
+    if bootstrap.is_empty() {
+        let cluster = MockCluster::builder().brokers(3).start().await?;
+        bootstrap = cluster.bootstrap().split(',').map(str::to_owned).collect();
+        println!("started a mock cluster at {}", bootstrap.join(","));
+        mock = Some(cluster);
+    }
     let client = Client::builder()
-        .bootstrap(options.bootstrap)
+        .bootstrap(bootstrap)
         .client_id("quickstart")
         .connect()
         .await?;
@@ -93,5 +104,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert!(report.is_complete(), "{report:?}");
     admin.delete_topics([&topic]).await?.all()?;
     client.close().await;
+    drop(mock);
     Ok(())
 }

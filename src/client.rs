@@ -8,6 +8,7 @@ use crate::admin::Admin;
 use crate::clock::{Clock, now};
 use crate::cluster::Cluster;
 use crate::config::Settings;
+use crate::config::keys::FOREVER;
 use crate::config::values::Address;
 use crate::consumer::ConsumerBuilder;
 use crate::error::Result;
@@ -39,9 +40,7 @@ pub struct Client {
 impl Client {
     /// Starts a client with Kafka's defaults.
     pub fn builder() -> ClientBuilder {
-        ClientBuilder {
-            settings: Settings::default(),
-        }
+        ClientBuilder::new(Settings::default())
     }
 
     /// Starts a client from Kafka's own property names, those of producers and consumers included:
@@ -71,9 +70,7 @@ impl Client {
         K: AsRef<str>,
         V: AsRef<str>,
     {
-        Ok(ClientBuilder {
-            settings: Settings::from_properties(properties)?,
-        })
+        Ok(ClientBuilder::new(Settings::from_properties(properties)?))
     }
 
     /// Starts the settings of a producer, with this client's producer properties as defaults.
@@ -148,7 +145,7 @@ impl Client {
     ///
     /// Cancel safe: the client goes on connecting in the background.
     pub async fn ready(&self, timeout: Duration) -> Result<()> {
-        self.cluster.ready(now() + timeout).await
+        self.cluster.ready(now() + timeout.min(FOREVER)).await
     }
 
     /// Ends every connection and background task, those of producers and consumers made from this
@@ -175,9 +172,25 @@ impl fmt::Debug for Client {
 #[must_use = "a builder does nothing until `build` or `connect`"]
 pub struct ClientBuilder {
     settings: Settings,
+    /// Instead of TCP and the machine's clock.
+    transport: Option<(Arc<dyn Connector>, Clock)>,
 }
 
 impl ClientBuilder {
+    fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            transport: None,
+        }
+    }
+
+    /// Connects by this and takes time and chance from there.
+    #[cfg(feature = "mock")]
+    pub(crate) fn transport(mut self, connector: Arc<dyn Connector>, clock: Clock) -> Self {
+        self.transport = Some((connector, clock));
+        self
+    }
+
     /// Addresses (`host:port`) of some brokers, by which the rest are found (`bootstrap.servers`).
     pub fn bootstrap<S: Into<String>>(mut self, servers: impl IntoIterator<Item = S>) -> Self {
         self.settings.client.bootstrap = servers.into_iter().map(Into::into).collect();
@@ -247,7 +260,10 @@ impl ClientBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config), naming the setting that cannot be used.
-    pub fn build(self) -> Result<Client> {
+    pub fn build(mut self) -> Result<Client> {
+        if let Some((connector, clock)) = self.transport.take() {
+            return self.build_on(connector, clock);
+        }
         let client = &self.settings.client;
         let connector: Arc<dyn Connector> = Arc::new(Tcp {
             send_buffer: client.send_buffer,
@@ -256,10 +272,20 @@ impl ClientBuilder {
         self.build_on(connector, Clock::system())
     }
 
+    /// A client on the transport that was given, with default settings, which need no check.
+    #[cfg(feature = "mock")]
+    pub(crate) fn assemble_on(self, connector: Arc<dyn Connector>, clock: Clock) -> Client {
+        self.assemble(connector, clock)
+    }
+
     /// The same on any transport and clock.
     fn build_on(mut self, connector: Arc<dyn Connector>, clock: Clock) -> Result<Client> {
-        let client = &mut self.settings.client;
-        client.validate()?;
+        self.settings.client.validate()?;
+        Ok(self.assemble(connector, clock))
+    }
+
+    fn assemble(self, connector: Arc<dyn Connector>, clock: Clock) -> Client {
+        let client = &self.settings.client;
         let addresses = client
             .bootstrap
             .iter()
@@ -268,10 +294,10 @@ impl ClientBuilder {
             .map(|address| (address.host, address.port))
             .collect();
         let cluster = Cluster::new(client.clone(), addresses, clock, connector);
-        Ok(Client {
+        Client {
             cluster,
             settings: Arc::new(self.settings),
-        })
+        }
     }
 
     /// Makes the client and waits until the cluster has answered, at most for `default.api.timeout.ms`.
@@ -288,5 +314,18 @@ impl ClientBuilder {
         let client = self.build()?;
         client.ready(timeout).await?;
         Ok(client)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+
+    #[tokio::test]
+    async fn a_time_without_limit_is_taken() {
+        let client = Client::builder().bootstrap(["localhost:1"]).build();
+        let client = client.unwrap();
+        assert!(client.ready(Duration::MAX).now_or_never().is_none());
     }
 }

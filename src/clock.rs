@@ -28,7 +28,7 @@ enum Wall {
     /// The machine's clock.
     System,
     /// Milliseconds at a monotonic instant: moves with the (possibly paused) runtime.
-    #[cfg_attr(not(test), allow(dead_code))]
+    #[cfg_attr(not(any(test, feature = "mock")), allow(dead_code))]
     Anchored { at: Instant, millis: i64 },
 }
 
@@ -42,7 +42,7 @@ impl Clock {
     }
 
     /// Wall time derived from the runtime's clock, randomness from one seed.
-    #[cfg_attr(not(test), allow(dead_code))]
+    #[cfg_attr(not(any(test, feature = "mock")), allow(dead_code))]
     pub(crate) fn seeded(seed: u64, wall_millis: i64) -> Self {
         Self {
             wall: Wall::Anchored {

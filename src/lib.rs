@@ -59,7 +59,7 @@
 //! # Map
 //!
 //! - [`Client`], [`ClientBuilder`]: the connection to a cluster, shared by what is made from it
-//! - [`Producer`], [`Record`], [`Delivery`], [`Partitioner`], [`Compression`]
+//! - [`Producer`], [`TopicProducer`], [`Record`], [`Delivery`], [`Partitioner`], [`Compression`], [`ProducerMetrics`]
 //! - [`Consumer`], [`Batches`], [`RecordView`], [`RecordStream`], [`Event`], [`Lag`]
 //! - [`admin`]: topics and the cluster
 //! - [`properties`]: Kafka's property files
@@ -79,6 +79,8 @@ mod cluster;
 mod config;
 mod consumer;
 mod error;
+#[cfg(feature = "mock")]
+pub mod mock;
 mod net;
 mod producer;
 mod record;
@@ -96,8 +98,9 @@ pub use consumer::{
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::{
-    Acks, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner, Partitioner, Producer,
-    ProducerBuilder, RecordMetadata, RoundRobin, TopicView,
+    Acks, BatchReport, Choice, CloseReport, Deliveries, Delivery, Histogram, KeyPartitioner,
+    Partitioner, Producer, ProducerBuilder, ProducerMetrics, RecordMetadata, RoundRobin,
+    TopicProducer, TopicView,
 };
 /// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]

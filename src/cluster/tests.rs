@@ -313,3 +313,25 @@ async fn a_cluster_whose_known_brokers_are_all_gone_is_found_again() {
         [BrokerId(3)]
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_client_ends_waits_for_connections() {
+    let (connector, mut accepting) = Scripted::new();
+    let cluster = Cluster::new(
+        ClientConfig::default(),
+        vec![("one".to_owned(), 9092)],
+        Clock::seeded(3, 0),
+        connector,
+    );
+    // It takes the connection and says nothing.
+    let _far = Far::accept(&mut accepting).await;
+    let before = now();
+    let link = cluster.link(BrokerId(-1), Lane::Data, within(30));
+    let stop = async {
+        tokio::time::sleep(SECOND).await;
+        cluster.tasks().stop();
+    };
+    let (link, ()) = tokio::join!(link, stop);
+    assert_eq!(link.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(before.elapsed(), SECOND);
+}

@@ -66,6 +66,14 @@ impl ProducerConfig {
         self.compression
             .check_available()
             .map_err(|error| bad("compression.type", error))?;
+        for (topic, compression) in &self.topic_compression {
+            compression.check_available().map_err(|error| {
+                bad(
+                    "compression.type",
+                    format_args!("{error} (topic '{topic}')"),
+                )
+            })?;
+        }
         if self.idempotence == Some(true)
             && let Some((name, why)) = self.contradicts_idempotence()
         {

@@ -325,7 +325,7 @@ impl Control {
     }
 
     fn closing(&mut self, time: Instant) {
-        let Some(Closing { deadline }) = self.shared.lock().closing else {
+        let Some(Closing { deadline, finished }) = self.shared.lock().closing else {
             return;
         };
         if time >= deadline {
@@ -336,8 +336,9 @@ impl Control {
             return;
         }
         let mut inner = self.shared.lock();
-        // All that was handed out counts as done: the application does not come back.
-        inner.positions.finish();
+        if finished {
+            inner.positions.finish();
+        }
         let offsets = match self.next_commit {
             Some(_) => to_commit(inner.positions.uncommitted()),
             None => Vec::new(),
@@ -528,13 +529,18 @@ impl Control {
             let Some(identity) = self.identity() else {
                 continue;
             };
+            let subscribed = self.membership.is_some();
             self.answers.push(Box::pin(async move {
                 let who = || {
                     let member = shared.lock().member.clone();
-                    Identity {
+                    if subscribed && member.is_none() {
+                        // Without an id a broker takes it for an administrator's, if nobody else is in the group now.
+                        return Err(offsets::not_a_member(&identity.group));
+                    }
+                    Ok(Identity {
                         member,
                         ..identity.clone()
-                    }
+                    })
                 };
                 let outcome =
                     offsets::commit(&shared.cluster, who, offsets.clone(), deadline).await;

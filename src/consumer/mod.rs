@@ -9,6 +9,8 @@
 mod batch;
 mod buffer;
 mod builder;
+#[cfg(test)]
+mod cancel_tests;
 mod codes;
 pub(crate) mod config;
 mod control;
@@ -49,6 +51,7 @@ pub use split::{PartitionStream, PartitionStreams};
 pub use stream::RecordStream;
 
 use crate::clock::{Instant, now};
+use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 use offsets::{EARLIEST, Identity, LATEST};
@@ -577,6 +580,32 @@ impl Consumer {
         self.shared.set_paused(partitions, false)
     }
 
+    /// How many records a poll returns at most at present.
+    #[must_use]
+    pub fn max_poll_records(&self) -> usize {
+        self.shared.lock().max_poll_records
+    }
+
+    /// Changes how many records a poll returns at most (`max.poll.records`), from the next poll on: so
+    /// a consumer can take a given number of records exactly. With 0 nothing is handed out, of
+    /// partitions assigned later neither, while the membership goes on and lag stays known, provided
+    /// that `poll` is called.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// let (mut left, usual) = (1000, consumer.max_poll_records());
+    /// while left > 0 {
+    ///     consumer.set_max_poll_records(usual.min(left));
+    ///     let Some(batches) = consumer.poll().await? else { break };
+    ///     left -= batches.record_count();
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_max_poll_records(&mut self, records: usize) {
+        self.shared.lock().max_poll_records = records;
+    }
+
     /// The partitions paused at present.
     #[must_use]
     pub fn paused(&self) -> Vec<TopicPartition> {
@@ -674,8 +703,9 @@ impl Consumer {
     /// Cancel safe: it goes on in the background.
     pub async fn close(mut self, timeout: Duration) -> Result<()> {
         self.closed = true;
-        let deadline = now() + timeout;
-        self.shared.ask_to_close(deadline);
+        let deadline = now() + timeout.min(FOREVER);
+        // Who closes has finished with what was handed out.
+        self.shared.ask_to_close(deadline, true);
         self.shared.tasks.stopped().await;
         self.shared.tasks.idle().await;
         if now() >= deadline {
@@ -706,17 +736,19 @@ fn owned(
 }
 
 impl Shared {
-    fn ask_to_close(&self, deadline: Instant) {
-        self.lock().closing.get_or_insert(Closing { deadline });
+    fn ask_to_close(&self, deadline: Instant, finished: bool) {
+        let closing = Closing { deadline, finished };
+        self.lock().closing.get_or_insert(closing);
         self.control.notify_one();
     }
 }
 
 impl Drop for Consumer {
-    /// As [`close`](Consumer::close), in the background and within 5 s.
+    /// As [`close`](Consumer::close), in the background and within 5 s, but what was handed out last does
+    /// not count as finished: an error or a panic may have ended its processing.
     fn drop(&mut self) {
         if !self.closed {
-            self.shared.ask_to_close(now() + DROP_TIMEOUT);
+            self.shared.ask_to_close(now() + DROP_TIMEOUT, false);
         }
     }
 }

@@ -207,11 +207,11 @@ fn offset_fetch(
     request.with_groups(vec![asked]).with_require_stable(true)
 }
 
-/// Commits; `identity` is asked for each attempt, since a member's epoch moves on. Retries until the
-/// deadline. The error of the first partition that failed for good, if any.
+/// Commits; `identity` is asked for each attempt, since a member's epoch moves on and its membership may
+/// end. Retries until the deadline. The error of the first partition that failed for good, if any.
 pub(super) async fn commit(
     cluster: &Cluster,
-    identity: impl Fn() -> Identity + Send + Sync,
+    identity: impl Fn() -> Result<Identity> + Send + Sync,
     offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
     deadline: Instant,
 ) -> Result<()> {
@@ -221,7 +221,7 @@ pub(super) async fn commit(
     );
     let mut left = offsets;
     while !left.is_empty() {
-        let who = identity();
+        let who = identity()?;
         let outcome = commit_once(cluster, &who, &left, deadline).await;
         let error = match outcome {
             Ok((broker, failed)) => {
@@ -442,6 +442,12 @@ pub(super) async fn list(
         }
         tokio::time::sleep(pause).await;
     }
+}
+
+/// What a broker would say to a commit by somebody who is not in the group.
+pub(super) fn not_a_member(group: &str) -> Error {
+    let doing = format!("committing to group '{group}', of which the consumer is not a member");
+    Error::from_code(codes::UNKNOWN_MEMBER_ID, doing)
 }
 
 pub(super) fn no_partition(tp: &TopicPartition, count: usize) -> Error {

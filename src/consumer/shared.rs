@@ -51,6 +51,8 @@ pub(super) struct Inner {
     /// The consumer cannot go on.
     pub(super) fatal: Option<Error>,
     pub(super) wakeup: bool,
+    /// `max.poll.records`, as it is now.
+    pub(super) max_poll_records: usize,
     pub(super) commits: VecDeque<CommitWish>,
     pub(super) closing: Option<Closing>,
     /// The application is inside of a poll.
@@ -85,6 +87,8 @@ pub(super) struct CommitWish {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Closing {
     pub(super) deadline: Instant,
+    /// The application has finished with all it was given.
+    pub(super) finished: bool,
 }
 
 impl Shared {
@@ -96,6 +100,7 @@ impl Shared {
         subscribes: bool,
     ) -> Self {
         let tasks = cluster.tasks().child();
+        let max_poll_records = config.max_poll_records;
         Self {
             cluster,
             config,
@@ -112,6 +117,7 @@ impl Shared {
                 errors: VecDeque::new(),
                 fatal: None,
                 wakeup: false,
+                max_poll_records,
                 commits: VecDeque::new(),
                 closing: None,
                 polling: false,
@@ -167,7 +173,7 @@ impl Shared {
     /// What can be handed out now: up to `max.poll.records`, decoded outside of the lock.
     pub(super) fn take(&self) -> Result<Option<Batches>> {
         let mut parts: Vec<PartitionBatch> = Vec::new();
-        let mut left = self.config.max_poll_records;
+        let mut left = self.lock().max_poll_records;
         let mut taken_any = false;
         while left > 0 {
             let Some((mut chunk, position)) = self.lock().next_chunk() else {

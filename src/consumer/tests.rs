@@ -1,10 +1,9 @@
 //! The consumer against scripted brokers, on a paused clock.
 
-use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::Buf;
+use bytes::{Buf, Bytes};
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -21,23 +20,23 @@ use super::*;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::ClientConfig;
-use crate::net::scripted::{Asked, Far, Scripted};
+use crate::net::scripted::{Far, Scripted};
+use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Brokers `one`, which leads the empty partition `t-0` and names a follower to read it from, and
-/// `two`, that follower.
+/// Brokers `one`, which leads the partition `t-0` and coordinates groups, and `two`, a follower.
 #[derive(Clone, Default)]
-struct Script(Arc<Mutex<Vec<String>>>, Arc<Mutex<Seen>>);
+struct Script(Arc<Mutex<Says>>);
 
-/// What the brokers were asked besides, and what they say.
 #[derive(Default)]
-struct Seen {
-    /// The end of the log.
-    end: i64,
-    commits: usize,
-    /// Fetch sessions that were ended.
-    ended: Vec<(String, i32)>,
+struct Says {
+    /// The partition is empty, and `one` names `two` to read it from; else it has one record.
+    empty: bool,
+    /// Hosts in the order in which they were asked for records.
+    fetched: Vec<String>,
+    /// Offsets as they were committed.
+    committed: Vec<i64>,
 }
 
 impl Script {
@@ -58,9 +57,8 @@ impl Script {
         )
     }
 
-    /// The hosts that were asked for records, in order.
-    fn fetched(&self) -> Vec<String> {
-        self.0.lock().unwrap().clone()
+    fn says(&self) -> MutexGuard<'_, Says> {
+        self.0.lock().unwrap()
     }
 
     async fn broker(self, host: String, mut far: Far) {
@@ -68,35 +66,48 @@ impl Script {
         while let Some(asked) = far.asked().await {
             match asked.key {
                 1 => {
-                    let request: kp::FetchRequest = decode(&asked);
-                    if request.session_epoch == -1 && request.session_id != 0 {
-                        let mut seen = self.1.lock().unwrap();
-                        seen.ended.push((host.clone(), request.session_id));
-                        continue;
-                    }
-                    self.0.lock().unwrap().push(host.clone());
-                    tokio::time::sleep(SECOND / 2).await;
-                    let follower = if host == "one" { 2 } else { -1 };
-                    let end = self.1.lock().unwrap().end;
-                    far.answer(&asked, &empty(follower, end)).await;
+                    let first = {
+                        let mut says = self.says();
+                        says.fetched.push(host.clone());
+                        !says.empty && says.fetched.len() == 1
+                    };
+                    let partition = match first {
+                        true => PartitionData::default()
+                            .with_preferred_read_replica((-1).into())
+                            .with_records(Some(one_record())),
+                        false => {
+                            tokio::time::sleep(SECOND / 2).await;
+                            let named = self.says().empty && host == "one";
+                            let follower = if named { 2 } else { -1 };
+                            PartitionData::default().with_preferred_read_replica(follower.into())
+                        }
+                    };
+                    far.answer(&asked, &fetched(partition)).await;
                 }
-                2 => {
-                    let end = self.1.lock().unwrap().end;
-                    far.answer(&asked, &offset(end)).await;
-                }
+                2 => far.answer(&asked, &offset_0()).await,
+                3 => far.answer(&asked, &metadata()).await,
                 8 => {
-                    self.1.lock().unwrap().commits += 1;
-                    let answer = kp::OffsetCommitResponse::default();
-                    far.answer(&asked, &answer).await;
+                    // Behind the client id and the header's tags.
+                    let mut rest = asked.rest.clone();
+                    let length = usize::from(rest.get_u16());
+                    rest.advance(length + 1);
+                    let request = kp::OffsetCommitRequest::decode(&mut rest, asked.version);
+                    let offset = request.unwrap().topics[0].partitions[0].committed_offset;
+                    self.says().committed.push(offset);
+                    let response = kp::OffsetCommitResponse::default();
+                    far.answer(&asked, &response).await;
                 }
                 9 => {
-                    let group = kp::GroupId(StrBytes::from_static_str("g"));
-                    let group = OffsetFetchResponseGroup::default().with_group_id(group);
-                    let answer = kp::OffsetFetchResponse::default().with_groups(vec![group]);
-                    far.answer(&asked, &answer).await;
+                    let group = OffsetFetchResponseGroup::default();
+                    let response = kp::OffsetFetchResponse::default().with_groups(vec![group]);
+                    far.answer(&asked, &response).await;
                 }
                 10 => far.answer(&asked, &coordinator()).await,
-                3 => far.answer(&asked, &metadata()).await,
+                // COORDINATOR_LOAD_IN_PROGRESS: nobody gets in.
+                68 => {
+                    let response = kp::ConsumerGroupHeartbeatResponse::default();
+                    far.answer(&asked, &response.with_error_code(14)).await;
+                }
                 other => panic!("api {other}"),
             }
         }
@@ -124,6 +135,14 @@ fn metadata() -> kp::MetadataResponse {
         .with_topics(vec![topic])
 }
 
+fn offset_0() -> kp::ListOffsetsResponse {
+    let partition = ListOffsetsPartitionResponse::default().with_offset(0);
+    let topic = ListOffsetsTopicResponse::default()
+        .with_name(name())
+        .with_partitions(vec![partition]);
+    kp::ListOffsetsResponse::default().with_topics(vec![topic])
+}
+
 fn coordinator() -> kp::FindCoordinatorResponse {
     let coordinator = Coordinator::default()
         .with_key(StrBytes::from_static_str("g"))
@@ -133,170 +152,94 @@ fn coordinator() -> kp::FindCoordinatorResponse {
     kp::FindCoordinatorResponse::default().with_coordinators(vec![coordinator])
 }
 
-/// The body behind the rest of the header (client id, tags).
-fn decode<T: Decodable>(asked: &Asked) -> T {
-    let mut rest = asked.rest.clone();
-    let client_id = rest.get_i16().max(0);
-    rest.advance(usize::try_from(client_id).unwrap() + 1);
-    T::decode(&mut rest, asked.version).unwrap()
+fn one_record() -> Bytes {
+    let mut writer = BatchWriter::new(100);
+    writer.append(0, None, Some(b"x"), &[]).unwrap();
+    let sealed = writer.seal(Compression::None, &CodecPool::new(1));
+    sealed.unwrap().stamp(ProducerStamp::NONE)
 }
 
-fn offset(offset: i64) -> kp::ListOffsetsResponse {
-    let partition = ListOffsetsPartitionResponse::default().with_offset(offset);
-    let topic = ListOffsetsTopicResponse::default()
-        .with_name(name())
-        .with_partitions(vec![partition]);
-    kp::ListOffsetsResponse::default().with_topics(vec![topic])
-}
-
-fn empty(follower: i32, end: i64) -> kp::FetchResponse {
-    let partition = PartitionData::default()
-        .with_preferred_read_replica(follower.into())
-        .with_high_watermark(end)
-        .with_last_stable_offset(end);
+fn fetched(partition: PartitionData) -> kp::FetchResponse {
     let topic = FetchableTopicResponse::default()
         .with_topic_id(uuid::Uuid::from_u128(7))
         .with_partitions(vec![partition]);
-    kp::FetchResponse::default()
-        .with_session_id(9)
-        .with_responses(vec![topic])
+    kp::FetchResponse::default().with_responses(vec![topic])
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_follower_that_the_leader_names_is_read_from_at_once() {
     let script = Script::default();
+    script.says().empty = true;
     let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
     let assigned = [TopicPartition::new("t", 0)];
     let mut consumer = builder.assign(assigned).build().await.unwrap();
     let batches = consumer.poll_timeout(3 * SECOND).await.unwrap();
     assert!(batches.is_some_and(|batches| batches.is_empty()));
-    let fetched = script.fetched();
+    let fetched = script.says().fetched.clone();
     assert_eq!(fetched[..3], ["one", "two", "two"], "{fetched:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_ends_the_fetch_sessions() {
-    let script = Script::default();
-    let cluster = script.start();
-    let builder = ConsumerBuilder::new(cluster.clone(), config::ConsumerConfig::default());
+async fn a_time_without_limit_is_taken() {
+    let cluster = Script::default().start();
+    let builder = ConsumerBuilder::new(cluster, config::ConsumerConfig::default());
     let assigned = [TopicPartition::new("t", 0)];
     let mut consumer = builder.assign(assigned).build().await.unwrap();
-    consumer.poll_timeout(3 * SECOND).await.unwrap();
-    consumer.close(SECOND).await.unwrap();
-    tokio::time::sleep(SECOND).await;
-    let mut ended = script.1.lock().unwrap().ended.clone();
-    ended.sort();
-    assert_eq!(ended, [("one".to_owned(), 9), ("two".to_owned(), 9)]);
-}
-
-/// Polls the future so often and gives it up then, unless it was ready before.
-async fn give_up_after<F: Future>(future: F, polls: usize) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = polls;
-    std::future::poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        future.as_mut().poll(cx).map(Some)
-    })
-    .await
-}
-
-/// A consumer of `t-0` with a group, at offset 0 of a log that ends at 5.
-async fn behind(script: &Script) -> (Cluster, Consumer) {
-    let config = config::ConsumerConfig {
-        group_id: Some("g".to_owned()),
-        auto_commit: false,
-        ..config::ConsumerConfig::default()
-    };
-    let cluster = script.start();
-    let builder = ConsumerBuilder::new(cluster.clone(), config);
-    let assigned = [TopicPartition::new("t", 0)];
-    let mut consumer = builder.assign(assigned).build().await.unwrap();
-    // Nothing is committed, and the log ends at 0.
     consumer.poll_timeout(SECOND).await.unwrap();
-    assert_eq!(consumer.position(&TopicPartition::new("t", 0)), Some(0));
-    script.1.lock().unwrap().end = 5;
-    // The end that the last fetch told is not the latest any more.
-    tokio::time::sleep(SECOND / 10).await;
-    (cluster, consumer)
+    consumer.close(Duration::MAX).await.unwrap();
+}
+
+/// A consumer of `t-0` with a group for its offsets, that was given the one record there.
+async fn given_one(script: &Script) -> Consumer {
+    let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
+    let assigned = [TopicPartition::new("t", 0)];
+    let builder = builder.group_id("g").assign(assigned);
+    let mut consumer = builder
+        .offset_reset(OffsetReset::Earliest)
+        .build()
+        .await
+        .unwrap();
+    let batches = consumer.poll_timeout(3 * SECOND).await.unwrap().unwrap();
+    assert_eq!(batches.record_count(), 1);
+    consumer
 }
 
 #[tokio::test(start_paused = true)]
-async fn questions_given_up_at_any_await_leave_the_consumer_as_it_was() {
+async fn a_closed_consumer_commits_what_was_handed_out_and_a_dropped_one_what_is_finished() {
     let script = Script::default();
-    let tp = TopicPartition::new("t", 0);
-    for question in 0..4 {
-        let mut given_up = 0;
-        for polls in 1.. {
-            // Nothing is connected yet for the question: as many awaits as there can be.
-            let (_cluster, consumer) = behind(&script).await;
-            let asking = async {
-                match question {
-                    0 => consumer.fetch_lag().await.map(|lag| lag.records()),
-                    1 => consumer
-                        .end_offsets([&tp])
-                        .await
-                        .map(|ends| ends[&tp] as u64),
-                    2 => consumer
-                        .committed([&tp])
-                        .await
-                        .map(|found| 5 + found.len() as u64),
-                    _ => {
-                        let mut lags = consumer.watch_lag(SECOND / 1000);
-                        let lag = std::future::poll_fn(|cx| {
-                            futures_core::Stream::poll_next(std::pin::Pin::new(&mut lags), cx)
-                        });
-                        Ok(lag.await.map_or(0, |lag| lag.records()))
-                    }
-                }
-            };
-            let outcome = give_up_after(asking, polls).await;
-            assert_eq!(consumer.position(&tp), Some(0));
-            assert_eq!(consumer.fetch_lag().await.unwrap().records(), 5);
-            assert_eq!(consumer.lag().partitions()[0].time, TimeLag::Unknown);
-            assert!(consumer.committed([&tp]).await.unwrap().is_empty());
-            consumer.close(SECOND).await.unwrap();
-            script.1.lock().unwrap().end = 0;
-            if let Some(outcome) = outcome {
-                assert_eq!(outcome.unwrap(), 5);
-                break;
-            }
-            given_up += 1;
-        }
-        assert!(given_up > 0, "question {question}");
-    }
+    given_one(&script).await.close(3 * SECOND).await.unwrap();
+    assert_eq!(script.says().committed, [1]);
+
+    let script = Script::default();
+    let consumer = given_one(&script).await;
+    let tasks = consumer.shared.tasks.clone();
+    // As an error or a panic while the record is processed does.
+    drop(consumer);
+    tasks.idle().await;
+    assert_eq!(script.says().committed, [0], "where it began");
+
+    let script = Script::default();
+    let mut consumer = given_one(&script).await;
+    let tasks = consumer.shared.tasks.clone();
+    consumer.poll_timeout(SECOND).await.unwrap();
+    drop(consumer);
+    tasks.idle().await;
+    assert_eq!(script.says().committed, [1]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn commits_and_closing_given_up_at_any_await_are_done_all_the_same() {
-    let tp = TopicPartition::new("t", 0);
-    for closing in [false, true] {
-        for polls in 1.. {
-            let script = Script::default();
-            let (_cluster, mut consumer) = behind(&script).await;
-            let offsets = [(tp.clone(), OffsetAndMetadata::new(3))];
-            let tasks = consumer.shared.tasks.clone();
-            let done = if closing {
-                let done = give_up_after(consumer.close(SECOND), polls).await;
-                done.map(|outcome| outcome.unwrap()).is_some()
-            } else {
-                let done = give_up_after(consumer.commit_offsets(offsets), polls).await;
-                tokio::time::sleep(SECOND).await;
-                assert_eq!(script.1.lock().unwrap().commits, 1);
-                let again = [(tp.clone(), OffsetAndMetadata::new(4))];
-                consumer.commit_offsets(again).await.unwrap();
-                assert_eq!(script.1.lock().unwrap().commits, 2);
-                drop(consumer);
-                done.map(|outcome| outcome.unwrap()).is_some()
-            };
-            tokio::time::sleep(6 * SECOND).await;
-            assert_eq!(tasks.running(), 0);
-            if done {
-                assert!(polls > 1);
-                break;
-            }
-        }
-    }
+async fn who_is_not_a_member_does_not_commit_in_the_name_of_the_group() {
+    let script = Script::default();
+    let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
+    let mut consumer = builder
+        .group_id("g")
+        .subscribe(["t"])
+        .build()
+        .await
+        .unwrap();
+    consumer.poll_timeout(SECOND).await.unwrap();
+    let offset = (TopicPartition::new("t", 0), OffsetAndMetadata::new(5));
+    let error = consumer.commit_offsets([offset]).await.unwrap_err();
+    assert_eq!(error.code().map(|code| code.get()), Some(25), "{error}");
+    assert_eq!(script.says().committed, [0; 0]);
 }

@@ -108,7 +108,15 @@ impl Pool {
                     }));
                 }
             }
-            if timeout_at(deadline, attempted).await.is_err() {
+            let over = tokio::select! {
+                biased;
+                // The attempt ended with the tasks and tells nobody.
+                () = self.tasks.stopped() => {
+                    return Err(self.tasks.failure().unwrap_or_else(closed));
+                }
+                told = timeout_at(deadline, attempted) => told.is_err(),
+            };
+            if over {
                 let failure = door.state().failure.clone();
                 let error = Error::new(ErrorKind::Timeout, "no connection within the deadline");
                 let error = door.peer().name(error);

@@ -7,6 +7,7 @@ use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use crate::producer::config::{Acks, ProducerConfig};
 use crate::producer::partitioner::{IgnoreKeys, KeyPartitioner, Partitioner};
+use crate::producer::report::{BatchReport, Ledger, OnBatch};
 use crate::producer::shared::Shared;
 use crate::producer::{Producer, control};
 use crate::record::Compression;
@@ -20,6 +21,7 @@ pub struct ProducerBuilder {
     cluster: Cluster,
     config: ProducerConfig,
     partitioner: Option<Box<dyn Partitioner>>,
+    on_batch: Option<OnBatch>,
 }
 
 impl ProducerBuilder {
@@ -28,6 +30,7 @@ impl ProducerBuilder {
             cluster,
             config,
             partitioner: None,
+            on_batch: None,
         }
     }
 
@@ -123,6 +126,42 @@ impl ProducerBuilder {
         self
     }
 
+    /// Has a function called with the outcome of every batch: written or failed. This is the cheapest way to see every
+    /// record acknowledged: it costs nothing per record. When a [`Delivery`](crate::Delivery) has ended or
+    /// [`Producer::flush`] returns, the calls for these records have been made.
+    ///
+    /// It is called by the tasks that send, without any lock held, so that it may use the producer; but it must be quick
+    /// and not block. A panic in it is logged and otherwise ignored. A function that holds the producer keeps it from
+    /// closing when it is dropped.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
+    /// use ottla::BatchReport;
+    ///
+    /// let producer = client
+    ///     .producer()
+    ///     .on_batch(|batch: &BatchReport| match &batch.error {
+    ///         None => println!("{} records in {} at {:?}", batch.records, batch.partition, batch.base_offset),
+    ///         Some(error) => eprintln!("{} records of {}: {error}", batch.records, batch.partition),
+    ///     })
+    ///     .build()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_batch(mut self, report: impl Fn(&BatchReport) + Send + Sync + 'static) -> Self {
+        self.on_batch = Some(Box::new(report));
+        self
+    }
+
+    /// How batches of one topic are compressed, other than [`compression`](Self::compression) says for the rest.
+    pub fn topic_compression(mut self, topic: impl Into<String>, compression: Compression) -> Self {
+        self.config
+            .topic_compression
+            .insert(topic.into(), compression);
+        self
+    }
+
     /// Checks the settings and starts the producer. It does not wait for a broker.
     ///
     /// # Errors
@@ -145,7 +184,13 @@ impl ProducerBuilder {
         if self.cluster.tasks().is_stopping() {
             return Err(Error::new(ErrorKind::Closed, "the client is closed"));
         }
-        let shared = Shared::new(self.cluster, self.config, idempotent, partitioner);
+        let shared = Shared::new(
+            self.cluster,
+            self.config,
+            idempotent,
+            partitioner,
+            Ledger::new(self.on_batch),
+        );
         shared
             .tasks
             .spawn("producer control", control::run(Arc::clone(&shared)));

@@ -1,5 +1,6 @@
 //! What a producer can be told.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::record::Compression;
@@ -52,6 +53,8 @@ pub(crate) struct ProducerConfig {
     pub(crate) max_in_flight: usize,
     /// `compression.type` and the levels
     pub(crate) compression: Compression,
+    /// The same for certain topics.
+    pub(crate) topic_compression: BTreeMap<String, Compression>,
     /// `partitioner.ignore.keys`
     pub(crate) ignore_keys: bool,
     /// `partitioner.adaptive.partitioning.enable` (KIP-794)
@@ -72,6 +75,7 @@ impl Default for ProducerConfig {
             retries: i32::MAX as u32,
             max_in_flight: 5,
             compression: Compression::None,
+            topic_compression: BTreeMap::new(),
             ignore_keys: false,
             adaptive_partitioning: true,
         }

@@ -154,7 +154,7 @@ impl Future for Delivery {
                     return Poll::Ready(Ok(RecordMetadata {
                         topic: Arc::clone(&partition.topic),
                         partition: partition.partition,
-                        offset: base_offset.map(|base| base + i64::from(self.index)),
+                        offset: base_offset.map(|base| base.saturating_add(i64::from(self.index))),
                         timestamp: Timestamp::from_millis(append_time.unwrap_or(self.timestamp)),
                     }));
                 }
@@ -284,6 +284,17 @@ mod tests {
         base_offset: Some(100),
         append_time: None,
     };
+
+    #[test]
+    fn an_impossible_offset_does_no_harm() {
+        let batch = batch();
+        batch.complete(Outcome::Written {
+            base_offset: Some(i64::MAX),
+            append_time: None,
+        });
+        let metadata = poll(&mut batch.delivery(1, 5)).unwrap().unwrap();
+        assert_eq!(metadata.offset, Some(i64::MAX));
+    }
 
     #[tokio::test]
     async fn a_delivery_polled_early_is_woken() {

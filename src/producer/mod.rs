@@ -15,12 +15,16 @@ mod delivery;
 mod flush;
 mod identity;
 mod partitioner;
+#[cfg(test)]
+mod peer_tests;
 mod queue;
+mod report;
 mod sender;
 mod shared;
 mod slot;
 #[cfg(test)]
 mod tests;
+mod topic;
 mod verdict;
 
 use std::fmt;
@@ -35,7 +39,10 @@ pub use self::builder::ProducerBuilder;
 pub use self::config::Acks;
 pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
+pub use self::report::{BatchReport, Histogram, ProducerMetrics};
 use self::shared::{Obstacle, Shared};
+use self::topic::Place;
+pub use self::topic::TopicProducer;
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind, Result};
 use crate::record::Record;
@@ -94,6 +101,14 @@ impl Producer {
         &self.handle.shared
     }
 
+    /// This producer for one topic: sends to it without looking it up per record.
+    ///
+    /// Nothing is asked of the cluster before the first `send`.
+    #[must_use]
+    pub fn topic(&self, name: impl Into<Arc<str>>) -> TopicProducer {
+        TopicProducer::new(self.clone(), name.into())
+    }
+
     /// Accepts a record and fixes its place in its partition. The [`Delivery`] tells what became of it.
     ///
     /// Waits only while the topic is not known yet or `buffer.memory` is used up, at most `max.block.ms`.
@@ -109,10 +124,14 @@ impl Producer {
     /// Dropped before it returns, nothing was accepted. Afterwards the record is the producer's: dropping the
     /// [`Delivery`] gives up only the observation.
     pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
-        let mut charge = None;
-        match self.shared().accept(&record, &mut None, &mut charge) {
+        self.send_to(None, &record).await
+    }
+
+    #[inline]
+    async fn send_to(&self, place: Option<&Place>, record: &Record<'_>) -> Result<Delivery> {
+        match self.shared().accept(place, record, &mut None, &mut None) {
             Ok(delivery) => Ok(delivery),
-            Err(obstacle) => self.send_slowly(&record, &mut None, obstacle).await,
+            Err(obstacle) => self.send_slowly(place, record, &mut None, obstacle).await,
         }
         .map_err(not_sent)
     }
@@ -125,7 +144,12 @@ impl Producer {
     /// looked up in the background. Otherwise as [`send`](Self::send).
     #[allow(clippy::needless_pass_by_value)] // as `send`
     pub fn try_send(&self, record: Record<'_>) -> Result<Delivery> {
-        match self.shared().accept(&record, &mut None, &mut None) {
+        self.try_send_to(None, &record)
+    }
+
+    #[inline]
+    fn try_send_to(&self, place: Option<&Place>, record: &Record<'_>) -> Result<Delivery> {
+        match self.shared().accept(place, record, &mut None, &mut None) {
             Ok(delivery) => Ok(delivery),
             Err(Obstacle::Error(error)) => Err(error),
             Err(Obstacle::NeedsBytes(bytes)) => {
@@ -167,16 +191,27 @@ impl Producer {
         I: IntoIterator<Item = Record<'a>>,
         I::IntoIter: Send,
     {
+        self.send_all_to(None, records.into_iter().map(Ok)).await
+    }
+
+    async fn send_all_to<'a>(
+        &self,
+        place: Option<&Place>,
+        records: impl Iterator<Item = Result<Record<'a>>> + Send,
+    ) -> Result<Deliveries> {
         let mut deliveries = Deliveries::default();
         let mut wall = None;
         let mut charge = None;
         for record in records {
-            let delivery = match self.shared().accept(&record, &mut wall, &mut charge) {
-                Ok(delivery) => Ok(delivery),
-                Err(obstacle) => {
-                    charge = None;
-                    self.send_slowly(&record, &mut wall, obstacle).await
-                }
+            let delivery = match &record {
+                Err(error) => Err(error.clone()),
+                Ok(record) => match self.shared().accept(place, record, &mut wall, &mut charge) {
+                    Ok(delivery) => Ok(delivery),
+                    Err(obstacle) => {
+                        charge = None;
+                        self.send_slowly(place, record, &mut wall, obstacle).await
+                    }
+                },
             };
             match delivery {
                 Ok(delivery) => deliveries.push(delivery),
@@ -238,6 +273,25 @@ impl Producer {
         }
     }
 
+    /// How this producer, all its clones together, has fared so far. Costs a copy of some counters.
+    ///
+    /// ```no_run
+    /// # fn example(producer: ottla::Producer) {
+    /// let metrics = producer.metrics();
+    /// println!("{} records, {:?} slowest request", metrics.records, metrics.request_latency.max());
+    /// println!("p99 from send to acknowledgement: {:?}", metrics.batch_latency.quantile(0.99));
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn metrics(&self) -> ProducerMetrics {
+        let budget = &self.shared().budget;
+        ProducerMetrics {
+            buffer_used: budget.charged(),
+            buffer_total: budget.total(),
+            ..self.shared().slot_config.ledger.snapshot()
+        }
+    }
+
     /// Bytes of `buffer.memory` in use.
     #[must_use]
     pub fn buffered_bytes(&self) -> usize {
@@ -247,6 +301,7 @@ impl Producer {
     /// Accepts a record for which something must be waited for.
     async fn send_slowly(
         &self,
+        place: Option<&Place>,
         record: &Record<'_>,
         wall: &mut Option<i64>,
         mut obstacle: Obstacle,
@@ -262,7 +317,7 @@ impl Producer {
                 }
                 Obstacle::NeedsBytes(bytes) => charge = Some(self.charge(bytes, deadline).await?),
             }
-            obstacle = match shared.accept(record, wall, &mut charge) {
+            obstacle = match shared.accept(place, record, wall, &mut charge) {
                 Ok(delivery) => return Ok(delivery),
                 Err(obstacle) => obstacle,
             };
@@ -280,6 +335,7 @@ impl Producer {
         let charge = match first {
             std::task::Poll::Ready(charge) => Ok(charge),
             std::task::Poll::Pending => {
+                shared.slot_config.ledger.waited();
                 shared.urge();
                 timeout_at(deadline, acquire).await
             }

@@ -83,6 +83,8 @@ enum Timer {
 struct Request {
     pending: Pending<ProduceRequest>,
     parts: Vec<Part>,
+    sent: Instant,
+    span: tracing::Span,
 }
 
 /// One batch of a request.
@@ -213,6 +215,7 @@ impl Sender {
                 match state.queue.next(rules, time, broker, identity, room, due) {
                     Next::Send { id, batch, stamp } => {
                         let bytes = batch.sealed.stamp(producer_stamp(stamp));
+                        batch.log.sent(time);
                         state.request = number;
                         drop(state);
                         total += bytes.len();
@@ -231,7 +234,7 @@ impl Sender {
                         let sealing = state.take_open(&slot);
                         drop(state);
                         if let Some(sealing) = sealing {
-                            sealing.seal(&self.shared.slot_config, &self.shared.codecs);
+                            sealing.seal(&self.shared.codecs);
                         }
                         state = slot.lock();
                     }
@@ -292,7 +295,21 @@ impl Sender {
             &body,
             time + timeout,
         );
-        self.requests.push_back(Request { pending, parts });
+        let batches = parts.len();
+        let span = tracing::debug_span!(
+            "produce",
+            broker = broker.get(),
+            number,
+            batches,
+            bytes = total
+        );
+        span.in_scope(|| tracing::trace!("sent"));
+        self.requests.push_back(Request {
+            pending,
+            parts,
+            sent: time,
+            span,
+        });
         true
     }
 
@@ -376,7 +393,7 @@ impl Sender {
             biased;
             answer = answer => {
                 if let Some(request) = self.requests.pop_front() {
-                    self.settle(request.parts, answer);
+                    self.ended(request, answer);
                 }
             }
             result = connection => self.connected(result),
@@ -390,6 +407,26 @@ impl Sender {
     }
 
     // Answers.
+
+    fn ended(&self, request: Request, answer: Result<ProduceResponse>) {
+        let Request {
+            parts, sent, span, ..
+        } = request;
+        let took = now().saturating_duration_since(sent);
+        let refused = answer.as_ref().map_or(0, |response| {
+            let partitions = response.responses.iter().map(|topic| {
+                let answers = topic.partition_responses.iter();
+                answers.filter(|answer| answer.error_code != 0).count() as u64
+            });
+            partitions.sum()
+        });
+        let ledger = &self.shared.slot_config.ledger;
+        ledger.request(took, answer.is_ok(), refused);
+        span.in_scope(|| {
+            tracing::trace!(?took, refused, answered = answer.is_ok(), "ended");
+            self.settle(parts, answer);
+        });
+    }
 
     fn settle(&self, mut parts: Vec<Part>, answer: Result<ProduceResponse>) {
         match answer {
@@ -541,9 +578,8 @@ impl Sender {
                 Settled::Oversized => {
                     tracing::debug!(partition = %slot.tp, "a batch is too large and is split");
                 }
-                Settled::Done | Settled::Late => {
-                    tracing::debug!(partition = %slot.tp, %error, "a batch failed");
-                }
+                // The log of the batch says so.
+                Settled::Done | Settled::Late => {}
             }
         }
         let failed = |_, why| match (why, error) {
@@ -564,7 +600,7 @@ impl Sender {
     fn split(&self, part: &Part, batch: crate::producer::slot::ReadyBatch, error: Option<&Error>) {
         let slot = &part.slot;
         let mut finished = Vec::new();
-        match batch.split(&self.shared.slot_config, &self.shared.codecs) {
+        match batch.split(slot.compression(), &self.shared.codecs) {
             Ok(pieces) => {
                 let mut state = slot.lock();
                 let refused = state.queue.put_pieces(part.id, pieces, &mut finished);

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Interest, Snapshot, Topic};
+use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::producer::budget::Budget;
 use crate::producer::config::ProducerConfig;
@@ -20,9 +21,11 @@ use crate::producer::flush::Flushing;
 use crate::producer::identity::IdentityMachine;
 use crate::producer::partitioner::{Choice, Partitioner, TopicView};
 use crate::producer::queue::Rules;
+use crate::producer::report::Ledger;
 use crate::producer::sender;
 use crate::producer::slot::{Appended, Parts, ReadyList, Slot, SlotConfig, Sticky, closed};
-use crate::record::{BatchWriter, CodecPool, Record};
+use crate::producer::topic::Place;
+use crate::record::{BatchWriter, CodecPool, Compression, Record};
 use crate::tasks::Tasks;
 use crate::types::{BrokerId, Timestamp, TopicPartition};
 
@@ -91,6 +94,7 @@ impl Shared {
         config: ProducerConfig,
         idempotent: bool,
         partitioner: Box<dyn Partitioner>,
+        ledger: Arc<Ledger>,
     ) -> Arc<Self> {
         let rules = Rules {
             idempotent,
@@ -105,8 +109,8 @@ impl Shared {
                 .batch_size
                 .min(config.max_request_size)
                 .min(config.buffer_memory),
-            compression: config.compression,
             max_request_size: config.max_request_size,
+            ledger,
         };
         Arc::new(Self {
             tasks: cluster.tasks().child(),
@@ -137,9 +141,11 @@ impl Shared {
 
     // Accepting records.
 
-    /// Accepts a record if that needs no waiting. `wall` keeps the wall clock's reading for several records.
+    /// Accepts a record if that needs no waiting. `place` is its topic's, if that is looked up once for many records;
+    /// `wall` keeps the wall clock's reading for several.
     pub(crate) fn accept(
         self: &Arc<Self>,
+        place: Option<&Place>,
         record: &Record<'_>,
         wall: &mut Option<i64>,
         charge: &mut Option<crate::producer::budget::Charge>,
@@ -148,8 +154,29 @@ impl Shared {
             return Err(self.end().into());
         }
         self.check_size(record)?;
-        let topics = self.topics.load();
-        let entry = topics.get(record.topic()).ok_or(Obstacle::UnknownTopic)?;
+        let Some(place) = place else {
+            let topics = self.topics.load();
+            let entry = topics.get(record.topic()).ok_or(Obstacle::UnknownTopic)?;
+            return self.accept_in(entry, record, wall, charge);
+        };
+        match place.entry.get() {
+            Some(entry) => self.accept_in(entry, record, wall, charge),
+            None => {
+                let topics = self.topics.load();
+                let entry = topics.get(&place.name).ok_or(Obstacle::UnknownTopic)?;
+                let entry = place.entry.get_or_init(|| Arc::clone(entry));
+                self.accept_in(entry, record, wall, charge)
+            }
+        }
+    }
+
+    fn accept_in(
+        self: &Arc<Self>,
+        entry: &TopicEntry,
+        record: &Record<'_>,
+        wall: &mut Option<i64>,
+        charge: &mut Option<crate::producer::budget::Charge>,
+    ) -> Result<Delivery, Obstacle> {
         let state = entry.state.load();
         let slot = self.slot_for(record, entry, &state)?;
         let timestamp = match record.get_timestamp().map(Timestamp::as_millis) {
@@ -279,6 +306,9 @@ impl Shared {
 
     /// Learns of a topic, waiting until the deadline.
     pub(crate) async fn look_up(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<()> {
+        if name.is_empty() {
+            return Err(no_topic());
+        }
         let topic = self.cluster.topic(name, true, deadline).await?;
         self.add_topic(&topic);
         Ok(())
@@ -286,6 +316,9 @@ impl Shared {
 
     /// Has a topic looked up in the background.
     pub(crate) fn want(&self, name: &str) -> Option<Error> {
+        if name.is_empty() {
+            return Some(no_topic());
+        }
         let snapshot = self.cluster.snapshot();
         if let Some(code) = snapshot.errors.get(name) {
             let error = Error::from_code(*code, format_args!("topic '{name}'"));
@@ -384,6 +417,7 @@ impl Shared {
                     },
                     Arc::clone(&entry.sticky),
                     home,
+                    self.compression(&topic.name),
                 )),
             }
         }
@@ -426,6 +460,11 @@ impl Shared {
             topic: Arc::new(topic),
             slots: state.slots.clone(),
         }));
+    }
+
+    fn compression(&self, topic: &str) -> Compression {
+        let own = self.config.topic_compression.get(topic);
+        own.copied().unwrap_or(self.config.compression)
     }
 
     /// The topic's id, for requests that name it so.
@@ -524,7 +563,7 @@ impl Shared {
     /// Stops intake, flushes until the time is over, ends the rest, stops the tasks.
     pub(crate) async fn close(&self, timeout: Duration) -> (u64, u64) {
         self.stop_intake();
-        let deadline = now() + timeout;
+        let deadline = now() + timeout.min(FOREVER);
         let flushed = tokio::time::timeout_at(deadline, self.flush()).await;
         if flushed.is_err() {
             tracing::warn!("the producer was closed before everything was delivered");
@@ -549,6 +588,13 @@ impl Drop for Urgent<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+fn no_topic() -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        "the record names no topic; send it by a TopicProducer or make it with Record::to",
+    )
 }
 
 fn slots_index(number: i32) -> usize {

@@ -21,6 +21,7 @@ use crate::producer::budget::{Budget, Charge};
 use crate::producer::delivery::{BatchDone, Delivery, Outcome};
 use crate::producer::flush::{Flushing, Outstanding};
 use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Why};
+use crate::producer::report::{BatchLog, Contents, Ledger};
 use crate::record::{BatchWriter, CodecPool, Compression, Header, RecordError, SealedBatch};
 use crate::types::{BrokerId, TopicPartition};
 
@@ -28,8 +29,8 @@ use crate::types::{BrokerId, TopicPartition};
 #[derive(Debug)]
 pub(crate) struct SlotConfig {
     pub(crate) batch_size: usize,
-    pub(crate) compression: Compression,
     pub(crate) max_request_size: usize,
+    pub(crate) ledger: Arc<Ledger>,
 }
 
 /// A batch that takes records.
@@ -38,6 +39,7 @@ pub(crate) struct OpenBatch {
     writer: BatchWriter,
     done: Arc<BatchDone>,
     charge: Charge,
+    log: BatchLog,
     outstanding: Outstanding,
 }
 
@@ -47,6 +49,7 @@ pub(crate) struct ReadyBatch {
     pub(crate) sealed: SealedBatch,
     pub(crate) done: Arc<BatchDone>,
     charge: Charge,
+    pub(crate) log: BatchLog,
     outstanding: Outstanding,
 }
 
@@ -67,6 +70,7 @@ pub(crate) type Queue = PartitionQueue<OpenBatch, ReadyBatch>;
 pub(crate) struct Slot {
     pub(crate) tp: TopicPartition,
     pub(crate) sticky: Arc<Sticky>,
+    compression: Compression,
     state: Mutex<SlotState>,
     /// Batches in line, as of the last change: read without the lock when a sticky partition is chosen.
     backlog: AtomicUsize,
@@ -198,12 +202,18 @@ pub(crate) struct Sealing<'a> {
 }
 
 impl Slot {
-    pub(crate) fn new(tp: TopicPartition, sticky: Arc<Sticky>, home: Arc<ReadyList>) -> Arc<Self> {
+    pub(crate) fn new(
+        tp: TopicPartition,
+        sticky: Arc<Sticky>,
+        home: Arc<ReadyList>,
+        compression: Compression,
+    ) -> Arc<Self> {
         let mut queue = Queue::new();
         queue.set_leader(home.broker);
         Arc::new(Self {
             tp,
             sticky,
+            compression,
             state: Mutex::new(SlotState {
                 queue,
                 home,
@@ -220,6 +230,10 @@ impl Slot {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, SlotState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn compression(&self) -> Compression {
+        self.compression
     }
 
     pub(crate) fn backlog(&self) -> usize {
@@ -252,7 +266,8 @@ impl Slot {
             let Some(open) = state.queue.open_mut() else {
                 match OpenBatch::open(self, config, budget, flushing, parts, last_len, charge) {
                     Ok(batch) => {
-                        state.queue.set_open(now(), batch);
+                        let opened = batch.log.opened();
+                        state.queue.set_open(opened, batch);
                         self.note_backlog(&state);
                         state.schedule(self);
                         continue;
@@ -277,7 +292,7 @@ impl Slot {
         };
         drop(state);
         if let Some(sealing) = sealing {
-            sealing.seal(config, codecs);
+            sealing.seal(codecs);
         }
         appended
     }
@@ -395,7 +410,7 @@ impl SlotState {
 
 impl Sealing<'_> {
     /// Compresses the batch and puts it in its place.
-    pub(crate) fn seal(mut self, config: &SlotConfig, codecs: &CodecPool) {
+    pub(crate) fn seal(mut self, codecs: &CodecPool) {
         let Some(batch) = self.batch.take() else {
             return;
         };
@@ -403,15 +418,21 @@ impl Sealing<'_> {
             writer,
             done,
             mut charge,
+            log,
             outstanding,
         } = batch;
-        match writer.seal(config.compression, codecs) {
-            Ok(sealed) => {
+        let contents = contents(&writer);
+        match writer.seal_and_spare(self.slot.compression, codecs) {
+            Ok((sealed, spare)) => {
+                if let Some(spare) = spare {
+                    charge.keep(spare);
+                }
                 charge.shrink_to(sealed.len().max(1));
                 let batch = ReadyBatch {
                     sealed,
                     done,
                     charge,
+                    log,
                     outstanding,
                 };
                 let mut state = self.slot.lock();
@@ -428,10 +449,11 @@ impl Sealing<'_> {
             }
             Err(error) => {
                 self.give_up_place();
-                let error = invalid(&error).with_certainty(Certainty::NotSent);
-                done.complete(Outcome::Failed(
-                    error.with_topic_partition(self.slot.tp.clone()),
-                ));
+                let error = invalid(&error)
+                    .with_certainty(Certainty::NotSent)
+                    .with_topic_partition(self.slot.tp.clone());
+                log.end(now(), &self.slot.tp, contents, Err(&error));
+                done.complete(Outcome::Failed(error));
             }
         }
     }
@@ -495,9 +517,10 @@ impl OpenBatch {
                 .ok_or(needed)?,
         };
         Ok(Self {
-            writer: BatchWriter::new(taken.bytes()),
+            writer: BatchWriter::with_buffer(taken.buffer()),
             done: BatchDone::new(slot.tp.clone()),
             charge: taken,
+            log: config.ledger.open(now()),
             outstanding: flushing.outstanding(),
         })
     }
@@ -515,6 +538,14 @@ impl OpenBatch {
             value,
             headers,
         } = parts;
+        // Nearly always there is room.
+        let room = self.charge.bytes().min(config.batch_size);
+        let index = self
+            .writer
+            .append_within(room, timestamp, key, value, headers);
+        if let Some(index) = index {
+            return Fit::Appended(self.done.delivery(index, timestamp));
+        }
         let size = match self.writer.size_of(timestamp, key, value, headers) {
             Ok(size) => size,
             // Another batch has another base timestamp and its own room.
@@ -546,33 +577,50 @@ impl OpenBatch {
 
     fn fail(self, tp: &TopicPartition, error: &Error) {
         let Self {
+            writer,
             done,
             charge,
+            log,
             outstanding,
-            ..
         } = self;
         drop(charge);
-        done.complete(Outcome::Failed(
-            error
-                .clone()
-                .with_certainty(Certainty::NotSent)
-                .with_topic_partition(tp.clone()),
-        ));
+        let error = error
+            .clone()
+            .with_certainty(Certainty::NotSent)
+            .with_topic_partition(tp.clone());
+        log.end(now(), tp, contents(&writer), Err(&error));
+        drop(writer);
+        done.complete(Outcome::Failed(error));
         drop(outstanding);
     }
 }
 
 impl ReadyBatch {
-    /// Gives the memory back, tells whoever waits, and counts as flushed, in this order.
+    /// Gives the memory back, reports, tells whoever waits, and counts as flushed, in this order.
     pub(crate) fn end(self, outcome: Outcome) {
         let Self {
             sealed,
             done,
             charge,
+            log,
             outstanding,
         } = self;
-        drop(sealed);
+        let contents = Contents {
+            records: sealed.count(),
+            bytes: sealed.len(),
+            uncompressed_bytes: sealed.uncompressed_len(),
+        };
+        if let Some(buffer) = sealed.into_buffer() {
+            charge.keep(buffer);
+        }
         drop(charge);
+        match &outcome {
+            Outcome::Written { base_offset, .. } => {
+                log.end(now(), done.partition(), contents, Ok(*base_offset));
+            }
+            Outcome::Failed(error) => log.end(now(), done.partition(), contents, Err(error)),
+            Outcome::Split(_) => log.split(),
+        }
         done.complete(outcome);
         drop(outstanding);
     }
@@ -580,14 +628,14 @@ impl ReadyBatch {
     /// Two or more batches with the same records, if there are several and they can be told apart.
     pub(crate) fn split(
         mut self,
-        config: &SlotConfig,
+        compression: Compression,
         codecs: &CodecPool,
     ) -> Result<Vec<Self>, Box<(Self, RecordError)>> {
         let max = (self.sealed.uncompressed_len() / 2).max(1);
         let pieces = self.sealed.split(max, codecs).and_then(|writers| {
             writers
                 .into_iter()
-                .map(|writer| writer.seal(config.compression, codecs))
+                .map(|writer| writer.seal(compression, codecs))
                 .collect::<Result<Vec<_>, _>>()
         });
         let pieces = match pieces {
@@ -605,6 +653,7 @@ impl ReadyBatch {
                 Self {
                     charge: self.charge.split_off(sealed.len()),
                     outstanding: self.outstanding.clone(),
+                    log: self.log.piece(),
                     sealed,
                     done,
                 }
@@ -620,6 +669,14 @@ fn take(budget: &Budget, held: &mut Option<Charge>, bytes: usize) -> Option<Char
     match held {
         Some(held) if held.bytes() >= bytes => Some(held.split_off(bytes)),
         _ => budget.try_acquire(bytes),
+    }
+}
+
+fn contents(writer: &BatchWriter) -> Contents {
+    Contents {
+        records: writer.count(),
+        bytes: writer.len(),
+        uncompressed_bytes: writer.len(),
     }
 }
 

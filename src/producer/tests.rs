@@ -276,3 +276,10 @@ async fn sticky_records_fill_one_partition_and_then_another() {
         "{runs:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_time_without_limit_is_taken() {
+    let producer = producer(|_| {}).await;
+    let report = producer.close(Duration::MAX).await;
+    assert!(report.is_complete());
+}

@@ -61,6 +61,8 @@ pub(crate) use self::codec::CodecPool;
 pub use self::compress::{Codec, Compression, InvalidCompression};
 pub(crate) use self::decoded::{ControlType, DecodedBatch, RecordCursor, Records};
 pub(crate) use self::error::RecordError;
+#[cfg(feature = "mock")]
+pub(crate) use self::header::BatchHeader;
 #[cfg(test)]
 pub(crate) use self::header::HEADER_LEN;
 pub(crate) use self::reader::{DecodeLimits, RawBatch, RecordBatches};
@@ -107,6 +109,17 @@ impl<'a> Record<'a> {
             value: None,
             headers: Vec::new(),
         }
+    }
+
+    /// A record without a topic, for a [`TopicProducer`](crate::TopicProducer).
+    ///
+    /// ```
+    /// let record = ottla::Record::new().key("customer-7").value("2 apples");
+    /// assert_eq!(record.topic(), "");
+    /// ```
+    #[allow(clippy::new_without_default)] // an empty record is nobody's default
+    pub fn new() -> Self {
+        Self::to("")
     }
 
     /// Sets the key.

@@ -41,7 +41,7 @@ impl RecordBatches {
     }
 
     /// Whether the iteration has ended at a batch that is not all there.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "mock"))]
     pub(crate) fn truncated(&self) -> bool {
         self.state == State::Truncated
     }
@@ -135,6 +135,12 @@ pub(crate) struct DecodeLimits {
 impl RawBatch {
     pub(crate) fn header(&self) -> &BatchHeader {
         &self.header
+    }
+
+    /// The batch as it was fetched, header included.
+    #[cfg(feature = "mock")]
+    pub(crate) fn bytes(&self) -> &Bytes {
+        &self.bytes
     }
 
     /// Compares the checksum with the bytes.

@@ -96,6 +96,14 @@ impl SealedBatch {
         bytes
     }
 
+    /// The buffer, for another batch; `None` if a request still holds it.
+    pub(crate) fn into_buffer(self) -> Option<Vec<u8>> {
+        match self.buffer {
+            Buffer::Unstamped(buffer) => Some(buffer),
+            Buffer::Stamped(_, bytes) => bytes.is_unique().then(|| Vec::from(bytes)),
+        }
+    }
+
     fn write_header(&self, bytes: &mut [u8], stamp: ProducerStamp) {
         let header = self.header(bytes.len(), stamp).encode();
         if let Some(front) = bytes.first_chunk_mut() {

@@ -123,6 +123,34 @@ impl BatchWriter {
         headers: &[Header<'_>],
     ) -> Result<u32, RecordError> {
         let shape = self.shape(timestamp, key, value, headers)?;
+        Ok(self.put(&shape, timestamp, key, value, headers))
+    }
+
+    /// Appends a record if the batch is not larger than `limit` bytes then; `None` if it would be, or if the record does
+    /// not go into this batch at all.
+    #[inline]
+    pub(crate) fn append_within(
+        &mut self,
+        limit: usize,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) -> Option<u32> {
+        let shape = self.shape(timestamp, key, value, headers).ok()?;
+        let fits = self.buffer.len().saturating_add(shape.total_len) <= limit;
+        fits.then(|| self.put(&shape, timestamp, key, value, headers))
+    }
+
+    #[inline]
+    fn put(
+        &mut self,
+        shape: &Shape,
+        timestamp: i64,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &[Header<'_>],
+    ) -> u32 {
         let index = self.count;
         if index == 0 {
             self.base_timestamp = timestamp;
@@ -146,7 +174,7 @@ impl BatchWriter {
         }
         put_bytes(&mut self.buffer, value);
         put_headers(&mut self.buffer, headers);
-        Ok(index)
+        index
     }
 
     #[inline]
@@ -205,6 +233,16 @@ impl BatchWriter {
         compression: Compression,
         pool: &CodecPool,
     ) -> Result<SealedBatch, RecordError> {
+        self.seal_and_spare(compression, pool)
+            .map(|(batch, _)| batch)
+    }
+
+    /// The same, with the writer's buffer if compression made it superfluous.
+    pub(crate) fn seal_and_spare(
+        self,
+        compression: Compression,
+        pool: &CodecPool,
+    ) -> Result<(SealedBatch, Option<Vec<u8>>), RecordError> {
         if self.count == 0 {
             return Err(RecordError::Empty);
         }
@@ -214,18 +252,19 @@ impl BatchWriter {
             Compression::None => None,
             _ => pool.compress(compression, records, HEADER_LEN)?,
         };
-        let (buffer, codec) = match compressed {
-            Some(buffer) => (buffer, compression.codec()),
-            None => (self.buffer, Codec::None),
+        let (buffer, codec, spare) = match compressed {
+            Some(buffer) => (buffer, compression.codec(), Some(self.buffer)),
+            None => (self.buffer, Codec::None, None),
         };
-        Ok(SealedBatch::new(
+        let batch = SealedBatch::new(
             buffer,
             codec,
             self.count,
             self.base_timestamp,
             self.max_timestamp,
             uncompressed_len,
-        ))
+        );
+        Ok((batch, spare))
     }
 
     /// Bytes so far, header included: what the batch takes uncompressed.

@@ -1,9 +1,9 @@
 //! Topics made by `ottla` as Kafka's own tool sees them, and the reverse.
 
 use ottla::ErrorKind;
-use ottla::admin::NewTopic;
+use ottla::admin::{NewTopic, PartitionDescription};
 
-use crate::support::{Result, client, three, unique};
+use crate::support::{Result, client, eventually, three, unique};
 
 #[tokio::test]
 async fn topics_are_made_described_listed_and_deleted() -> Result {
@@ -30,20 +30,27 @@ async fn topics_are_made_described_listed_and_deleted() -> Result {
     );
 
     cluster.create_topic(&theirs, 2, 3).await?;
-    let topic = admin.describe_topics([&theirs]).await?.all()?.remove(0);
+    let topic = eventually(async || {
+        let topic = admin.describe_topics([&theirs]).await?.all()?.remove(0);
+        let whole = |partition: &PartitionDescription| {
+            partition.leader.is_some() && partition.in_sync.len() == 3
+        };
+        match topic.partitions.iter().all(whole) {
+            true => Ok(topic),
+            false => Err("not in sync yet".into()),
+        }
+    })
+    .await?;
     assert_eq!(topic.partitions.len(), 2);
-    assert!(
-        topic
-            .partitions
+    eventually(async || {
+        let listed = admin.list_topics().await?;
+        let all = [&mine, &theirs]
             .iter()
-            .all(|partition| partition.leader.is_some() && partition.in_sync.len() == 3)
-    );
-    let listed = admin.list_topics().await?;
-    assert!(
-        [&mine, &theirs]
-            .iter()
-            .all(|name| listed.iter().any(|topic| topic.name == **name))
-    );
+            .all(|name| listed.iter().any(|topic| topic.name == **name));
+        all.then_some(())
+            .ok_or_else(|| format!("{listed:?}").into())
+    })
+    .await?;
 
     // One topic's error leaves the others alone.
     let mut outcome = admin
@@ -57,17 +64,21 @@ async fn topics_are_made_described_listed_and_deleted() -> Result {
     assert_eq!(outcome.errors().count(), 0);
 
     admin.delete_topics([&mine, &theirs]).await?.all()?;
-    let listed = cluster.tool("kafka-topics.sh", &["--list"]).await?.stdout;
-    assert!(
-        !listed.lines().any(|name| name == mine || name == theirs),
-        "{listed}"
-    );
-    let missing = admin
-        .describe_topics([&mine])
-        .await?
-        .remove(&mine)
-        .expect("asked for")
-        .expect_err("deleted");
+    eventually(async || {
+        let listed = cluster.tool("kafka-topics.sh", &["--list"]).await?.stdout;
+        let left = listed.lines().any(|name| name == mine || name == theirs);
+        (!left).then_some(()).ok_or_else(|| listed.into())
+    })
+    .await?;
+    let missing = eventually(async || {
+        let described = admin
+            .describe_topics([&mine])
+            .await?
+            .remove(&mine)
+            .expect("asked for");
+        described.err().ok_or_else(|| "still there".into())
+    })
+    .await?;
     assert_eq!(missing.kind(), ErrorKind::UnknownTopic);
 
     let description = admin.describe_cluster().await?;

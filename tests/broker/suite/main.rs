@@ -11,3 +11,4 @@ mod fetching;
 mod group;
 mod interop;
 mod limits;
+mod tools;

@@ -100,3 +100,16 @@ pub(crate) fn text(bytes: Option<&[u8]>) -> String {
         |bytes| String::from_utf8_lossy(bytes).into_owned(),
     )
 }
+
+/// Tries until it works: what one broker did another hears of a moment later.
+pub(crate) async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+    let start = tokio::time::Instant::now();
+    loop {
+        match attempt().await {
+            Err(_) if start.elapsed() < LONG => {
+                tokio::time::sleep(Duration::from_millis(200)).await
+            }
+            outcome => return outcome,
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! What a test does to the cluster, and what it may look at.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::MockCluster;
+use super::assign::Parts;
+use super::state::{Partition, State};
+use crate::error::{Error, ErrorKind, Result};
+use crate::record::OwnedRecord;
+use crate::types::TopicPartition;
+
+/// A group as its coordinator sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MockGroup {
+    /// `Empty`, `Assigning`, `Reconciling` or `Stable`.
+    pub state: String,
+    /// Goes up whenever members, subscriptions or topics change.
+    pub epoch: i32,
+    /// The members in the order of their ids.
+    pub members: Vec<MockGroupMember>,
+    /// The committed offsets in the order of topics and partitions.
+    pub offsets: Vec<(TopicPartition, i64)>,
+}
+
+/// A member of a [`MockGroup`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MockGroupMember {
+    /// The id that it gave itself.
+    pub id: String,
+    /// The client's name (`client.id`).
+    pub client_id: String,
+    /// `group.instance.id`, if it has one.
+    pub instance_id: Option<String>,
+    /// The epoch that it has reached.
+    pub epoch: i32,
+    /// What is its own at present.
+    pub partitions: Vec<TopicPartition>,
+}
+
+fn unknown(what: impl std::fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::InvalidArgument,
+        format!("the mock cluster has no {what}"),
+    )
+}
+
+impl MockCluster {
+    /// Ends a broker at once, as by SIGKILL: connections break, partitions get other leaders where
+    /// there are other replicas, and its groups another coordinator.
+    ///
+    /// Does nothing to a broker that is dead or does not exist.
+    pub fn kill(&self, broker: i32) {
+        let mut state = self.shared.state();
+        match state.brokers.get_mut(&broker) {
+            Some(known) if known.alive => {
+                known.alive = false;
+                known.paused = false;
+                known.sessions = Default::default();
+            }
+            _ => return,
+        }
+        state.elect();
+        state.new_coordinators(broker);
+        drop(state);
+        self.end_life(broker);
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Starts a broker that was killed, at its old address; one that runs is killed before.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Connection`] if its port is taken meanwhile.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: the broker may be left without its TCP port.
+    pub async fn restart(&self, broker: i32) -> Result<()> {
+        self.kill(broker);
+        {
+            let mut state = self.shared.state();
+            let known = state
+                .brokers
+                .get_mut(&broker)
+                .ok_or_else(|| unknown(format!("broker {broker}")))?;
+            known.alive = true;
+            known.life += 1;
+            state.elect();
+        }
+        let mut lives = self
+            .shared
+            .lives
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        lives.insert(broker, self.shared.tasks.child());
+        drop(lives);
+        // The old listener is closed when its task has ended, which may take a moment.
+        let mut opened = self.shared.open(broker).await;
+        for _ in 0..100 {
+            if opened.is_ok() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            opened = self.shared.open(broker).await;
+        }
+        self.shared.changed.notify_waiters();
+        opened.map_err(|error| {
+            let what = format!("broker {broker} of the mock cluster cannot listen: {error}");
+            Error::new(ErrorKind::Connection, what).with_source(error)
+        })
+    }
+
+    fn end_life(&self, broker: i32) {
+        let mut lives = self
+            .shared
+            .lives
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(tasks) = lives.remove(&broker) {
+            tasks.stop();
+        }
+    }
+
+    /// Freezes a broker, as by SIGSTOP: it takes connections and answers nothing.
+    pub fn pause(&self, broker: i32) {
+        self.set_paused(broker, true);
+    }
+
+    /// Lets a paused broker go on with what it was asked meanwhile.
+    pub fn resume(&self, broker: i32) {
+        self.set_paused(broker, false);
+    }
+
+    fn set_paused(&self, broker: i32, paused: bool) {
+        if let Some(known) = self.shared.state().brokers.get_mut(&broker) {
+            known.paused = paused;
+        }
+        self.shared.changed.notify_waiters();
+    }
+
+    /// Makes a broker the leader of a partition, and a replica if it was none.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if there is no such partition, or no such broker alive.
+    pub fn move_leader(&self, topic: &str, partition: i32, broker: i32) -> Result<()> {
+        let mut state = self.shared.state();
+        if !state.is_alive(broker) {
+            return Err(unknown(format!("broker {broker} that is alive")));
+        }
+        let known = partition_of(&mut state, topic, partition)?;
+        if !known.replicas.contains(&broker) {
+            known.replicas.push(broker);
+        }
+        known.lead(broker);
+        drop(state);
+        self.shared.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Makes a broker the coordinator of a group. Members' sessions begin anew.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker alive.
+    pub fn move_coordinator(&self, group: &str, broker: i32) -> Result<()> {
+        let mut state = self.shared.state();
+        if !state.is_alive(broker) {
+            return Err(unknown(format!("broker {broker} that is alive")));
+        }
+        state.coordinators.insert(group.to_owned(), broker);
+        state.renew(group);
+        Ok(())
+    }
+
+    /// Cuts the end of a partition off under a new leader epoch, as an unclean election does. What
+    /// is lost was acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if there is no such partition.
+    pub fn truncate(&self, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let mut state = self.shared.state();
+        let known = partition_of(&mut state, topic, partition)?;
+        known.log.truncate(offset);
+        let leader = known.leader;
+        known.lead(leader);
+        drop(state);
+        self.shared.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Removes the records before an offset, as retention does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if there is no such partition.
+    pub fn delete_records(&self, topic: &str, partition: i32, before: i64) -> Result<()> {
+        let mut state = self.shared.state();
+        partition_of(&mut state, topic, partition)?
+            .log
+            .delete_before(before);
+        drop(state);
+        self.shared.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Lets the cluster's clock jump forward: sessions of groups may end, timestamps are later.
+    pub fn advance(&self, time: Duration) {
+        let mut state = self.shared.state();
+        state.skew += time;
+        let now = state.now();
+        for group in state.groups.values_mut() {
+            group.expire(now);
+        }
+    }
+
+    /// Every record of a partition, in order; none if there is no such partition.
+    #[must_use]
+    pub fn records(&self, topic: &str, partition: i32) -> Vec<OwnedRecord> {
+        let state = self.shared.state();
+        let Some(known) = state
+            .topics
+            .get(topic)
+            .and_then(|topic| topic.partition(partition))
+        else {
+            return Vec::new();
+        };
+        let start = known.log.start();
+        let batches = known.log.decoded(&Arc::from(topic), partition, &state.pool);
+        let records = batches
+            .iter()
+            .flat_map(|batch| batch.records().filter_map(std::result::Result::ok));
+        records
+            .filter(|record| record.offset() >= start)
+            .map(|record| record.to_owned())
+            .collect()
+    }
+
+    /// The first offset of a partition and the one after the last.
+    #[must_use]
+    pub fn offsets(&self, topic: &str, partition: i32) -> Option<(i64, i64)> {
+        let state = self.shared.state();
+        let log = &state.topics.get(topic)?.partition(partition)?.log;
+        Some((log.start(), log.end()))
+    }
+
+    /// The leader of a partition, if it has one, and its epoch.
+    #[must_use]
+    pub fn leader(&self, topic: &str, partition: i32) -> Option<(i32, i32)> {
+        let state = self.shared.state();
+        let known = state.topics.get(topic)?.partition(partition)?;
+        (known.leader >= 0).then_some((known.leader, known.leader_epoch))
+    }
+
+    /// The coordinator of a group; `None` if no broker is alive.
+    #[must_use]
+    pub fn coordinator(&self, group: &str) -> Option<i32> {
+        self.shared.state().coordinator(group)
+    }
+
+    /// Names of the topics and how many partitions each has, in the order in which they were made.
+    #[must_use]
+    pub fn topics(&self) -> Vec<(String, usize)> {
+        let state = self.shared.state();
+        let topics = state
+            .topics
+            .iter()
+            .map(|(name, topic)| (name.clone(), topic.partitions.len()));
+        topics.collect()
+    }
+
+    /// A group as its coordinator sees it; `None` if nobody ever joined it or committed for it.
+    #[must_use]
+    pub fn group(&self, name: &str) -> Option<MockGroup> {
+        let mut state = self.shared.state();
+        let now = state.now();
+        state.groups.get_mut(name)?.expire(now);
+        let group = state.groups.get(name)?;
+        let members = group.members.iter().map(|(id, member)| MockGroupMember {
+            id: id.clone(),
+            client_id: member.client_id.clone(),
+            instance_id: member.instance_id.clone(),
+            epoch: member.epoch,
+            partitions: partitions_of(&state, &member.assigned),
+        });
+        let offsets = group.offsets.iter().map(|((topic, partition), committed)| {
+            (
+                TopicPartition::new(topic.as_str(), *partition),
+                committed.offset,
+            )
+        });
+        Some(MockGroup {
+            state: group.state().to_owned(),
+            epoch: group.epoch,
+            members: members.collect(),
+            offsets: offsets.collect(),
+        })
+    }
+
+    /// How many requests the brokers took so far.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.shared.state().requests
+    }
+}
+
+impl State {
+    /// The groups of a broker that is gone get another coordinator.
+    fn new_coordinators(&mut self, broker: i32) {
+        let orphans = self
+            .coordinators
+            .iter()
+            .filter(|(_, coordinator)| **coordinator == broker);
+        let orphans: Vec<String> = orphans.map(|(key, _)| key.clone()).collect();
+        for group in orphans {
+            self.coordinators.remove(&group);
+            self.coordinator(&group);
+            self.renew(&group);
+        }
+    }
+
+    fn renew(&mut self, group: &str) {
+        let now = self.now();
+        let timeout = self.defaults.session_timeout;
+        if let Some(group) = self.groups.get_mut(group) {
+            group.renew_sessions(now, timeout);
+        }
+    }
+}
+
+fn partition_of<'a>(
+    state: &'a mut State,
+    topic: &str,
+    partition: i32,
+) -> Result<&'a mut Partition> {
+    usize::try_from(partition)
+        .ok()
+        .and_then(|index| state.topics.get_mut(topic)?.partitions.get_mut(index))
+        .ok_or_else(|| unknown(format!("partition {topic}-{partition}")))
+}
+
+fn partitions_of(state: &State, parts: &Parts) -> Vec<TopicPartition> {
+    let named = parts.iter().filter_map(|(id, partitions)| {
+        let (name, _) = state.topic_by_id(*id)?;
+        Some(
+            partitions
+                .iter()
+                .map(|partition| TopicPartition::new(name.as_str(), *partition)),
+        )
+    });
+    named.flatten().collect()
+}

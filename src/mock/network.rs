@@ -1,0 +1,310 @@
+//! The in-memory network between clients and brokers: latency, cuts, resets, half-open connections.
+//!
+//! Bytes of a connection come in order, as TCP's do; what is under way while a direction is cut
+//! arrives once it heals. Delays are drawn from the cluster's own generator, so that a seed decides.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split};
+use tokio::sync::Notify;
+use tokio::time::{sleep, sleep_until, timeout_at};
+
+use super::Shared;
+use super::accept::serve;
+use super::broker::At;
+use super::state::{Listener, memory_host};
+use crate::clock::{Clock, Instant, now};
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::connector::{BoxStream, Connecting, Connector};
+
+/// What a connection holds in each direction and buffer.
+const ROOM: usize = 256 << 10;
+
+/// A client's name and a broker.
+type Ends = (String, i32);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    ToBroker,
+    ToClient,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Edge {
+    delay: (Duration, Duration),
+    cut_to_broker: bool,
+    cut_to_client: bool,
+    /// Connections made under an earlier number are reset.
+    generation: u64,
+}
+
+pub(super) struct Network {
+    edges: Mutex<BTreeMap<Ends, Edge>>,
+    changed: Notify,
+    clock: Clock,
+}
+
+impl Network {
+    pub(super) fn new(clock: Clock) -> Self {
+        Self {
+            edges: Mutex::default(),
+            changed: Notify::new(),
+            clock,
+        }
+    }
+
+    pub(super) fn add_client(&self, name: &str, brokers: impl Iterator<Item = i32>) {
+        let mut edges = self.edges();
+        for broker in brokers {
+            edges.entry((name.to_owned(), broker)).or_default();
+        }
+    }
+
+    fn edges(&self) -> MutexGuard<'_, BTreeMap<Ends, Edge>> {
+        self.edges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn edge(&self, ends: &Ends) -> Edge {
+        self.edges().get(ends).cloned().unwrap_or_default()
+    }
+
+    fn delay(&self, edge: &Edge) -> Duration {
+        let (least, most) = edge.delay;
+        match most > least {
+            true => least + (most - least).mul_f64(self.clock.unit()),
+            false => least,
+        }
+    }
+}
+
+/// Part of the in-memory network, by [`MockCluster::network`](super::MockCluster::network); narrowed
+/// by client and broker, and then changed. Clients that come over TCP are not affected.
+#[must_use = "it does nothing until `cut`, `heal`, `delay` or `reset`"]
+#[derive(Clone)]
+pub struct NetworkControl {
+    shared: Arc<Shared>,
+    client: Option<String>,
+    broker: Option<i32>,
+}
+
+impl NetworkControl {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self {
+            shared,
+            client: None,
+            broker: None,
+        }
+    }
+
+    /// Only connections of the client that was made under this name.
+    pub fn client(mut self, name: impl Into<String>) -> Self {
+        self.client = Some(name.into());
+        self
+    }
+
+    /// Only connections to this broker.
+    pub fn broker(mut self, broker: i32) -> Self {
+        self.broker = Some(broker);
+        self
+    }
+
+    /// Nothing gets through any more, in either direction; connections stay open.
+    pub fn cut(&self) {
+        self.change(|edge| (edge.cut_to_broker, edge.cut_to_client) = (true, true));
+    }
+
+    /// Requests get through and answers do not.
+    pub fn cut_answers(&self) {
+        self.change(|edge| edge.cut_to_client = true);
+    }
+
+    /// Requests do not get through, answers to earlier ones do.
+    pub fn cut_requests(&self) {
+        self.change(|edge| edge.cut_to_broker = true);
+    }
+
+    /// Everything gets through again, what was held back included.
+    pub fn heal(&self) {
+        self.change(|edge| (edge.cut_to_broker, edge.cut_to_client) = (false, false));
+    }
+
+    /// How long bytes are under way in one direction: somewhere between the two. Default: no time.
+    pub fn delay(&self, least: Duration, most: Duration) {
+        self.change(|edge| edge.delay = (least, most));
+    }
+
+    /// Ends the present connections without letting anything through that is under way.
+    pub fn reset(&self) {
+        self.change(|edge| edge.generation += 1);
+    }
+
+    fn change(&self, change: impl Fn(&mut Edge)) {
+        let network = &self.shared.network;
+        for ((client, broker), edge) in network.edges().iter_mut() {
+            let matches = self.client.as_ref().is_none_or(|name| name == client)
+                && self.broker.is_none_or(|id| id == *broker);
+            if matches {
+                change(edge);
+            }
+        }
+        network.changed.notify_waiters();
+    }
+}
+
+impl fmt::Debug for NetworkControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NetworkControl")
+            .field("client", &self.client)
+            .field("broker", &self.broker)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One client's way into the network.
+pub(super) struct Memory {
+    pub(super) shared: Arc<Shared>,
+    pub(super) client: String,
+}
+
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Memory({})", self.client)
+    }
+}
+
+impl Connector for Memory {
+    fn connect<'a>(&'a self, host: &'a str, _: u16, deadline: Instant) -> Connecting<'a> {
+        Box::pin(async move {
+            let broker = host.strip_prefix("mock-").and_then(|id| id.parse().ok());
+            let known = broker.filter(|id| memory_host(*id) == host);
+            let Some(broker) = known.filter(|id| self.shared.state().brokers.contains_key(id))
+            else {
+                return Err(failure(host, "there is no such broker in the mock cluster"));
+            };
+            let ends = (self.client.clone(), broker);
+            match timeout_at(deadline, self.reach(&ends)).await {
+                Ok(()) => self.open(ends),
+                Err(_) => Err(failure(host, "no answer in time")),
+            }
+        })
+    }
+}
+
+impl Memory {
+    /// One round trip, once both ways are open.
+    async fn reach(&self, ends: &Ends) {
+        let network = &self.shared.network;
+        loop {
+            let changed = network.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let edge = network.edge(ends);
+            if !edge.cut_to_broker && !edge.cut_to_client {
+                sleep(network.delay(&edge) + network.delay(&edge)).await;
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn open(&self, ends: Ends) -> Result<BoxStream> {
+        let life = match self.shared.state().brokers.get(&ends.1) {
+            Some(broker) if broker.alive => broker.life,
+            _ => return Err(failure(&memory_host(ends.1), "connection refused")),
+        };
+        let at = At {
+            broker: ends.1,
+            life,
+            listener: Listener::Memory,
+        };
+        let (client_end, client_far) = duplex(ROOM);
+        let (broker_far, broker_end) = duplex(ROOM);
+        let shared = &self.shared;
+        let generation = shared.network.edge(&ends).generation;
+        let (from_client, to_client) = split(client_far);
+        let (from_broker, to_broker) = split(broker_far);
+        let pump = |direction, from, to| Pump {
+            shared: Arc::clone(shared),
+            ends: ends.clone(),
+            generation,
+            direction,
+            from,
+            to,
+        };
+        let there = pump(Direction::ToBroker, from_client, to_broker);
+        let back = pump(Direction::ToClient, from_broker, to_client);
+        shared.tasks.spawn("mock network", there.run());
+        shared.tasks.spawn("mock network", back.run());
+        let broker = shared.tasks_of(at.broker);
+        broker.spawn("mock connection", serve(Arc::clone(shared), at, broker_end));
+        Ok(Box::new(client_end))
+    }
+}
+
+fn failure(host: &str, why: &str) -> Error {
+    Error::new(
+        ErrorKind::Connection,
+        format!("cannot connect to {host}: {why}"),
+    )
+}
+
+/// Carries the bytes of one direction of one connection.
+struct Pump {
+    shared: Arc<Shared>,
+    ends: Ends,
+    generation: u64,
+    direction: Direction,
+    from: ReadHalf<DuplexStream>,
+    to: WriteHalf<DuplexStream>,
+}
+
+impl Pump {
+    async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let network = &shared.network;
+        // What is under way; an empty piece is the end of the stream.
+        let mut queue: VecDeque<(Instant, Bytes)> = VecDeque::new();
+        let mut ended = false;
+        let mut last = now();
+        let mut buf = BytesMut::new();
+        loop {
+            let changed = network.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let edge = network.edge(&self.ends);
+            if edge.generation != self.generation {
+                return;
+            }
+            let cut = match self.direction {
+                Direction::ToBroker => edge.cut_to_broker,
+                Direction::ToClient => edge.cut_to_client,
+            };
+            let room = queue.len() < 64 && !ended;
+            let due = queue.front().map_or_else(now, |front| front.0);
+            buf.reserve(16 << 10);
+            tokio::select! {
+                biased;
+                () = &mut changed => {}
+                () = sleep_until(due), if !cut && !queue.is_empty() => {
+                    let Some((_, bytes)) = queue.pop_front() else { continue };
+                    if bytes.is_empty() {
+                        let _ = self.to.shutdown().await;
+                        return;
+                    }
+                    if self.to.write_all(&bytes).await.is_err() {
+                        return;
+                    }
+                }
+                read = self.from.read_buf(&mut buf), if room => {
+                    ended = matches!(read, Ok(0) | Err(_));
+                    last = last.max(now() + network.delay(&edge));
+                    queue.push_back((last, buf.split().freeze()));
+                }
+            }
+        }
+    }
+}

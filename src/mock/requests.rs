@@ -1,0 +1,175 @@
+//! The requests that the mock takes, and in which versions.
+
+use kafka_protocol::messages as kp;
+use kafka_protocol::messages::RequestHeader;
+use kafka_protocol::protocol::{Decodable, HeaderVersion};
+
+use super::state::State;
+use crate::wire::guard::Guarded;
+
+macro_rules! apis {
+    ($($name:ident = $key:literal, $min:literal..=$max:literal, $request:ident;)*) => {
+        /// A kind of request, by Kafka's name.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum Api {$(
+            #[doc = concat!("`", stringify!($name), "` (API key ", stringify!($key), ").")]
+            $name = $key,
+        )*}
+
+        impl Api {
+            /// The API key on the wire.
+            #[must_use]
+            pub fn key(self) -> i16 {
+                self as i16
+            }
+
+            pub(super) fn from_key(key: i16) -> Option<Self> {
+                match key {
+                    $($key => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+
+            /// Lowest and highest version that the mock takes.
+            pub(super) fn versions(self) -> (i16, i16) {
+                match self {
+                    $(Self::$name => ($min, $max),)*
+                }
+            }
+
+            pub(super) const ALL: &'static [Self] = &[$(Self::$name),*];
+
+            pub(super) fn header_version(self, version: i16) -> i16 {
+                match self {
+                    $(Self::$name => kp::$request::header_version(version),)*
+                }
+            }
+        }
+
+        /// A request that could be read.
+        #[derive(Debug)]
+        pub(super) enum Request {$(
+            $name(Box<kp::$request>),
+        )*}
+
+        impl Request {
+            fn decode_body(api: Api, version: i16, buf: &mut Guarded) -> Result<Self, String> {
+                match api {
+                    $(Api::$name => kp::$request::decode(buf, version)
+                        .map(|request| Self::$name(Box::new(request)))
+                        .map_err(|error| error.to_string()),)*
+                }
+            }
+        }
+    };
+}
+
+// The lowest versions are the first flexible ones: only there the guard sees every length.
+apis! {
+    Produce = 0, 9..=13, ProduceRequest;
+    Fetch = 1, 12..=17, FetchRequest;
+    ListOffsets = 2, 6..=10, ListOffsetsRequest;
+    Metadata = 3, 9..=13, MetadataRequest;
+    OffsetCommit = 8, 8..=9, OffsetCommitRequest;
+    OffsetFetch = 9, 6..=9, OffsetFetchRequest;
+    FindCoordinator = 10, 3..=6, FindCoordinatorRequest;
+    DescribeGroups = 15, 5..=6, DescribeGroupsRequest;
+    ListGroups = 16, 3..=5, ListGroupsRequest;
+    ApiVersions = 18, 0..=4, ApiVersionsRequest;
+    CreateTopics = 19, 5..=7, CreateTopicsRequest;
+    DeleteTopics = 20, 4..=6, DeleteTopicsRequest;
+    InitProducerId = 22, 2..=5, InitProducerIdRequest;
+    OffsetForLeaderEpoch = 23, 4..=4, OffsetForLeaderEpochRequest;
+    DescribeConfigs = 32, 4..=4, DescribeConfigsRequest;
+    CreatePartitions = 37, 2..=3, CreatePartitionsRequest;
+    DeleteGroups = 42, 2..=2, DeleteGroupsRequest;
+    ListPartitionReassignments = 46, 0..=0, ListPartitionReassignmentsRequest;
+    DescribeCluster = 60, 0..=2, DescribeClusterRequest;
+    ConsumerGroupHeartbeat = 68, 0..=1, ConsumerGroupHeartbeatRequest;
+    ConsumerGroupDescribe = 69, 0..=1, ConsumerGroupDescribeRequest;
+    DescribeTopicPartitions = 75, 0..=0, DescribeTopicPartitionsRequest;
+}
+
+impl Request {
+    /// Reads header and body; never panics and never reserves more than the frame holds.
+    pub(super) fn decode(
+        api: Api,
+        version: i16,
+        buf: &mut Guarded,
+    ) -> Result<(RequestHeader, Self), String> {
+        let header = RequestHeader::decode(buf, api.header_version(version))
+            .map_err(|error| error.to_string())?;
+        let request = Self::decode_body(api, version, buf)?;
+        let left = bytes::Buf::remaining(buf);
+        match left {
+            0 => Ok((header, request)),
+            _ => Err(format!("{left} bytes after the request's end")),
+        }
+    }
+
+    /// The topics it names, for rules.
+    pub(super) fn topics(&self, state: &State) -> Vec<String> {
+        let named = |name: &kp::TopicName, id: uuid::Uuid| match name.is_empty() {
+            false => Some(name.to_string()),
+            true => state.topic_by_id(id).map(|(name, _)| name.clone()),
+        };
+        match self {
+            Self::Produce(request) => request
+                .topic_data
+                .iter()
+                .filter_map(|topic| named(&topic.name, topic.topic_id))
+                .collect(),
+            Self::Fetch(request) => request
+                .topics
+                .iter()
+                .filter_map(|topic| named(&topic.topic, topic.topic_id))
+                .collect(),
+            Self::ListOffsets(request) => request
+                .topics
+                .iter()
+                .map(|topic| topic.name.to_string())
+                .collect(),
+            Self::OffsetCommit(request) => request
+                .topics
+                .iter()
+                .map(|topic| topic.name.to_string())
+                .collect(),
+            Self::CreateTopics(request) => request
+                .topics
+                .iter()
+                .map(|topic| topic.name.to_string())
+                .collect(),
+            Self::CreatePartitions(request) => request
+                .topics
+                .iter()
+                .map(|topic| topic.name.to_string())
+                .collect(),
+            Self::OffsetForLeaderEpoch(request) => request
+                .topics
+                .iter()
+                .map(|topic| topic.topic.to_string())
+                .collect(),
+            Self::Metadata(request) => {
+                let topics = request.topics.iter().flatten();
+                topics
+                    .filter_map(|topic| Some(topic.name.as_ref()?.to_string()))
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The group it concerns, for rules.
+    pub(super) fn group(&self) -> Option<&str> {
+        match self {
+            Self::OffsetCommit(request) => Some(&request.group_id),
+            Self::ConsumerGroupHeartbeat(request) => Some(&request.group_id),
+            Self::OffsetFetch(request) => match request.groups.first() {
+                Some(group) => Some(&group.group_id),
+                None => Some(&request.group_id),
+            },
+            _ => None,
+        }
+    }
+}

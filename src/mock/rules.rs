@@ -1,0 +1,225 @@
+//! Rules: which requests fare otherwise than they should.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::requests::Api;
+use super::{MockCluster, state::State};
+
+/// A request, as the predicate of a rule sees it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RequestInfo<'a> {
+    /// What is asked for.
+    pub api: Api,
+    /// The version of the request.
+    pub version: i16,
+    /// The broker that was asked.
+    pub broker: i32,
+    /// The client's name (`client.id`).
+    pub client_id: &'a str,
+    /// The topics that the request names, where it names any.
+    pub topics: &'a [String],
+    /// The group it concerns, for commits, offset look-ups and heartbeats.
+    pub group: Option<&'a str>,
+}
+
+type Predicate = Arc<dyn Fn(&RequestInfo<'_>) -> bool + Send + Sync>;
+
+/// What a rule does.
+#[derive(Clone, Debug)]
+pub(super) enum Action {
+    Fail(i16),
+    Delay(Duration),
+    Drop,
+    ApplyThenDrop,
+    Garbage(Bytes),
+}
+
+pub(super) struct Rule {
+    id: u64,
+    api: Option<Api>,
+    broker: Option<i32>,
+    when: Option<Predicate>,
+    skip: u64,
+    left: u64,
+    action: Action,
+    hits: Arc<AtomicU64>,
+}
+
+/// What the rules together do with one request.
+#[derive(Debug, Default)]
+pub(super) struct Verdict {
+    pub(super) delay: Duration,
+    pub(super) action: Option<Action>,
+}
+
+impl State {
+    /// Applies the rules in their order: delays add up, anything else ends the search.
+    pub(super) fn judge(&mut self, info: &RequestInfo<'_>) -> Verdict {
+        let mut verdict = Verdict::default();
+        for rule in self.rules.iter_mut().filter(|rule| rule.left > 0) {
+            let matches = rule.api.is_none_or(|api| api == info.api)
+                && rule.broker.is_none_or(|broker| broker == info.broker)
+                && rule.when.as_ref().is_none_or(|when| when(info));
+            if !matches {
+                continue;
+            }
+            if rule.skip > 0 {
+                rule.skip -= 1;
+                continue;
+            }
+            rule.left -= 1;
+            rule.hits.fetch_add(1, Ordering::Relaxed);
+            match &rule.action {
+                Action::Delay(delay) => verdict.delay += *delay,
+                action => {
+                    tracing::debug!(?action, ?info, "a rule of the mock applies");
+                    verdict.action = Some(action.clone());
+                    break;
+                }
+            }
+        }
+        self.rules.retain(|rule| rule.left > 0);
+        verdict
+    }
+}
+
+/// A rule being made, by [`MockCluster::on`]; what it does ends it.
+#[must_use = "a rule needs an action, such as `fail`"]
+pub struct RuleBuilder<'a> {
+    mock: &'a MockCluster,
+    api: Option<Api>,
+    broker: Option<i32>,
+    when: Option<Predicate>,
+    skip: u64,
+    times: u64,
+}
+
+impl<'a> RuleBuilder<'a> {
+    pub(super) fn new(mock: &'a MockCluster, api: Option<Api>) -> Self {
+        Self {
+            mock,
+            api,
+            broker: None,
+            when: None,
+            skip: 0,
+            times: u64::MAX,
+        }
+    }
+
+    /// Only requests to this broker. Default: to any.
+    pub fn broker(mut self, broker: i32) -> Self {
+        self.broker = Some(broker);
+        self
+    }
+
+    /// Only so many requests. Default: all, until the rule is removed.
+    pub fn times(mut self, times: u64) -> Self {
+        self.times = times;
+        self
+    }
+
+    /// Lets so many matching requests pass before the rule applies. Default: none.
+    pub fn skip(mut self, requests: u64) -> Self {
+        self.skip = requests;
+        self
+    }
+
+    /// Only requests for which the predicate is true. It is called under the mock's lock and must
+    /// not call the mock.
+    pub fn when(
+        mut self,
+        predicate: impl Fn(&RequestInfo<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.when = Some(Arc::new(predicate));
+        self
+    }
+
+    /// Answers with an error code, such as 6 for `NOT_LEADER_OR_FOLLOWER`, for every item of the
+    /// request, and does nothing else.
+    pub fn fail(self, code: i16) -> RuleHandle {
+        self.add(Action::Fail(code))
+    }
+
+    /// Waits before the request is looked at.
+    pub fn delay(self, delay: Duration) -> RuleHandle {
+        self.add(Action::Delay(delay))
+    }
+
+    /// Closes the connection without doing anything.
+    pub fn drop_connection(self) -> RuleHandle {
+        self.add(Action::Drop)
+    }
+
+    /// Does what was asked and closes the connection instead of answering.
+    pub fn apply_then_drop(self) -> RuleHandle {
+        self.add(Action::ApplyThenDrop)
+    }
+
+    /// Answers with these bytes, as they are: no length, no correlation id are added.
+    pub fn garbage(self, bytes: impl Into<Bytes>) -> RuleHandle {
+        self.add(Action::Garbage(bytes.into()))
+    }
+
+    fn add(self, action: Action) -> RuleHandle {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        let hits = Arc::new(AtomicU64::new(0));
+        let rule = Rule {
+            id,
+            api: self.api,
+            broker: self.broker,
+            when: self.when,
+            skip: self.skip,
+            left: self.times,
+            action,
+            hits: Arc::clone(&hits),
+        };
+        self.mock.shared.state().rules.push(rule);
+        RuleHandle {
+            mock: self.mock.clone(),
+            id,
+            hits,
+        }
+    }
+}
+
+impl fmt::Debug for RuleBuilder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RuleBuilder")
+            .field("api", &self.api)
+            .field("broker", &self.broker)
+            .field("times", &self.times)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A rule that is in force until it is used up or removed. Dropping the handle leaves it in force.
+#[derive(Debug)]
+pub struct RuleHandle {
+    mock: MockCluster,
+    id: u64,
+    hits: Arc<AtomicU64>,
+}
+
+impl RuleHandle {
+    /// How many requests it applied to.
+    #[must_use]
+    pub fn hits(&self) -> u64 {
+        self.hits.load(Ordering::Relaxed)
+    }
+
+    /// Ends the rule.
+    pub fn remove(self) {
+        self.mock
+            .shared
+            .state()
+            .rules
+            .retain(|rule| rule.id != self.id);
+    }
+}

@@ -1,0 +1,313 @@
+//! Everything the brokers of the mock know together, behind one lock.
+//!
+//! One log per partition and one state per group, whichever broker is asked: what differs between
+//! brokers is who leads, who coordinates, and the fetch sessions. Nothing here waits.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use indexmap::IndexMap;
+use uuid::Uuid;
+
+use super::codes;
+use super::groups::Group;
+use super::log::Log;
+use super::rules::Rule;
+use super::sessions::Sessions;
+use crate::clock::{Clock, Instant, now};
+use crate::record::CodecPool;
+
+/// By which kind of connection a client came: it is told addresses of the same kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Listener {
+    Tcp,
+    Memory,
+}
+
+/// The port that every broker has in the in-memory network.
+pub(super) const MEMORY_PORT: u16 = 9092;
+
+/// The name of a broker in the in-memory network.
+pub(super) fn memory_host(broker: i32) -> String {
+    format!("mock-{broker}")
+}
+
+#[derive(Debug)]
+pub(super) struct Broker {
+    pub(super) alive: bool,
+    pub(super) paused: bool,
+    /// Goes up with every start, so that what belongs to an earlier life can be told.
+    pub(super) life: u64,
+    pub(super) tcp: Option<(String, u16)>,
+    pub(super) sessions: Sessions,
+}
+
+#[derive(Debug)]
+pub(super) struct Topic {
+    pub(super) id: Uuid,
+    pub(super) partitions: Vec<Partition>,
+    pub(super) configs: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Partition {
+    /// -1 without one.
+    pub(super) leader: i32,
+    pub(super) leader_epoch: i32,
+    pub(super) replicas: Vec<i32>,
+    pub(super) log: Log,
+}
+
+/// What is taken for topics that do not say.
+#[derive(Clone, Debug)]
+pub(super) struct Defaults {
+    pub(super) auto_create: bool,
+    pub(super) partitions: i32,
+    pub(super) replication: i16,
+    pub(super) session_timeout: Duration,
+    pub(super) heartbeat_interval: Duration,
+}
+
+pub(super) struct State {
+    pub(super) cluster_id: String,
+    pub(super) clock: Clock,
+    /// How far the cluster's clock was advanced beyond the runtime's.
+    pub(super) skew: Duration,
+    pub(super) brokers: BTreeMap<i32, Broker>,
+    pub(super) topics: IndexMap<String, Topic>,
+    pub(super) groups: BTreeMap<String, Group>,
+    pub(super) coordinators: BTreeMap<String, i32>,
+    pub(super) next_producer_id: i64,
+    /// Topics made so far, so that leaders of small topics are spread.
+    made: usize,
+    pub(super) rules: Vec<Rule>,
+    pub(super) defaults: Defaults,
+    pub(super) pool: CodecPool,
+    /// Requests taken, for tests that count.
+    pub(super) requests: u64,
+    /// Clients made so far.
+    pub(super) clients: u64,
+}
+
+impl State {
+    pub(super) fn new(clock: Clock, defaults: Defaults, brokers: i32) -> Self {
+        let cluster_id = id_text(Uuid::from_u128(clock.bits()));
+        let broker = |id| {
+            let broker = Broker {
+                alive: true,
+                paused: false,
+                life: 1,
+                tcp: None,
+                sessions: Sessions::default(),
+            };
+            (id, broker)
+        };
+        Self {
+            cluster_id,
+            clock,
+            skew: Duration::ZERO,
+            brokers: (1..=brokers).map(broker).collect(),
+            topics: IndexMap::new(),
+            groups: BTreeMap::new(),
+            coordinators: BTreeMap::new(),
+            next_producer_id: 0,
+            made: 0,
+            rules: Vec::new(),
+            defaults,
+            pool: CodecPool::new(2),
+            requests: 0,
+            clients: 0,
+        }
+    }
+
+    /// The cluster's monotonic time.
+    pub(super) fn now(&self) -> Instant {
+        now() + self.skew
+    }
+
+    pub(super) fn wall_millis(&self) -> i64 {
+        let skew = i64::try_from(self.skew.as_millis()).unwrap_or(i64::MAX);
+        self.clock.wall_millis().saturating_add(skew)
+    }
+
+    pub(super) fn is_alive(&self, broker: i32) -> bool {
+        self.brokers.get(&broker).is_some_and(|broker| broker.alive)
+    }
+
+    pub(super) fn alive(&self) -> impl Iterator<Item = i32> + '_ {
+        self.brokers
+            .iter()
+            .filter(|(_, broker)| broker.alive)
+            .map(|(id, _)| *id)
+    }
+
+    /// Where clients find a broker.
+    pub(super) fn endpoint(&self, broker: i32, listener: Listener) -> Option<(String, u16)> {
+        let known = self.brokers.get(&broker)?;
+        match listener {
+            Listener::Memory => Some((memory_host(broker), MEMORY_PORT)),
+            Listener::Tcp => known.tcp.clone(),
+        }
+    }
+
+    pub(super) fn topic_by_id(&self, id: Uuid) -> Option<(&String, &Topic)> {
+        self.topics.iter().find(|(_, topic)| topic.id == id)
+    }
+
+    /// Makes a topic whose replicas are spread over the brokers. The name and numbers are checked.
+    pub(super) fn create_topic(
+        &mut self,
+        name: &str,
+        replicas: Vec<Vec<i32>>,
+        configs: BTreeMap<String, String>,
+    ) -> Uuid {
+        let id = Uuid::from_u128(self.clock.bits());
+        self.made += 1;
+        let partitions = replicas
+            .into_iter()
+            .map(|replicas| self.new_partition(replicas))
+            .collect();
+        let topic = Topic {
+            id,
+            partitions,
+            configs,
+        };
+        self.topics.insert(name.to_owned(), topic);
+        id
+    }
+
+    pub(super) fn new_partition(&self, replicas: Vec<i32>) -> Partition {
+        let leader = replicas.iter().copied().find(|id| self.is_alive(*id));
+        let mut log = Log::default();
+        log.begin_epoch(0);
+        Partition {
+            leader: leader.unwrap_or(-1),
+            leader_epoch: 0,
+            replicas,
+            log,
+        }
+    }
+
+    /// Brokers for so many partitions, in turn.
+    pub(super) fn spread(&self, partitions: i32, replication: i16, first: usize) -> Vec<Vec<i32>> {
+        let alive: Vec<i32> = self.alive().collect();
+        let at = |index: usize| alive[index % alive.len().max(1)];
+        let replicas = |partition: usize| {
+            (0..usize::try_from(replication).unwrap_or(1).min(alive.len()))
+                .map(|replica| at(self.made + first + partition + replica))
+                .collect()
+        };
+        (0..usize::try_from(partitions).unwrap_or(0))
+            .map(replicas)
+            .collect()
+    }
+
+    /// The broker that coordinates a group, chosen at first use; `None` if no broker lives.
+    pub(super) fn coordinator(&mut self, key: &str) -> Option<i32> {
+        if let Some(broker) = self.coordinators.get(key)
+            && self.is_alive(*broker)
+        {
+            return Some(*broker);
+        }
+        let alive: Vec<i32> = self.alive().collect();
+        let hash = key.bytes().fold(7_usize, |hash, byte| {
+            hash.wrapping_mul(31).wrapping_add(byte.into())
+        });
+        let broker = *alive.get(hash % alive.len().max(1))?;
+        self.coordinators.insert(key.to_owned(), broker);
+        Some(broker)
+    }
+
+    /// The code to refuse a group's request with at this broker, if it must.
+    pub(super) fn not_coordinator(&mut self, key: &str, broker: i32) -> Option<i16> {
+        match self.coordinator(key) {
+            Some(coordinator) if coordinator == broker => None,
+            _ => Some(codes::NOT_COORDINATOR),
+        }
+    }
+
+    /// Gives partitions whose leader is not alive another one, as the controller does.
+    pub(super) fn elect(&mut self) {
+        let alive: Vec<i32> = self.alive().collect();
+        for topic in self.topics.values_mut() {
+            for partition in &mut topic.partitions {
+                if alive.contains(&partition.leader) {
+                    continue;
+                }
+                let next = partition.replicas.iter().find(|id| alive.contains(id));
+                let next = next.copied().unwrap_or(-1);
+                if next != partition.leader {
+                    partition.lead(next);
+                }
+            }
+        }
+    }
+
+    /// The partition, if this broker leads it and the client's epoch is right (KIP-320).
+    pub(super) fn led(
+        &self,
+        topic: &str,
+        partition: i32,
+        broker: i32,
+        epoch: i32,
+    ) -> Result<&Partition, i16> {
+        let found = usize::try_from(partition)
+            .ok()
+            .and_then(|index| self.topics.get(topic)?.partitions.get(index))
+            .ok_or(codes::UNKNOWN_TOPIC_OR_PARTITION)?;
+        found.check(broker, epoch).map(|()| found)
+    }
+}
+
+impl Partition {
+    /// Puts another broker in charge.
+    pub(super) fn lead(&mut self, broker: i32) {
+        self.leader = broker;
+        self.leader_epoch += 1;
+        if broker >= 0 {
+            self.log.begin_epoch(self.leader_epoch);
+        }
+    }
+
+    pub(super) fn check(&self, broker: i32, epoch: i32) -> Result<(), i16> {
+        if epoch >= 0 && epoch < self.leader_epoch {
+            return Err(codes::FENCED_LEADER_EPOCH);
+        }
+        if epoch > self.leader_epoch {
+            return Err(codes::UNKNOWN_LEADER_EPOCH);
+        }
+        match self.leader == broker {
+            true => Ok(()),
+            false => Err(codes::NOT_LEADER_OR_FOLLOWER),
+        }
+    }
+}
+
+impl Topic {
+    /// A configuration of the topic, or Kafka's default for it.
+    pub(super) fn config(&self, name: &str) -> &str {
+        self.configs
+            .get(name)
+            .map_or_else(|| super::api::configs::default_of(name), String::as_str)
+    }
+
+    pub(super) fn partition(&self, index: i32) -> Option<&Partition> {
+        self.partitions.get(usize::try_from(index).ok()?)
+    }
+}
+
+/// An id as Kafka writes it: 22 characters of URL-safe base64.
+pub(super) fn id_text(id: Uuid) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let bits = id.as_u128();
+    let digit = |index: u32| {
+        let shift = 122_i64 - 6 * i64::from(index);
+        let value = if shift >= 0 {
+            bits >> shift
+        } else {
+            bits << -shift
+        };
+        char::from(DIGITS[(value & 63) as usize])
+    };
+    (0..22).map(digit).collect()
+}

@@ -1,0 +1,484 @@
+//! The producer against a broker whose answers a test decides, on a paused clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::{Mutex, OnceLock};
+use std::task::Poll;
+
+use bytes::{Buf, Bytes};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
+use kafka_protocol::messages::{
+    InitProducerIdResponse, MetadataResponse, ProduceRequest, ProduceResponse, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, StrBytes};
+
+use super::*;
+use crate::BatchReport;
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::config::ClientConfig;
+use crate::net::scripted::{Asked, Far, Scripted};
+use crate::producer::config::ProducerConfig;
+use crate::record::Compression;
+
+/// What the broker `one` does. `two` takes no connections.
+#[derive(Default)]
+struct Script {
+    /// The leader of every partition, as metadata has it.
+    leader: AtomicU32,
+    metadata_requests: AtomicUsize,
+    /// Error codes of the batches to come; then they are written.
+    codes: Mutex<VecDeque<i16>>,
+    /// The batches that were written, as their bytes, by topic and partition.
+    written: Mutex<BTreeMap<(String, i32), Vec<Bytes>>>,
+}
+
+impl Script {
+    fn batches(&self, topic: &str, partition: i32) -> Vec<Bytes> {
+        let written = self.written.lock().unwrap();
+        let batches = written.get(&(topic.to_owned(), partition)).cloned();
+        batches.unwrap_or_default()
+    }
+
+    /// Records written.
+    fn records(&self) -> u64 {
+        let written = self.written.lock().unwrap();
+        written.values().flatten().map(|batch| records(batch)).sum()
+    }
+
+    /// Every sequence follows the one before.
+    fn assert_in_sequence(&self) {
+        for (partition, batches) in &*self.written.lock().unwrap() {
+            let mut next = 0;
+            for batch in batches {
+                let sequence = (&batch[53..57]).get_i32();
+                assert_eq!(sequence, next, "{partition:?}");
+                next += records(batch) as i32;
+            }
+        }
+    }
+}
+
+fn records(batch: &[u8]) -> u64 {
+    (&batch[57..61]).get_i32() as u64
+}
+
+const ID: u128 = 0x77;
+
+/// A cluster of three partitions per topic.
+fn cluster() -> (Cluster, Arc<Script>) {
+    let (connector, mut accepting) = Scripted::new();
+    connector
+        .refused
+        .lock()
+        .unwrap()
+        .push_back("two".to_owned());
+    let script = Arc::new(Script {
+        leader: AtomicU32::new(1),
+        ..Script::default()
+    });
+    let broker = Arc::clone(&script);
+    tokio::spawn(async move {
+        while let Some((_, stream)) = accepting.recv().await {
+            tokio::spawn(serve(Far { stream }, Arc::clone(&broker)));
+        }
+    });
+    let cluster = Cluster::new(
+        ClientConfig::default(),
+        vec![("one".to_owned(), 9092)],
+        Clock::seeded(1, 1_700_000_000_000),
+        connector,
+    );
+    (cluster, script)
+}
+
+async fn producer(
+    change: impl FnOnce(ProducerBuilder) -> ProducerBuilder,
+) -> (Producer, Arc<Script>) {
+    let (cluster, script) = cluster();
+    let builder = ProducerBuilder::new(cluster, ProducerConfig::default());
+    (change(builder).build().await.unwrap(), script)
+}
+
+async fn serve(mut far: Far, script: Arc<Script>) {
+    far.shake_hands().await;
+    while let Some(mut asked) = far.asked().await {
+        match asked.key {
+            0 => {
+                let response = produced(&mut asked, &script);
+                far.answer(&asked, &response).await;
+            }
+            3 => {
+                script.metadata_requests.fetch_add(1, Ordering::Relaxed);
+                far.answer(&asked, &metadata(&script)).await;
+            }
+            22 => {
+                let response = InitProducerIdResponse::default().with_producer_id(7.into());
+                far.answer(&asked, &response).await;
+            }
+            other => panic!("request {other}"),
+        }
+    }
+}
+
+fn text(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+fn metadata(script: &Script) -> MetadataResponse {
+    let leader = script.leader.load(Ordering::Relaxed) as i32;
+    let partitions = (0..3).map(|number| {
+        MetadataResponsePartition::default()
+            .with_partition_index(number)
+            .with_leader_id(leader.into())
+            .with_leader_epoch(if leader == 1 { 2 } else { 1 })
+    });
+    let partitions: Vec<_> = partitions.collect();
+    let topics = [("t", ID), ("packed", ID + 1)].map(|(name, id)| {
+        MetadataResponseTopic::default()
+            .with_name(Some(TopicName(text(name))))
+            .with_topic_id(uuid::Uuid::from_u128(id))
+            .with_partitions(partitions.clone())
+    });
+    let brokers = [(1, "one"), (2, "two")].map(|(id, host)| {
+        MetadataResponseBroker::default()
+            .with_node_id(id.into())
+            .with_host(text(host))
+            .with_port(9092)
+    });
+    MetadataResponse::default()
+        .with_brokers(brokers.to_vec())
+        .with_topics(topics.to_vec())
+}
+
+fn produced(asked: &mut Asked, script: &Script) -> ProduceResponse {
+    // The rest of the header: the client's name and tags.
+    let name = asked.rest.get_i16().max(0) as usize;
+    asked.rest.advance(name + 1);
+    let request = ProduceRequest::decode(&mut asked.rest, asked.version).unwrap();
+    let topics = request.topic_data.into_iter().map(|topic| {
+        let name = match topic.topic_id.as_u128() {
+            ID => "t".to_owned(),
+            id if id == ID + 1 => "packed".to_owned(),
+            _ => topic.name.to_string(),
+        };
+        let partitions = topic.partition_data.into_iter().map(|partition| {
+            let code = script.codes.lock().unwrap().pop_front().unwrap_or(0);
+            let batch = partition.records.unwrap();
+            let mut offset = 0;
+            if code == 0 {
+                let mut written = script.written.lock().unwrap();
+                let log = written.entry((name.clone(), partition.index)).or_default();
+                offset = log.iter().map(|batch| records(batch)).sum::<u64>() as i64;
+                log.push(batch);
+            }
+            PartitionProduceResponse::default()
+                .with_index(partition.index)
+                .with_error_code(code)
+                .with_base_offset(offset)
+        });
+        TopicProduceResponse::default()
+            .with_partition_responses(partitions.collect())
+            .with_name(topic.name)
+            .with_topic_id(topic.topic_id)
+    });
+    ProduceResponse::default().with_responses(topics.collect())
+}
+
+fn record<'a>(value: &'a [u8]) -> Record<'a> {
+    Record::new().partition(0).value(value)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_handle_does_what_the_producer_does() {
+    let (producer, script) = producer(|builder| builder).await;
+    let topic = producer.topic("t");
+    let refused = topic.try_send(record(b"unknown yet")).unwrap_err();
+    assert!(refused.is_full());
+    let first = topic.deliver(record(b"a")).await.unwrap();
+    assert_eq!((&*first.topic, first.offset), ("t", Some(0)));
+    // Its own name is fine, and the order is one with that of the producer.
+    let second = topic
+        .send(Record::to("t").partition(0).value("b"))
+        .await
+        .unwrap();
+    let third = producer
+        .send(Record::to("t").partition(0).value("c"))
+        .await
+        .unwrap();
+    let fourth = topic.clone().try_send(record(b"d")).unwrap();
+    let mut all = topic.send_all((0..3).map(|_| record(b"e"))).await.unwrap();
+    let offsets = [second.await, third.await, fourth.await].map(|done| done.unwrap().offset);
+    assert_eq!(offsets, [Some(1), Some(2), Some(3)]);
+    assert_eq!((&mut all).await.unwrap(), 3);
+    script.assert_in_sequence();
+
+    for error in [
+        topic
+            .send(Record::to("other").value("x"))
+            .await
+            .unwrap_err(),
+        topic.try_send(Record::to("other").value("x")).unwrap_err(),
+        producer.send(Record::new().value("x")).await.unwrap_err(),
+        producer.try_send(Record::new().value("x")).unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert_eq!(error.certainty(), Some(Certainty::NotSent));
+    }
+    let mixed = [record(b"f"), Record::to("other").value("x")];
+    let error = topic.send_all(mixed).await.unwrap_err();
+    assert!(error.to_string().contains("after 1 records"), "{error}");
+    producer.flush().await.unwrap();
+    assert_eq!(script.records(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_batch_is_reported_once_before_its_deliveries_end() {
+    let reports: Arc<Mutex<Vec<BatchReport>>> = Arc::default();
+    let own: Arc<OnceLock<TopicProducer>> = Arc::default();
+    let (seen, inner) = (Arc::clone(&reports), Arc::clone(&own));
+    let (producer, script) = producer(|builder| {
+        builder.on_batch(move |report| {
+            let first = seen.lock().unwrap().is_empty();
+            seen.lock().unwrap().push(report.clone());
+            if first {
+                // No lock is held: the producer may be used.
+                let producer = inner.get().unwrap();
+                drop(producer.try_send(Record::new().partition(report.partition.partition)));
+                assert_eq!(producer.producer().metrics().records, 2);
+                panic!("planted");
+            }
+        })
+    })
+    .await;
+    assert!(own.set(producer.topic("t")).is_ok());
+    // NOT_ENOUGH_REPLICAS once
+    script.codes.lock().unwrap().extend([19]);
+    let (first, second) = (
+        Record::to("t").partition(1).value("a"),
+        Record::to("t").partition(1),
+    );
+    let deliveries = producer.send_all([first, second]).await.unwrap();
+    assert_eq!(deliveries.await.unwrap(), 2);
+    let report = reports.lock().unwrap()[0].clone();
+    assert_eq!(report.partition.to_string(), "t-1");
+    assert_eq!(
+        (report.records, report.base_offset, report.attempts),
+        (2, Some(0), 2)
+    );
+    assert!(report.error.is_none() && report.bytes == report.uncompressed_bytes);
+    assert!(report.queued.unwrap() >= ProducerConfig::default().linger);
+    assert!(report.latency > report.queued.unwrap());
+    producer.flush().await.unwrap();
+    assert_eq!(
+        reports.lock().unwrap().len(),
+        2,
+        "that of the callback itself"
+    );
+
+    // TOPIC_AUTHORIZATION_FAILED
+    script.codes.lock().unwrap().extend([29]);
+    let error = producer
+        .deliver(Record::to("t").partition(2))
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Authorization);
+    let report = reports.lock().unwrap().pop().unwrap();
+    assert_eq!((report.attempts, report.base_offset), (1, None));
+    let error = report.error.unwrap();
+    assert_eq!(error.kind(), ErrorKind::Authorization);
+    assert_eq!(error.certainty(), Some(Certainty::NotSent));
+
+    let metrics = producer.metrics();
+    assert_eq!((metrics.records, metrics.failed_records), (3, 1));
+    assert_eq!((metrics.batches, metrics.failed_batches), (2, 1));
+    assert_eq!((metrics.requests, metrics.failed_requests), (4, 0));
+    assert_eq!((metrics.refused_batches, metrics.retries), (2, 1));
+    assert_eq!(
+        (metrics.batch_latency.count(), metrics.queue_time.count()),
+        (3, 3)
+    );
+    assert_eq!(metrics.request_latency.count(), 4);
+    assert_eq!((metrics.buffer_used, metrics.buffer_waits), (0, 0));
+    assert_eq!(metrics.compression_ratio(), Some(1.0));
+    drop(own);
+}
+
+#[cfg(feature = "lz4")]
+#[tokio::test(start_paused = true)]
+async fn a_topic_can_have_a_compression_of_its_own() {
+    let (producer, script) =
+        producer(|builder| builder.topic_compression("packed", Compression::lz4())).await;
+    let value = vec![b'x'; 5000];
+    for topic in ["t", "packed"] {
+        let record = Record::to(topic).partition(0).value(&value);
+        producer.deliver(record).await.unwrap();
+    }
+    let codec = |topic| script.batches(topic, 0)[0][22] & 7;
+    assert_eq!((codec("t"), codec("packed")), (0, 3));
+    let metrics = producer.metrics();
+    assert!(metrics.compression_ratio().unwrap() < 0.6, "{metrics:?}");
+    let bytes = script.batches("t", 0)[0].len() + script.batches("packed", 0)[0].len();
+    assert_eq!(metrics.bytes, bytes as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lay_with_a_dead_broker_goes_to_the_new_leader() {
+    let (producer, script) = producer(|builder| builder).await;
+    script.leader.store(2, Ordering::Relaxed);
+    let delivery = producer
+        .send(Record::to("t").partition(0).value("a"))
+        .await
+        .unwrap();
+    // Its sender has it, and no connection.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    script.leader.store(1, Ordering::Relaxed);
+    let moved = now();
+    assert_eq!(delivery.await.unwrap().offset, Some(0));
+    assert!(
+        moved.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        moved.elapsed()
+    );
+}
+
+/// Polls so many times; what is still pending then is dropped.
+async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = times;
+    std::future::poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Nothing is held, nothing is missing, and what was written is whole.
+async fn assert_settled(
+    producer: &Producer,
+    script: &Script,
+    records: std::ops::RangeInclusive<u64>,
+) {
+    producer.flush().await.unwrap();
+    assert_eq!(producer.buffered_bytes(), 0);
+    assert!(!producer.shared().budget.is_waited_for());
+    assert_eq!(producer.shared().flushing.batches(), 0);
+    assert_eq!(producer.shared().flushes.load(Ordering::Relaxed), 0);
+    script.assert_in_sequence();
+    assert!(records.contains(&script.records()), "{}", script.records());
+    assert_eq!(producer.metrics().records, script.records());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_send_given_up_while_the_topic_is_looked_up_sends_nothing() {
+    let mut ended = false;
+    for times in 0..40 {
+        let (producer, script) = producer(|builder| builder).await;
+        let topic = producer.topic("t");
+        let (accepted, delivery) = match times % 2 {
+            0 => {
+                let delivery = polled(topic.send(record(b"a")), times / 2).await;
+                (delivery.is_some(), delivery.map(Result::unwrap))
+            }
+            _ => {
+                let record = Record::to("t").value("a");
+                let delivery = polled(producer.send(record), times / 2).await;
+                (delivery.is_some(), delivery.map(Result::unwrap))
+            }
+        };
+        drop(delivery);
+        ended |= accepted;
+        assert_settled(&producer, &script, accepted.into()..=accepted.into()).await;
+        // What was begun does not get in the way of what follows.
+        producer.deliver(Record::to("t").value("b")).await.unwrap();
+    }
+    assert!(ended);
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_given_up_while_memory_is_waited_for_hold_none_of_it() {
+    let mut ended = [false; 3];
+    for times in 0..36 {
+        let (producer, script) = producer(|builder| builder.buffer_memory(4000)).await;
+        let topic = producer.topic("t");
+        topic.deliver(record(b"warm")).await.unwrap();
+        let value = [7; 1500];
+        let mut before = 1;
+        while topic.try_send(record(&value)).is_ok() {
+            before += 1;
+        }
+        let polls = times / 3;
+        let records = match times % 3 {
+            0 => {
+                let sent = polled(topic.send(record(&value)), polls).await;
+                ended[0] |= sent.is_some();
+                before + u64::from(sent.is_some())..=before + u64::from(sent.is_some())
+            }
+            1 => {
+                let all = (0..4).map(|_| record(&value));
+                let sent = polled(topic.send_all(all), polls).await;
+                ended[1] |= sent.is_some();
+                let least = if sent.is_some() { 4 } else { 0 };
+                before + least..=before + 4
+            }
+            _ => {
+                let sent = polled(topic.deliver(record(&value)), polls).await;
+                ended[2] |= sent.is_some();
+                before + u64::from(sent.is_some())..=before + 1
+            }
+        };
+        assert_settled(&producer, &script, records).await;
+        assert!(producer.metrics().buffer_waits > 0 || polls == 0);
+    }
+    assert_eq!(ended, [true; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_or_delivery_given_up_loses_only_the_wait() {
+    let mut ended = [false; 2];
+    for times in 0..20 {
+        let (producer, script) = producer(|builder| builder).await;
+        let mut delivery = producer.send(Record::to("t").value("a")).await.unwrap();
+        match times % 2 {
+            0 => ended[0] |= polled(producer.flush(), times / 2).await.is_some(),
+            _ => {
+                let done = polled(&mut delivery, times / 2).await;
+                ended[1] |= done.is_some();
+                if done.is_none() {
+                    assert!(delivery.await.is_ok());
+                }
+            }
+        }
+        assert_settled(&producer, &script, 1..=1).await;
+    }
+    assert_eq!(ended, [true; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_given_up_is_finished_in_the_background() {
+    let mut ended = false;
+    for times in 0..10 {
+        let (producer, script) = producer(|builder| builder).await;
+        let shared = Arc::clone(producer.shared());
+        let delivery = producer.send(Record::to("t").value("a")).await.unwrap();
+        let report = polled(producer.close(Duration::from_secs(5)), times).await;
+        ended |= report.is_some_and(|report| report.is_complete());
+        delivery.await.unwrap();
+        shared.tasks.idle().await;
+        assert_eq!(script.records(), 1);
+        assert_eq!((shared.budget.charged(), shared.flushing.batches()), (0, 0));
+    }
+    assert!(ended);
+}

@@ -1,0 +1,9 @@
+//! The executables of `examples/` that drive the client from outside, beside Kafka's own tools.
+
+mod ends;
+mod faults;
+mod java;
+mod lag;
+mod process;
+mod promises;
+mod roundtrip;
