@@ -91,9 +91,10 @@ mod wire;
 pub use client::{Client, ClientBuilder};
 pub use config::properties;
 pub use consumer::{
-    BatchRecords, Batches, Consumer, ConsumerBuilder, ConsumerHandle, Event, GroupMetadata,
-    IsolationLevel, Lag, OffsetReset, PartitionBatch, PartitionLag, RecordStream, Revoking,
-    TimeLag,
+    BatchRecords, Batches, BrokerFetches, Consumer, ConsumerBuilder, ConsumerHandle,
+    ConsumerMetrics, Event, Explanation, GroupMetadata, IsolationLevel, Lag, LagStream,
+    OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams, RecordStream,
+    Revoking, TimeLag,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::{

@@ -12,8 +12,8 @@ use super::batch::{PartitionBatch, Segment, corrupt, topic_of};
 use super::positions::{PartEpoch, Position, Survey};
 use crate::error::Error;
 use crate::record::{
-    CodecPool, ControlType, DecodeLimits, DecodedBatch, RawBatch, RecordBatches, RecordCursor,
-    RecordError,
+    Codec, CodecPool, ControlType, DecodeLimits, DecodedBatch, RawBatch, RecordBatches,
+    RecordCursor, RecordError,
 };
 use crate::types::TopicPartition;
 
@@ -30,12 +30,14 @@ pub(crate) struct Reading {
 }
 
 /// What one Fetch answer had for one partition.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Chunk {
     pub(crate) tp: TopicPartition,
     pub(crate) epoch: PartEpoch,
-    /// What it keeps in memory, as far as the budget is concerned.
+    /// What it keeps in memory, as far as the budget is concerned: the fetched bytes, and the
+    /// decompressed ones of a batch that was handed out in part.
     pub(crate) bytes: usize,
+    fetched: usize,
     raw: RecordBatches,
     /// A decoded batch, from its next record on.
     current: Option<(DecodedBatch, RecordCursor)>,
@@ -46,7 +48,7 @@ pub(crate) struct Chunk {
 }
 
 /// The aborted transactions within a chunk, as Java's `CompletedFetch` follows them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Aborted {
     /// (first offset, producer id), by offset.
     coming: VecDeque<(i64, i64)>,
@@ -99,6 +101,7 @@ impl Chunk {
             tp,
             epoch,
             bytes: records.len(),
+            fetched: records.len(),
             raw: RecordBatches::new(records),
             current: None,
             aborted: Aborted {
@@ -157,6 +160,11 @@ impl Chunk {
         {
             return Err(error.clone());
         }
+        // An uncompressed batch is a slice of the fetched bytes.
+        let current = self.current.as_ref().map(|(batch, _)| batch);
+        let apart = current.filter(|batch| batch.header().attributes.codec() != Some(Codec::None));
+        let decoded = apart.map_or(0, |batch| batch.body().len());
+        self.bytes = self.fetched + decoded;
         let batch = (!segments.is_empty()).then(|| PartitionBatch {
             tp: self.tp.clone(),
             epoch: self.epoch,
@@ -397,6 +405,28 @@ impl FetchBuffer {
         None
     }
 
+    /// The oldest chunk of this partition.
+    pub(crate) fn take_of(
+        &mut self,
+        tp: &TopicPartition,
+        may: impl Fn(&Chunk) -> Taking,
+    ) -> Option<Chunk> {
+        let queue = self.parts.get_mut(tp)?;
+        while let Some(front) = queue.chunks.front() {
+            let verdict = may(front);
+            if verdict == Taking::Later {
+                return None;
+            }
+            let chunk = queue.chunks.pop_front()?;
+            queue.bytes -= chunk.bytes;
+            self.bytes -= chunk.bytes;
+            if verdict == Taking::Yes {
+                return Some(chunk);
+            }
+        }
+        None
+    }
+
     /// The partition may be handed out again.
     pub(crate) fn ready_again(&mut self, tp: &TopicPartition) {
         if let Some(queue) = self.parts.get_mut(tp)
@@ -425,17 +455,10 @@ impl FetchBuffer {
         self.bytes
     }
 
-    /// The timestamp of the partition's first buffered record not below the position.
-    pub(crate) fn timestamp_at(
-        &mut self,
-        tp: &TopicPartition,
-        epoch: PartEpoch,
-        position: Position,
-        reading: &Reading,
-    ) -> Option<i64> {
-        let queue = self.parts.get_mut(tp)?;
-        let mut chunks = queue.chunks.iter_mut().filter(|chunk| chunk.epoch == epoch);
-        chunks.find_map(|chunk| chunk.timestamp_at(position, reading))
+    /// Copies of what is buffered for the partition (sharing its bytes), to be looked into elsewhere.
+    pub(crate) fn chunks_of(&self, tp: &TopicPartition) -> Vec<Chunk> {
+        let queue = self.parts.get(tp);
+        queue.map_or_else(Vec::new, |queue| queue.chunks.iter().cloned().collect())
     }
 }
 

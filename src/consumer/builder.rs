@@ -196,11 +196,12 @@ impl ConsumerBuilder {
         };
         let mut positions = Positions::new(rules);
         positions.assign(by_name(&partitions));
+        let subscribes = partitions.is_empty();
         let wanted = match partitions.is_empty() {
             true => Wanted::Topics(topics),
             false => Wanted::Partitions(partitions),
         };
-        let shared = Arc::new(Shared::new(cluster, config, reading, positions));
+        let shared = Arc::new(Shared::new(cluster, config, reading, positions, subscribes));
         let control = control::run(Arc::clone(&shared), wanted);
         shared.tasks.spawn("consumer control", control);
         Ok(Consumer::new(shared))

@@ -39,6 +39,18 @@ pub(super) enum Wanted {
     Partitions(Vec<TopicPartition>),
 }
 
+impl Wanted {
+    fn topics(&self) -> Vec<Arc<str>> {
+        let mut topics: Vec<Arc<str>> = match self {
+            Self::Topics(topics) => topics.clone(),
+            Self::Partitions(parts) => parts.iter().map(|tp| Arc::clone(&tp.topic)).collect(),
+        };
+        topics.sort_unstable();
+        topics.dedup();
+        topics
+    }
+}
+
 /// Something that was waited for.
 enum Answer {
     Heartbeat(Token, Result<HeartbeatAnswer>),
@@ -67,6 +79,7 @@ type Answers = Vec<Pin<Box<dyn Future<Output = Answer> + Send>>>;
 pub(super) async fn run(shared: Arc<Shared>, wanted: Wanted) {
     let control = Control::new(Arc::clone(&shared), wanted);
     control.run().await;
+    fetcher::end_sessions(&shared).await;
     // Ends the fetch tasks and this one.
     shared.tasks.stop();
     shared.ready.notify_waiters();
@@ -76,7 +89,11 @@ struct Control {
     shared: Arc<Shared>,
     group: Option<Arc<str>>,
     wanted: Wanted,
-    _interest: Interest,
+    interest: Interest,
+    /// Interests of earlier subscriptions, until their partitions are given up.
+    former: Vec<Interest>,
+    /// The existence of assigned partitions is being looked at; true: and is to be, again.
+    checking: Option<bool>,
     changes: Changes,
     membership: Option<Membership>,
     answers: Answers,
@@ -109,12 +126,7 @@ impl Control {
     fn new(shared: Arc<Shared>, wanted: Wanted) -> Self {
         let config = &shared.config;
         let group: Option<Arc<str>> = config.group_id.as_deref().map(Arc::from);
-        let mut topics: Vec<Arc<str>> = match &wanted {
-            Wanted::Topics(topics) => topics.clone(),
-            Wanted::Partitions(parts) => parts.iter().map(|tp| Arc::clone(&tp.topic)).collect(),
-        };
-        topics.sort_unstable();
-        topics.dedup();
+        let topics = wanted.topics();
         let changes = shared.cluster.changes();
         let interest = shared
             .cluster
@@ -143,7 +155,9 @@ impl Control {
         Self {
             group,
             wanted,
-            _interest: interest,
+            interest,
+            former: Vec::new(),
+            checking: None,
             changes,
             membership,
             answers: Vec::new(),
@@ -159,10 +173,7 @@ impl Control {
     }
 
     async fn run(mut self) {
-        if let Wanted::Partitions(parts) = &self.wanted {
-            let check = existence(Arc::clone(&self.shared), parts.clone());
-            self.answers.push(Box::pin(check));
-        }
+        self.check_existence();
         let snapshot = self.shared.cluster.snapshot();
         self.shared.follow(&snapshot);
         loop {
@@ -197,7 +208,39 @@ impl Control {
         self.fetchers(time);
     }
 
+    /// Other topics or partitions, as the application wants.
+    fn want(&mut self, wanted: Wanted, time: Instant) {
+        let topics = wanted.topics();
+        let cluster = &self.shared.cluster;
+        let interest = cluster.watch(&topics, self.shared.config.allow_auto_create_topics);
+        let former = std::mem::replace(&mut self.interest, interest);
+        if self.membership.is_some() {
+            self.former.push(former);
+        }
+        self.missed.clear();
+        self.wanted = wanted;
+        match &mut self.membership {
+            Some(membership) => membership.subscribe(time, topics),
+            None => self.check_existence(),
+        }
+    }
+
+    /// Looks after assigned partitions that do not exist, once at a time.
+    fn check_existence(&mut self) {
+        if let Some(again) = &mut self.checking {
+            *again = true;
+        } else if let Wanted::Partitions(parts) = &self.wanted {
+            self.checking = Some(false);
+            let check = existence(Arc::clone(&self.shared), parts.clone());
+            self.answers.push(Box::pin(check));
+        }
+    }
+
     fn wishes(&mut self, time: Instant) {
+        let rewanted = self.shared.lock().rewanted.take();
+        if let Some(wanted) = rewanted {
+            self.want(wanted, time);
+        }
         let mut inner = self.shared.lock();
         for CommitWish {
             offsets,
@@ -274,6 +317,7 @@ impl Control {
         inner.remove(&revoking.partitions);
         inner.revocation = None;
         drop(inner);
+        self.former.clear();
         self.shared.fetchable.notify_waiters();
         if let Some(membership) = &mut self.membership {
             membership.revoked();
@@ -380,6 +424,7 @@ impl Control {
             Effect::Lost(partitions) => {
                 tracing::debug!(?partitions, "lost");
                 self.revoking = None;
+                self.former.clear();
                 let mut inner = self.shared.lock();
                 inner.remove(&partitions);
                 inner.revocation = None;
@@ -572,21 +617,29 @@ impl Control {
                 }
             }
             Answer::Committed(asked, found) => self.take_committed(time, &asked, found),
-            Answer::Listed(asks, found) => {
-                self.take_listed(time, &asks, &found.unwrap_or_default())
-            }
+            Answer::Listed(asks, found) => self.take_listed(time, &asks, found),
             Answer::Commit(purpose, offsets, outcome) => {
                 self.committing = false;
                 self.committed(purpose, &offsets, outcome);
             }
-            Answer::Exists(None) => {}
-            Answer::Exists(Some(error)) => {
-                self.shared.tell(error);
-                if let Wanted::Partitions(parts) = &self.wanted {
-                    let check = existence(Arc::clone(&self.shared), parts.clone());
-                    self.answers.push(Box::pin(check));
+            Answer::Exists(missing) => {
+                let again = self.checking.take() == Some(true);
+                // Those given up meanwhile are nobody's business.
+                let missing = missing.filter(|error| self.wants(error.topic_partition()));
+                if again || missing.is_some() {
+                    self.check_existence();
+                }
+                if let Some(error) = missing {
+                    self.shared.tell(error);
                 }
             }
+        }
+    }
+
+    fn wants(&self, partition: Option<&TopicPartition>) -> bool {
+        match (&self.wanted, partition) {
+            (Wanted::Partitions(parts), Some(tp)) => parts.contains(tp),
+            _ => true,
         }
     }
 
@@ -609,7 +662,8 @@ impl Control {
             Err(error) => {
                 tracing::debug!(%error, "committed offsets not found yet");
                 for (tp, epoch) in asked {
-                    inner.positions.lookup_failed(tp, *epoch, time);
+                    let trouble = Some(error.clone());
+                    inner.positions.lookup_failed(tp, *epoch, trouble, time);
                 }
                 if !error.is_retriable() && error.kind() == ErrorKind::Authorization {
                     inner.tell(error);
@@ -625,8 +679,12 @@ impl Control {
         &mut self,
         time: Instant,
         asks: &[ResetAsk],
-        found: &indexmap::IndexMap<TopicPartition, Result<Found, i16>>,
+        found: Result<indexmap::IndexMap<TopicPartition, Result<Found, i16>>>,
     ) {
+        let (found, trouble) = match found {
+            Ok(found) => (found, None),
+            Err(error) => (indexmap::IndexMap::new(), Some(error)),
+        };
         let mut refresh = false;
         let mut inner = self.shared.lock();
         for ask in asks {
@@ -640,15 +698,20 @@ impl Control {
                 }
                 Some(Err(code)) => {
                     refresh = true;
-                    inner.positions.lookup_failed(&ask.tp, ask.epoch, time);
                     let error = Error::from_code(*code, "looking up where to start");
+                    let trouble = Some(error.clone());
+                    inner
+                        .positions
+                        .lookup_failed(&ask.tp, ask.epoch, trouble, time);
                     if !error.is_retriable() {
                         inner.tell(error.with_topic_partition(ask.tp.clone()));
                     }
                 }
                 None => {
                     refresh = true;
-                    inner.positions.lookup_failed(&ask.tp, ask.epoch, time);
+                    inner
+                        .positions
+                        .lookup_failed(&ask.tp, ask.epoch, trouble.clone(), time);
                 }
             }
         }

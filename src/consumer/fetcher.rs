@@ -13,18 +13,20 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use indexmap::IndexMap;
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::{sleep_until, timeout_at};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::buffer::{Chunk, survey};
 use super::config::IsolationLevel;
 use super::positions::{Answer, Planned};
 use super::session::{FetchSession, Request, Verdict};
-use super::shared::Shared;
+use super::shared::{Inner, Shared};
 use crate::clock::{Instant, now};
 use crate::cluster::LeaderHint;
 use crate::cluster::snapshot::Broker;
@@ -34,10 +36,16 @@ use crate::net::backoff::Backoff;
 use crate::types::{BrokerId, TopicPartition};
 
 /// With topic ids from this version on (KIP-516); before it topics go by name.
-const BY_ID: i16 = 13;
-const BY_NAME: i16 = 12;
+pub(super) const BY_ID: i16 = 13;
+pub(super) const BY_NAME: i16 = 12;
 /// The first pause while some partitions have enough buffered.
 const PAUSE: Duration = Duration::from_millis(5);
+/// The epoch that ends a session (KIP-227).
+const FINAL: i32 = -1;
+/// What ending the sessions may take.
+const GOODBYE: Duration = Duration::from_millis(100);
+/// The longest: what a partition whose records nobody takes may hold back the others of its broker.
+const MAX_PAUSE: Duration = Duration::from_millis(50);
 
 pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
     let config = shared.cluster.config();
@@ -47,16 +55,18 @@ pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
         broker,
         session: FetchSession::default(),
         pause: PAUSE,
+        idle: false,
         restarted: false,
     };
     loop {
         let turn = fetcher.next().await;
-        match fetcher.fetch(turn).await {
+        let span = tracing::debug_span!("fetch", %broker, partitions = turn.parts.len());
+        match fetcher.fetch(turn).instrument(span).await {
             Ok(()) => fetcher.backoff.succeed(),
             Err(error) => {
                 tracing::debug!(%broker, %error, "fetch failed");
                 fetcher.session.failed();
-                shared.lock().positions.unreachable(broker);
+                shared.unreachable(broker, error);
                 shared.fetchable.notify_waiters();
                 shared.cluster.refresh();
                 let pause = fetcher.backoff.fail(shared.cluster.clock());
@@ -73,6 +83,8 @@ struct Fetcher {
     backoff: Backoff,
     /// How long to wait for the application before partitions that have room are asked alone.
     pause: Duration,
+    /// The last answer had nothing new: the next one had better not be asked for at once.
+    idle: bool,
     /// The last answer was that the session is unknown.
     restarted: bool,
 }
@@ -130,22 +142,24 @@ impl Fetcher {
     fn plan(&mut self, paused_until: &mut Option<Instant>) -> Next {
         let time = now();
         let mut inner = self.shared.lock();
-        let buffer = &inner.buffer;
-        let plan = inner
-            .positions
-            .plan(self.broker, time, |tp| buffer.bytes_of(tp));
+        let Inner {
+            positions, buffer, ..
+        } = &mut *inner;
+        let plan = positions.plan(self.broker, time, |tp| buffer.bytes_of(tp));
         if plan.parts.is_empty() {
             return Next::Wait(plan.next_at);
         }
         let max_wait = if plan.full == 0 {
             self.pause = PAUSE;
             self.shared.config.fetch_max_wait
+        } else if !self.idle {
+            Duration::ZERO
         } else {
             let until = *paused_until.get_or_insert_with(|| time + self.pause);
             if until > time {
                 return Next::Wait(Some(plan.next_at.map_or(until, |at| at.min(until))));
             }
-            self.pause = (self.pause * 2).min(self.shared.config.fetch_max_wait);
+            self.pause = (self.pause * 2).min(MAX_PAUSE);
             Duration::ZERO
         };
         let budget = usize::try_from(self.shared.config.fetch_max_bytes).unwrap_or(0);
@@ -187,6 +201,7 @@ impl Fetcher {
         let by_id = request.by_id;
         let message = self.message(request, version, turn.max_bytes, turn.max_wait);
         let deadline = now() + config.request_timeout + turn.max_wait;
+        let asked_at = now();
         let sent = link.send(version, &message, deadline);
         let response = timeout_at(deadline, sent).await.unwrap_or_else(|_| {
             Err(Error::new(
@@ -200,7 +215,7 @@ impl Fetcher {
         {
             Verdict::Take => {
                 self.restarted = false;
-                self.take_in(response, by_id);
+                self.take_in(response, by_id, asked_at);
             }
             // At once, but not over and over.
             Verdict::Restart if !std::mem::replace(&mut self.restarted, true) => {}
@@ -276,7 +291,7 @@ impl Fetcher {
             .with_rack_id(StrBytes::from_string(rack.to_owned()))
     }
 
-    fn take_in(&mut self, response: kp::FetchResponse, by_id: bool) {
+    fn take_in(&mut self, response: kp::FetchResponse, by_id: bool, asked_at: Instant) {
         let names = if by_id {
             self.session.names()
         } else {
@@ -286,6 +301,8 @@ impl Fetcher {
         let mut refresh = false;
         let time = now();
         let mut news = false;
+        let mut bytes = 0;
+        let throttle = Duration::from_millis(u64::try_from(response.throttle_time_ms).unwrap_or(0));
         let mut inner = self.shared.lock();
         for topic in response.responses {
             let name = match by_id {
@@ -300,6 +317,7 @@ impl Fetcher {
                     continue;
                 };
                 let records = part.records.unwrap_or_default();
+                bytes += records.len();
                 let answer = Answer {
                     code: part.error_code,
                     high_watermark: part.high_watermark,
@@ -347,7 +365,16 @@ impl Fetcher {
                 }
             }
         }
+        inner
+            .fetches
+            .answered(self.broker, bytes, (asked_at, time), throttle);
+        self.idle = bytes == 0;
+        if !self.idle {
+            self.pause = PAUSE;
+        }
+        inner.fetches.note_session(self.broker, response.session_id);
         drop(inner);
+        tracing::trace!(bytes, "fetched");
         if news {
             self.shared.ready.notify_waiters();
         }
@@ -360,6 +387,30 @@ impl Fetcher {
             self.shared.cluster.refresh();
         }
     }
+}
+
+/// Tells the brokers that the sessions are over, so that they need not keep them until others want their
+/// place. The consumer does not wait for the answers.
+pub(super) async fn end_sessions(shared: &Shared) {
+    let sessions = shared.lock().fetches.sessions();
+    let until = now() + GOODBYE;
+    let ends = sessions.into_iter().map(|(broker, session)| async move {
+        let link = shared.cluster.link(broker, Lane::Fetch, until).await?;
+        let version = link.version::<kp::FetchRequest>()?;
+        let request = kp::FetchRequest::default()
+            .with_session_id(session)
+            .with_session_epoch(FINAL);
+        let deadline = now() + shared.cluster.config().request_timeout;
+        let sent = link.send(version, &request, deadline);
+        // Only a request that somebody waits for is sure to be written.
+        let tasks = shared.cluster.tasks();
+        tasks.spawn("end of a fetch session", async move {
+            let _ = sent.await;
+        });
+        Ok::<_, Error>(())
+    });
+    // What cannot be reached at once forgets the session by itself.
+    let _ = timeout_at(until, join_all(ends)).await;
 }
 
 fn endpoints(nodes: &[kp::fetch_response::NodeEndpoint]) -> Vec<Broker> {

@@ -2,10 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::explain::Explanation;
 use super::lag::Lag;
+use super::metrics::ConsumerMetrics;
 use super::offsets::{self, LATEST};
 use super::positions::Position;
+use super::refresh::{self, LagStream};
 use super::shared::Shared;
 use crate::clock::now;
 use crate::error::Result;
@@ -83,12 +87,33 @@ impl ConsumerHandle {
             let deadline = now() + self.shared.cluster.config().api_timeout;
             let level = self.shared.config.isolation;
             let found = offsets::list(&self.shared, wanted, level, deadline).await?;
-            let mut inner = self.shared.lock();
             for (tp, found) in &found {
-                inner.positions.note_end(tp, found.offset);
+                let positions = &mut self.shared.lock().positions;
+                positions.note_end(tp, found.offset, now());
             }
+            // Takes timestamps from what is buffered; the others are asked for.
+            drop(self.shared.lag());
+            refresh::heads(&self.shared, deadline).await;
         }
         Ok(self.shared.lag())
+    }
+
+    /// As [`Consumer::watch_lag`](super::Consumer::watch_lag).
+    #[must_use]
+    pub fn watch_lag(&self, interval: Duration) -> LagStream {
+        LagStream::new(Arc::clone(&self.shared), interval)
+    }
+
+    /// As [`Consumer::explain`](super::Consumer::explain).
+    #[must_use]
+    pub fn explain(&self, tp: &TopicPartition) -> Explanation {
+        self.shared.explain(tp)
+    }
+
+    /// As [`Consumer::metrics`](super::Consumer::metrics).
+    #[must_use]
+    pub fn metrics(&self) -> ConsumerMetrics {
+        self.shared.metrics()
     }
 
     /// As [`Consumer::group_metadata`](super::Consumer::group_metadata).

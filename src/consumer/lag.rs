@@ -22,6 +22,8 @@ pub struct PartitionLag {
     pub records: Option<u64>,
     /// The age of the first record not handed out yet.
     pub time: TimeLag,
+    /// How long ago `end_offset` was learnt; `None` if it was not.
+    pub measured: Option<Duration>,
 }
 
 /// How far behind in time: the age of the first record that was not handed out yet.

@@ -9,18 +9,24 @@
 mod batch;
 mod buffer;
 mod builder;
+#[cfg(test)]
+mod cancel_tests;
 mod codes;
 pub(crate) mod config;
 mod control;
 mod event;
+mod explain;
 mod fetcher;
 pub(crate) mod group;
 mod handle;
 mod lag;
+mod metrics;
 mod offsets;
 mod positions;
+mod refresh;
 mod session;
 mod shared;
+mod split;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -36,8 +42,12 @@ pub use batch::{BatchRecords, Batches, PartitionBatch};
 pub use builder::ConsumerBuilder;
 pub use config::{IsolationLevel, OffsetReset};
 pub use event::{Event, Revoking};
+pub use explain::Explanation;
 pub use handle::{ConsumerHandle, GroupMetadata};
 pub use lag::{Lag, PartitionLag, TimeLag};
+pub use metrics::{BrokerFetches, ConsumerMetrics};
+pub use refresh::LagStream;
+pub use split::{PartitionStream, PartitionStreams};
 pub use stream::RecordStream;
 
 use crate::clock::{Instant, now};
@@ -87,6 +97,20 @@ impl<'a> Polling<'a> {
         let mut inner = shared.lock();
         let absent = now() >= inner.polled_at + shared.config.max_poll_interval;
         inner.positions.finish();
+        inner.polling = true;
+        drop(inner);
+        if absent {
+            shared.control.notify_one();
+        }
+        Self(shared)
+    }
+}
+
+impl<'a> Polling<'a> {
+    /// The same, where what is finished is told apart.
+    fn stay(shared: &'a Shared) -> Self {
+        let mut inner = shared.lock();
+        let absent = now() >= inner.polled_at + shared.config.max_poll_interval;
         inner.polling = true;
         drop(inner);
         if absent {
@@ -255,6 +279,62 @@ impl Consumer {
     /// not asked for when the stream is dropped are handed out again by the next poll or stream.
     pub fn stream(&mut self) -> RecordStream<'_> {
         RecordStream::new(self)
+    }
+
+    /// The partitions assigned, each with a stream of its batches: for a task per partition. The streams of
+    /// partitions that are given up end, and a revocation is complete when they have: a task that loops over
+    /// its stream finishes the batch it has, and with auto-commit that is committed.
+    ///
+    /// Keep asking for the next partition while the streams are in use: that is where revocations come in,
+    /// and it counts as polling (`max.poll.interval.ms` does not watch over the tasks). Errors of partitions
+    /// that concern no batch come here, too. A partition whose task is slow stops being fetched once about
+    /// `max.partition.fetch.bytes` of it wait; the others go on.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// use futures::StreamExt;
+    /// let mut partitions = consumer.split_by_partition();
+    /// while let Some(next) = partitions.next().await {
+    ///     let (partition, mut batches) = next?;
+    ///     tokio::spawn(async move {
+    ///         while let Some(batch) = batches.next().await {
+    ///             println!("{partition}: {} records", batch?.record_count());
+    ///         }
+    ///         ottla::Result::Ok(())
+    ///     });
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn split_by_partition(&mut self) -> PartitionStreams<'_> {
+        PartitionStreams::new(self)
+    }
+
+    /// Reads these topics of the group from now on, instead of those it was built with. Partitions of
+    /// topics that are not among them are given up as in any rebalance.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if there are none, or if this consumer was built with `assign`.
+    pub fn subscribe<T: Into<Arc<str>>>(
+        &mut self,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<()> {
+        let topics = topics.into_iter().map(Into::into);
+        self.shared.subscribe(topics.collect())
+    }
+
+    /// Reads these partitions from now on, instead of those it was built with. Partitions that stay keep
+    /// their positions; with auto-commit, what was handed out of the others is committed.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if this consumer was built with `subscribe`.
+    pub fn assign(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
+        let mut partitions: Vec<_> = partitions.into_iter().collect();
+        partitions.sort_unstable();
+        partitions.dedup();
+        self.shared.assign(partitions)
     }
 
     /// Commits everything that was handed out so far, the last poll included. Returns when the
@@ -538,7 +618,9 @@ impl Consumer {
         self.shared.lag()
     }
 
-    /// How far behind this consumer is, with the ends of the logs as their leaders tell them now.
+    /// How far behind this consumer is, with the ends of the logs as their leaders tell them now, and the
+    /// ages of first unread records that were not fetched yet (as of paused partitions): each of these
+    /// costs a fetch of one batch. An age that cannot be learnt is [`TimeLag::Unknown`].
     ///
     /// # Errors
     ///
@@ -549,6 +631,51 @@ impl Consumer {
     /// Cancel safe.
     pub async fn fetch_lag(&self) -> Result<Lag> {
         self.handle().fetch_lag().await
+    }
+
+    /// The lag, at once and then every `interval`. Only partitions of which no fetch told the end within
+    /// the interval are asked about. Ends when the consumer does; a broker that does not answer leaves its
+    /// partitions as they were ([`PartitionLag::measured`]). Whoever looks seldom gets the latest only.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: &ottla::Consumer) {
+    /// use futures::StreamExt;
+    /// let mut lags = consumer.watch_lag(std::time::Duration::from_secs(10));
+    /// tokio::spawn(async move {
+    ///     while let Some(lag) = lags.next().await {
+    ///         println!("{} records, {:?} behind", lag.records(), lag.time().duration());
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The stream can be dropped, and its `next()` given up, at any time.
+    #[must_use]
+    pub fn watch_lag(&self, interval: Duration) -> LagStream {
+        self.handle().watch_lag(interval)
+    }
+
+    /// Why no records of this partition come at this moment. For people and logs: print it when a
+    /// partition stands still.
+    ///
+    /// ```no_run
+    /// # fn example(consumer: &ottla::Consumer) {
+    /// for partition in consumer.assignment() {
+    ///     println!("{partition}: {}", consumer.explain(&partition));
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn explain(&self, tp: &TopicPartition) -> Explanation {
+        self.shared.explain(tp)
+    }
+
+    /// Numbers about the fetching so far.
+    #[must_use]
+    pub fn metrics(&self) -> ConsumerMetrics {
+        self.shared.metrics()
     }
 
     /// Who this consumer is in its group at present: for sending its offsets in a transaction.

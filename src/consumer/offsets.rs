@@ -261,10 +261,10 @@ fn commit_again(code: i16, who: &Identity) -> bool {
         | codes::COORDINATOR_NOT_AVAILABLE
         | codes::NOT_COORDINATOR
         | codes::REQUEST_TIMED_OUT
-        | codes::UNKNOWN_TOPIC_OR_PARTITION
         | codes::NOT_LEADER_OR_FOLLOWER
         | codes::UNSTABLE_OFFSET_COMMIT => true,
-        // A group that rebalances, an offset too large to keep ...: the caller's.
+        // A topic that is gone: trying until there is one of its name would give that one the offsets of
+        // the old. A group that rebalances, an offset too large to keep ...: the caller's.
         _ => false,
     }
 }

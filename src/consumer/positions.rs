@@ -13,6 +13,7 @@
 //!   answering for one partition (the leader moved) never deliver twice.
 //! - A partition whose answers are errors waits before it is asked again: no busy loop.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -116,6 +117,11 @@ struct Part {
     asking: bool,
     failures: u32,
     not_before: Option<Instant>,
+    /// Its topic seems to be deleted: what was read of it is not to be committed, lest a new topic of
+    /// the same name starts there.
+    gone: bool,
+    /// Why the last answer or lookup made it wait.
+    trouble: Option<Error>,
     fetch: Position,
     position: Position,
     finished: Position,
@@ -127,6 +133,10 @@ struct Part {
     high_watermark: i64,
     last_stable: i64,
     log_start: i64,
+    /// When the end of the log was learnt.
+    measured_at: Option<Instant>,
+    /// The timestamp of the first record to be read from this offset on.
+    head: Option<(i64, i64)>,
 }
 
 /// One partition of a fetch.
@@ -204,6 +214,29 @@ pub(crate) struct ResetAsk {
     pub(crate) leader: Leader,
 }
 
+/// How a partition stands; see `Positions::standing`.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    pub(crate) stage: Stage,
+    pub(crate) paused: bool,
+    pub(crate) revoking: bool,
+    pub(crate) read_from: Option<BrokerId>,
+    pub(crate) not_before: Option<Instant>,
+    pub(crate) trouble: Option<Error>,
+    pub(crate) position: Position,
+    pub(crate) high_watermark: i64,
+    pub(crate) last_stable: i64,
+}
+
+/// How far a partition is on the way to a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    AwaitingCommitted,
+    AwaitingReset,
+    Active,
+    NoPosition,
+}
+
 /// The machine; see the module's documentation.
 #[derive(Debug)]
 pub(crate) struct Positions {
@@ -212,6 +245,9 @@ pub(crate) struct Positions {
     next_epoch: u64,
     /// Partitions with `unfinished` set.
     dirty: Vec<TopicPartition>,
+    /// Where in `parts` the partitions are that may be read from a broker, as their leader or as a
+    /// replica named by it; `None` when that may have changed.
+    by_broker: Option<BTreeMap<BrokerId, Vec<usize>>>,
 }
 
 impl Positions {
@@ -221,11 +257,13 @@ impl Positions {
             parts: IndexMap::new(),
             next_epoch: 0,
             dirty: Vec::new(),
+            by_broker: None,
         }
     }
 
     /// Takes partitions in. A nil id means that the assignment named the topic only.
     pub(crate) fn assign(&mut self, parts: impl IntoIterator<Item = (TopicPartition, Uuid)>) {
+        self.by_broker = None;
         for (tp, topic_id) in parts {
             let epoch = self.new_epoch();
             let mut part = Part::new(epoch, topic_id);
@@ -244,6 +282,7 @@ impl Positions {
 
     /// Gives a partition up. Whatever is awaited for it will be stale.
     pub(crate) fn remove(&mut self, tp: &TopicPartition) -> bool {
+        self.by_broker = None;
         self.dirty.retain(|dirty| dirty != tp);
         self.parts.shift_remove(tp).is_some()
     }
@@ -266,9 +305,11 @@ impl Positions {
         known: impl Fn(&TopicPartition) -> Option<Known>,
     ) -> (Vec<TopicPartition>, Vec<Error>) {
         let mut recreated = Vec::new();
+        self.by_broker = None;
         for (tp, part) in &mut self.parts {
             let Some(known) = known(tp) else {
                 part.leader = None;
+                part.gone = part.is_placed();
                 continue;
             };
             let same = known.topic_id == part.topic_id || known.topic_id.is_nil();
@@ -279,6 +320,7 @@ impl Positions {
                 part.set_leader(known.leader);
             } else if part.pinned {
                 part.leader = None;
+                part.gone = true;
             } else {
                 part.topic_id = known.topic_id;
                 part.set_leader(known.leader);
@@ -384,10 +426,17 @@ impl Positions {
     }
 
     /// A lookup failed: it is tried again after a while.
-    pub(crate) fn lookup_failed(&mut self, tp: &TopicPartition, epoch: PartEpoch, now: Instant) {
+    pub(crate) fn lookup_failed(
+        &mut self,
+        tp: &TopicPartition,
+        epoch: PartEpoch,
+        error: Option<Error>,
+        now: Instant,
+    ) {
         let (base, max) = (self.rules.backoff, self.rules.backoff_max);
         if let Some(part) = self.current(tp, epoch) {
             part.asking = false;
+            part.trouble = error;
             part.back_off(now, base, max);
         }
     }
@@ -449,13 +498,16 @@ impl Positions {
 
     /// What to fetch from a broker, given how much of each partition is buffered.
     pub(crate) fn plan(
-        &self,
+        &mut self,
         broker: BrokerId,
         now: Instant,
         buffered: impl Fn(&TopicPartition) -> usize,
     ) -> Plan {
         let mut plan = Plan::default();
-        for (tp, part) in &self.parts {
+        let parts = &self.parts;
+        let by_broker = self.by_broker.get_or_insert_with(|| index(parts));
+        let at_broker = by_broker.get(&broker).into_iter().flatten();
+        for (tp, part) in at_broker.filter_map(|place| parts.get_index(*place)) {
             if part.state != State::Active
                 || part.paused
                 || part.revoking
@@ -495,6 +547,9 @@ impl Positions {
             self.rules.backoff_max,
             self.rules.preferred_for,
         );
+        if answer.preferred.is_some() {
+            self.by_broker = None;
+        }
         let Some(part) = self.current(&asked.tp, asked.epoch) else {
             return Outcome::default();
         };
@@ -512,6 +567,7 @@ impl Positions {
         }
         part.last_stable = answer.last_stable;
         part.log_start = answer.log_start;
+        part.measured_at = Some(now);
         if let Some(replica) = answer.preferred {
             part.preferred = Some((replica, now + keep));
         }
@@ -592,7 +648,12 @@ impl Positions {
             | codes::UNKNOWN_TOPIC_OR_PARTITION
             | codes::UNKNOWN_TOPIC_ID
             | codes::INCONSISTENT_TOPIC_ID => {
+                part.gone |= matches!(
+                    code,
+                    codes::UNKNOWN_TOPIC_ID | codes::UNKNOWN_TOPIC_OR_PARTITION
+                );
                 part.back_off(now, base, max);
+                part.trouble = Some(Error::from_code(code, "fetching"));
                 Outcome {
                     refresh: true,
                     ..Outcome::default()
@@ -600,12 +661,15 @@ impl Positions {
             }
             codes::UNKNOWN_SERVER_ERROR | codes::REQUEST_TIMED_OUT | codes::NETWORK_EXCEPTION => {
                 part.back_off(now, base, max);
+                part.trouble = Some(Error::from_code(code, "fetching"));
                 Outcome::default()
             }
             other => {
                 part.back_off(now, max, max);
                 let doing = format!("fetching from {} at offset {}", asked.tp, asked.offset);
-                let mut outcome = Outcome::error(&asked.tp, Error::from_code(other, doing));
+                let error = Error::from_code(other, doing);
+                part.trouble = Some(error.clone());
+                let mut outcome = Outcome::error(&asked.tp, error);
                 outcome.refresh = other == codes::TOPIC_AUTHORIZATION_FAILED;
                 outcome
             }
@@ -702,13 +766,22 @@ impl Positions {
         }
     }
 
+    /// The application has finished with all it was given of one partition.
+    pub(crate) fn finish_one(&mut self, tp: &TopicPartition) {
+        if let Some(part) = self.parts.get_mut(tp).filter(|part| part.unfinished) {
+            part.finished = part.position;
+            part.unfinished = false;
+            self.dirty.retain(|dirty| dirty != tp);
+        }
+    }
+
     /// What was handed out so far and is not known as committed: what the application's own commit
     /// covers.
     pub(crate) fn handed_out(&self) -> Vec<(TopicPartition, Position)> {
         let active = self
             .parts
             .iter()
-            .filter(|(_, part)| part.is_placed() && part.committed != Some(part.position.offset));
+            .filter(|(_, part)| part.may_commit() && part.committed != Some(part.position.offset));
         active
             .map(|(tp, part)| (tp.clone(), part.position))
             .collect()
@@ -719,7 +792,7 @@ impl Positions {
         let changed = self
             .parts
             .iter()
-            .filter(|(_, part)| part.is_placed() && part.committed != Some(part.finished.offset));
+            .filter(|(_, part)| part.may_commit() && part.committed != Some(part.finished.offset));
         changed
             .map(|(tp, part)| (tp.clone(), part.finished))
             .collect()
@@ -762,9 +835,10 @@ impl Positions {
     }
 
     /// Notes where the log ends, as a lookup found it.
-    pub(crate) fn note_end(&mut self, tp: &TopicPartition, end: i64) {
+    pub(crate) fn note_end(&mut self, tp: &TopicPartition, end: i64, now: Instant) {
         let isolation = self.rules.isolation;
         if let Some(part) = self.parts.get_mut(tp) {
+            part.measured_at = Some(now);
             match isolation {
                 IsolationLevel::ReadUncommitted => part.high_watermark = end,
                 IsolationLevel::ReadCommitted => part.last_stable = end,
@@ -778,20 +852,80 @@ impl Positions {
         Some(part.position)
     }
 
-    /// Lag of every partition; `wall_millis` is the present time, `timestamp` that of the first
-    /// buffered record of the partition not below the offset.
-    pub(crate) fn lag(
-        &self,
-        wall_millis: i64,
-        mut timestamp: impl FnMut(&TopicPartition, PartEpoch, i64) -> Option<i64>,
-    ) -> Vec<PartitionLag> {
+    /// All that decides whether records of the partition come.
+    pub(crate) fn standing(&self, tp: &TopicPartition, now: Instant) -> Option<Standing> {
+        let part = self.parts.get(tp)?;
+        Some(Standing {
+            stage: match part.state {
+                State::AwaitingCommitted => Stage::AwaitingCommitted,
+                State::AwaitingReset(_) => Stage::AwaitingReset,
+                State::Active => Stage::Active,
+                State::NoPosition => Stage::NoPosition,
+            },
+            paused: part.paused,
+            revoking: part.revoking,
+            read_from: part.read_from(now),
+            not_before: part.not_before,
+            trouble: part.trouble.clone(),
+            position: part.position,
+            high_watermark: part.high_watermark,
+            last_stable: part.last_stable,
+        })
+    }
+
+    /// Partitions with records to be read whose first timestamp is not known: what to fetch, and from
+    /// whom, to learn it.
+    pub(crate) fn headless(&self) -> Vec<(BrokerId, Planned)> {
+        let isolation = self.rules.isolation;
+        let headless = self.parts.iter().filter_map(|(tp, part)| {
+            let leader = part.leader?;
+            let offset = part.position.offset;
+            let behind = part.is_placed() && part.end(isolation) > offset;
+            let known = part.head.is_some_and(|(at, _)| at == offset);
+            (behind && !known).then(|| {
+                let planned = Planned {
+                    tp: tp.clone(),
+                    topic_id: part.topic_id,
+                    epoch: part.epoch,
+                    offset,
+                    leader_epoch: leader.epoch,
+                    last_fetched_epoch: -1,
+                    log_start: -1,
+                };
+                (leader.broker, planned)
+            })
+        });
+        headless.collect()
+    }
+
+    /// Notes the timestamp of the first record to be read from the offset on.
+    pub(crate) fn note_head(
+        &mut self,
+        tp: &TopicPartition,
+        epoch: PartEpoch,
+        offset: i64,
+        timestamp: i64,
+    ) {
+        if let Some(part) = self.current(tp, epoch) {
+            part.head = Some((offset, timestamp));
+        }
+    }
+
+    /// Partitions with a leader whose end was not learnt since `since`.
+    pub(crate) fn unmeasured(&self, since: Instant) -> Vec<(TopicPartition, Leader)> {
+        let old = |part: &&Part| part.measured_at.is_none_or(|at| at < since);
+        let unmeasured = self.parts.iter().filter(|(_, part)| old(part));
+        unmeasured
+            .filter_map(|(tp, part)| Some((tp.clone(), part.leader?)))
+            .collect()
+    }
+
+    /// Lag of every partition; `wall_millis` is the present time.
+    pub(crate) fn lag(&self, now: Instant, wall_millis: i64) -> Vec<PartitionLag> {
         let mut lags: Vec<_> = self
             .parts
             .iter()
-            .map(|(tp, part)| {
-                let next = timestamp(tp, part.epoch, part.position.offset);
-                part.lag(tp, self.rules.isolation, wall_millis, next)
-            })
+            .map(|(tp, part)| part.lag(tp, self.rules.isolation, now, wall_millis))
             .collect();
         lags.sort_by(|a, b| a.topic_partition.cmp(&b.topic_partition));
         lags
@@ -826,6 +960,20 @@ fn no_position(tp: &TopicPartition, cause: &str) -> Error {
     Error::new(ErrorKind::Offset, message).with_topic_partition(tp.clone())
 }
 
+/// Partitions by the brokers that they may be read from; see `Positions::by_broker`.
+fn index(parts: &IndexMap<TopicPartition, Part>) -> BTreeMap<BrokerId, Vec<usize>> {
+    let mut index: BTreeMap<BrokerId, Vec<usize>> = BTreeMap::new();
+    for (place, part) in parts.values().enumerate() {
+        let leader = part.leader.map(|leader| leader.broker);
+        let named = part.preferred.map(|(replica, _)| replica);
+        let named = named.filter(|named| Some(*named) != leader);
+        for broker in leader.into_iter().chain(named) {
+            index.entry(broker).or_default().push(place);
+        }
+    }
+    index
+}
+
 fn policy(reset: OffsetReset) -> Option<ResetTo> {
     match reset {
         OffsetReset::Earliest => Some(ResetTo::Earliest),
@@ -850,6 +998,8 @@ impl Part {
             asking: false,
             failures: 0,
             not_before: None,
+            gone: false,
+            trouble: None,
             fetch: nowhere,
             position: nowhere,
             finished: nowhere,
@@ -859,7 +1009,21 @@ impl Part {
             high_watermark: -1,
             last_stable: -1,
             log_start: -1,
+            measured_at: None,
+            head: None,
         }
+    }
+
+    /// The end of what can be read; -1 if unknown.
+    fn end(&self, isolation: IsolationLevel) -> i64 {
+        match isolation {
+            IsolationLevel::ReadUncommitted => self.high_watermark,
+            IsolationLevel::ReadCommitted => self.last_stable,
+        }
+    }
+
+    fn may_commit(&self) -> bool {
+        self.is_placed() && !self.gone
     }
 
     fn is_placed(&self) -> bool {
@@ -897,6 +1061,8 @@ impl Part {
         self.high_watermark = -1;
         self.last_stable = -1;
         self.log_start = -1;
+        self.measured_at = None;
+        self.head = None;
         self.committed = None;
     }
 
@@ -906,6 +1072,8 @@ impl Part {
 
     fn asked(&mut self) {
         self.asking = false;
+        self.gone = false;
+        self.trouble = None;
         self.failures = 0;
         self.not_before = None;
     }
@@ -922,6 +1090,8 @@ impl Part {
         self.asking = false;
         self.failures = 0;
         self.not_before = None;
+        self.gone = false;
+        self.trouble = None;
         self.untold = false;
     }
 
@@ -936,14 +1106,13 @@ impl Part {
         &self,
         tp: &TopicPartition,
         isolation: IsolationLevel,
+        now: Instant,
         wall_millis: i64,
-        next_timestamp: Option<i64>,
     ) -> PartitionLag {
         let position = self.is_placed().then_some(self.position.offset);
-        let end = match isolation {
-            IsolationLevel::ReadUncommitted => self.high_watermark,
-            IsolationLevel::ReadCommitted => self.last_stable,
-        };
+        let head = self.head.filter(|(at, _)| Some(*at) == position);
+        let next_timestamp = head.map(|(_, timestamp)| timestamp);
+        let end = self.end(isolation);
         let end_offset = (end >= 0).then_some(end);
         let records = match (position, end_offset) {
             (Some(position), Some(end)) => Some(u64::try_from(end - position).unwrap_or(0)),
@@ -964,6 +1133,7 @@ impl Part {
             end_offset,
             records,
             time,
+            measured: self.measured_at.map(|at| now.saturating_duration_since(at)),
         }
     }
 }

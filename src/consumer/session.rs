@@ -216,7 +216,7 @@ mod tests {
                 }),
             })
         });
-        let mut plan = Positions::plan(&positions, BrokerId(1), crate::clock::now(), |_| 0);
+        let mut plan = Positions::plan(&mut positions, BrokerId(1), crate::clock::now(), |_| 0);
         let mut planned = plan.parts.remove(0);
         planned.offset = offset;
         planned.topic_id = Uuid::from_u128(id);

@@ -12,8 +12,11 @@ use uuid::Uuid;
 use super::batch::{Batches, PartitionBatch};
 use super::buffer::{Chunk, FetchBuffer, Reading, Taking};
 use super::config::ConsumerConfig;
+use super::control::Wanted;
 use super::lag::Lag;
+use super::metrics::{ConsumerMetrics, Fetches};
 use super::positions::{Known, Leader, PartEpoch, Position, Positions, ResetTo};
+use super::split::Split;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,6 +27,8 @@ pub(super) struct Shared {
     pub(super) cluster: Cluster,
     pub(super) config: ConsumerConfig,
     pub(super) tasks: Tasks,
+    /// Whether partitions come from a group's assignment; else the application names them.
+    pub(super) subscribes: bool,
     pub(super) reading: Reading,
     inner: Mutex<Inner>,
     /// There may be something for the application.
@@ -40,6 +45,7 @@ pub(super) struct Inner {
     /// Bytes that fetches under way may bring.
     pub(super) reserved: usize,
     pub(super) fetchers: BTreeSet<BrokerId>,
+    pub(super) fetches: Fetches,
     pub(super) events: VecDeque<News>,
     pub(super) errors: VecDeque<Error>,
     /// The consumer cannot go on.
@@ -55,6 +61,9 @@ pub(super) struct Inner {
     pub(super) polled_at: Instant,
     /// The revocation under way, and whether the application has let go.
     pub(super) revocation: Option<(u64, bool)>,
+    /// What to read from now on, if the application changed its mind.
+    pub(super) rewanted: Option<Wanted>,
+    pub(super) split: Split,
     /// Id and epoch of the group member, for commits and transactions.
     pub(super) member: Option<(Arc<str>, i32)>,
 }
@@ -88,6 +97,7 @@ impl Shared {
         config: ConsumerConfig,
         reading: Reading,
         positions: Positions,
+        subscribes: bool,
     ) -> Self {
         let tasks = cluster.tasks().child();
         let max_poll_records = config.max_poll_records;
@@ -95,12 +105,14 @@ impl Shared {
             cluster,
             config,
             tasks,
+            subscribes,
             reading,
             inner: Mutex::new(Inner {
                 positions,
                 buffer: FetchBuffer::default(),
                 reserved: 0,
                 fetchers: BTreeSet::new(),
+                fetches: Fetches::default(),
                 events: VecDeque::new(),
                 errors: VecDeque::new(),
                 fatal: None,
@@ -111,6 +123,8 @@ impl Shared {
                 polling: false,
                 polled_at: now(),
                 revocation: None,
+                rewanted: None,
+                split: Split::default(),
                 member: None,
             }),
             ready: Notify::new(),
@@ -174,6 +188,8 @@ impl Shared {
                     }
                     if let Some(batch) = taken.batch {
                         left = left.saturating_sub(batch.record_count());
+                        let count = u64::try_from(batch.record_count()).unwrap_or(0);
+                        inner.fetches.records += count;
                         parts.push(batch);
                     }
                     if !chunk.is_done() {
@@ -201,16 +217,100 @@ impl Shared {
         }
     }
 
+    /// The lag, from what is here. Buffered batches are decoded outside of the lock.
     pub(super) fn lag(&self) -> Lag {
+        let inner = self.lock();
+        let headless = inner.positions.headless().into_iter();
+        let mut probes: Vec<_> = headless
+            .map(|(_, at)| (inner.buffer.chunks_of(&at.tp), at))
+            .collect();
+        drop(inner);
+        let heads: Vec<_> = probes
+            .iter_mut()
+            .filter_map(|(chunks, at)| {
+                let mut chunks = chunks.iter_mut().filter(|chunk| chunk.epoch == at.epoch);
+                let from = Position::new(at.offset);
+                let found = chunks.find_map(|chunk| chunk.timestamp_at(from, &self.reading))?;
+                Some((at, found))
+            })
+            .collect();
         let wall = self.cluster.clock().wall_millis();
         let mut inner = self.lock();
-        let Inner {
-            positions, buffer, ..
-        } = &mut *inner;
-        let partitions = positions.lag(wall, |tp, epoch, offset| {
-            buffer.timestamp_at(tp, epoch, Position::new(offset), &self.reading)
-        });
+        for (at, timestamp) in heads {
+            let positions = &mut inner.positions;
+            positions.note_head(&at.tp, at.epoch, at.offset, timestamp);
+        }
+        let partitions = inner.positions.lag(now(), wall);
         Lag { partitions }
+    }
+
+    /// A fetch failed as a whole.
+    pub(super) fn unreachable(&self, broker: BrokerId, error: Error) {
+        let mut inner = self.lock();
+        inner.positions.unreachable(broker);
+        inner.fetches.failed(broker, error);
+    }
+
+    pub(super) fn metrics(&self) -> ConsumerMetrics {
+        let inner = self.lock();
+        let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        ConsumerMetrics {
+            brokers: inner.fetches.counts(),
+            records: inner.fetches.records,
+            buffered_bytes: bytes(inner.buffer.bytes()),
+            requested_bytes: bytes(inner.reserved),
+        }
+    }
+
+    /// Reads other topics of a group.
+    pub(super) fn subscribe(&self, topics: Vec<Arc<str>>) -> Result<()> {
+        if !self.subscribes || topics.is_empty() {
+            let message = match self.subscribes {
+                true => "nothing to subscribe to",
+                false => "this consumer was made with `assign`: it has no subscription",
+            };
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        self.lock().rewanted = Some(Wanted::Topics(topics));
+        self.control.notify_one();
+        Ok(())
+    }
+
+    /// Reads other partitions. Those that stay keep their positions.
+    pub(super) fn assign(&self, partitions: Vec<TopicPartition>) -> Result<()> {
+        if self.subscribes {
+            let message = "the group assigns the partitions of this consumer: use `subscribe`";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        let mut inner = self.lock();
+        inner.positions.finish();
+        let gone: Vec<_> = inner.positions.assigned().cloned().collect();
+        let (stay, gone): (Vec<_>, Vec<_>) =
+            gone.into_iter().partition(|tp| partitions.contains(tp));
+        if self.config.auto_commit && self.config.group_id.is_some() {
+            let mut offsets = inner.positions.uncommitted();
+            offsets.retain(|(tp, _)| gone.contains(tp));
+            let offsets = offsets.into_iter().map(|(tp, at)| (tp, at.to_commit()));
+            inner.commits.push_back(CommitWish {
+                offsets: offsets.collect(),
+                deadline: now() + self.cluster.config().api_timeout,
+                // Nobody waits for it.
+                reply: tokio::sync::oneshot::channel().0,
+            });
+        }
+        inner.remove(&gone);
+        let new = partitions.iter().filter(|tp| !stay.contains(tp));
+        let new: Vec<_> = new.cloned().collect();
+        inner.positions.assign(by_name(&new));
+        for tp in &new {
+            inner.split.add(tp);
+        }
+        inner.split.end(&gone);
+        inner.rewanted = Some(Wanted::Partitions(partitions));
+        drop(inner);
+        self.follow(&self.cluster.snapshot());
+        self.control.notify_one();
+        Ok(())
     }
 
     pub(super) fn set_paused(&self, partitions: &[TopicPartition], paused: bool) -> Result<()> {
@@ -268,16 +368,16 @@ impl Inner {
 
     fn next_chunk(&mut self) -> Option<(Chunk, Position)> {
         let positions = &self.positions;
-        let chunk = self.buffer.take(|chunk| {
-            if positions.may_hand_out(&chunk.tp, chunk.epoch) {
-                Taking::Yes
-            } else if positions.position_under(&chunk.tp, chunk.epoch).is_some() {
-                Taking::Later
-            } else {
-                Taking::Never
-            }
-        })?;
+        let chunk = self.buffer.take(|chunk| taking(positions, chunk))?;
         let position = positions.position(&chunk.tp)?;
+        Some((chunk, position))
+    }
+
+    /// The same, of one partition.
+    pub(super) fn next_chunk_of(&mut self, tp: &TopicPartition) -> Option<(Chunk, Position)> {
+        let positions = &self.positions;
+        let chunk = self.buffer.take_of(tp, |chunk| taking(positions, chunk))?;
+        let position = positions.position(tp)?;
         Some((chunk, position))
     }
 
@@ -307,6 +407,16 @@ impl Inner {
             }
         }
         self.buffer.bytes() < before
+    }
+}
+
+fn taking(positions: &Positions, chunk: &Chunk) -> Taking {
+    if positions.may_hand_out(&chunk.tp, chunk.epoch) {
+        Taking::Yes
+    } else if positions.position_under(&chunk.tp, chunk.epoch).is_some() {
+        Taking::Later
+    } else {
+        Taking::Never
     }
 }
 

@@ -30,6 +30,7 @@ pub struct ClusterBuilder {
     tls: bool,
     sasl: bool,
     first_port: Option<u16>,
+    racks: Vec<String>,
     start_timeout: Duration,
 }
 
@@ -44,6 +45,7 @@ impl Default for ClusterBuilder {
             tls: false,
             sasl: false,
             first_port: None,
+            racks: Vec::new(),
             start_timeout: Duration::from_secs(120),
         }
     }
@@ -111,6 +113,13 @@ impl ClusterBuilder {
             "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         )
         .config("super.users", "User:ANONYMOUS")
+    }
+
+    /// The rack of each node (`broker.rack`), from node 1 on.
+    #[must_use]
+    pub fn racks<S: Into<String>>(mut self, racks: impl IntoIterator<Item = S>) -> Self {
+        self.racks = racks.into_iter().map(Into::into).collect();
+        self
     }
 
     /// Fixed host ports from this one on, one for each listener of each node, in the order
@@ -204,6 +213,10 @@ impl ClusterBuilder {
             .map(|((name, ports), id)| {
                 let mut settings = settings.clone();
                 settings.insert("node.id".to_owned(), id.to_string());
+                let rack = usize::try_from(id - 1).ok().and_then(|n| self.racks.get(n));
+                if let Some(rack) = rack {
+                    settings.insert("broker.rack".to_owned(), rack.clone());
+                }
                 let advertised = listeners
                     .iter()
                     .zip(ports)

@@ -12,7 +12,7 @@ fn tp(partition: i32) -> TopicPartition {
 }
 
 fn epoch() -> PartEpoch {
-    let positions = active(&[tp(0)], rules());
+    let mut positions = active(&[tp(0)], rules());
     let plan = positions.plan(crate::types::BrokerId(1), crate::clock::now(), |_| 0);
     plan.parts[0].epoch
 }
@@ -402,5 +402,53 @@ proptest! {
         expected.retain(|offset| *offset >= start);
         prop_assert_eq!(offsets, expected);
         prop_assert_eq!(next, whole_end.max(start));
+    }
+}
+
+/// A stalled application holds what it has not taken; what that takes decompressed counts.
+#[test]
+fn decompressed_bytes_count_against_the_budget_until_they_are_handed_out() {
+    for (compression, inflated) in [(Compression::None, false), (Compression::Lz4, true)] {
+        let mut writer = BatchWriter::new(1 << 20);
+        for _ in 0..500 {
+            writer.append(1000, None, Some(&[0; 1000]), &[]).unwrap();
+        }
+        let mut sealed = writer.seal(compression, &POOL).unwrap();
+        let bytes = Bytes::from(sealed.stamp(ProducerStamp::NONE).to_vec());
+        let fetched = bytes.len();
+        let reading = reading(false);
+        let mut buffer = FetchBuffer::default();
+        for partition in 0..4 {
+            let ends = (500, 500);
+            buffer.push(Chunk::new(
+                tp(partition),
+                epoch(),
+                bytes.clone(),
+                Vec::new(),
+                ends,
+            ));
+        }
+        assert_eq!(buffer.bytes(), 4 * fetched);
+        // Of each partition a few records are taken, so that its batch stays decoded.
+        for _ in 0..4 {
+            let mut chunk = buffer.take(|_| Taking::Yes).unwrap();
+            chunk.take(10, Position::new(0), &reading).unwrap();
+            buffer.put_back(chunk);
+        }
+        let held = if inflated {
+            4 * 500 * 1000
+        } else {
+            4 * fetched
+        };
+        assert!(buffer.bytes() >= held && buffer.bytes() < held + 4 * (fetched + 20_000));
+        assert!(
+            inflated || buffer.bytes() == held,
+            "a slice of what was fetched"
+        );
+        while let Some(mut chunk) = buffer.take(|_| Taking::Yes) {
+            chunk.take(1000, Position::new(10), &reading).unwrap();
+            assert!(chunk.is_done());
+        }
+        assert_eq!(buffer.bytes(), 0);
     }
 }

@@ -73,7 +73,7 @@ fn refusal(code: i16) -> Answer {
     }
 }
 
-fn plan(positions: &Positions, now: Instant) -> Vec<Planned> {
+fn plan(positions: &mut Positions, now: Instant) -> Vec<Planned> {
     positions.plan(B1, now, |_| 0).parts
 }
 
@@ -86,14 +86,17 @@ fn a_group_member_starts_at_the_committed_offset_or_where_the_policy_says() {
     positions.assign([(tp(0), ID), (tp(1), ID)]);
     positions.update(led_by(B1, 3, ID));
     let now = now();
-    assert!(plan(&positions, now).is_empty(), "no position, no fetch");
+    assert!(
+        plan(&mut positions, now).is_empty(),
+        "no position, no fetch"
+    );
     let asks = positions.wanted_committed(now);
     assert_eq!(asks.len(), 2);
     assert!(positions.wanted_committed(now).is_empty(), "asked once");
     let found = OffsetAndMetadata::new(42).with_leader_epoch(Some(2));
     positions.committed_found(&asks[0].0, asks[0].1, Some(&found));
     positions.committed_found(&asks[1].0, asks[1].1, None);
-    let planned = plan(&positions, now);
+    let planned = plan(&mut positions, now);
     assert_eq!((planned[0].offset, planned[0].last_fetched_epoch), (42, 2));
     let resets = positions.wanted_resets(now);
     assert_eq!((&resets[0].tp, resets[0].to), (&tp(1), ResetTo::Earliest));
@@ -120,7 +123,7 @@ fn without_policy_the_application_is_told_once() {
     assert!(positions.wanted_resets(now()).is_empty());
     positions.update(led_by(B1, 3, ID));
     positions.seek(&tp(0), Position::new(9));
-    assert_eq!(plan(&positions, now())[0].offset, 9);
+    assert_eq!(plan(&mut positions, now())[0].offset, 9);
 }
 
 #[test]
@@ -140,10 +143,10 @@ fn without_group_and_policy_the_application_is_told_unless_it_seeks() {
 fn answers_of_another_epoch_or_offset_are_dropped() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let old = plan(&positions, now).remove(0);
+    let old = plan(&mut positions, now).remove(0);
     positions.seek(&tp(0), Position::new(0));
     assert!(!positions.accept(B1, &old, &answer(batches(10)), now).buffer);
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     assert!(
         positions
             .accept(B1, &asked, &answer(batches(10)), now)
@@ -155,7 +158,7 @@ fn answers_of_another_epoch_or_offset_are_dropped() {
             .buffer,
         "the same data twice"
     );
-    assert_eq!(plan(&positions, now)[0].offset, 10);
+    assert_eq!(plan(&mut positions, now)[0].offset, 10);
     positions.remove(&tp(0));
     positions.assign([(tp(0), Uuid::nil())]);
     assert!(
@@ -169,9 +172,9 @@ fn answers_of_another_epoch_or_offset_are_dropped() {
 fn pausing_stops_fetch_and_hand_out_and_keeps_what_is_under_way() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     positions.set_paused(&tp(0), true);
-    assert!(plan(&positions, now).is_empty());
+    assert!(plan(&mut positions, now).is_empty());
     assert!(
         positions
             .accept(B1, &asked, &answer(batches(10)), now)
@@ -187,11 +190,11 @@ fn pausing_stops_fetch_and_hand_out_and_keeps_what_is_under_way() {
 fn a_partition_under_revocation_neither_fetches_nor_hands_out_but_can_be_committed() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     positions.accept(B1, &asked, &answer(batches(10)), now);
     positions.hand_out(&tp(0), asked.epoch, Position::new(5));
     positions.set_revoking(&tp(0));
-    assert!(plan(&positions, now).is_empty());
+    assert!(plan(&mut positions, now).is_empty());
     assert!(!positions.may_hand_out(&tp(0), asked.epoch));
     positions.finish();
     assert_eq!(positions.uncommitted(), [(tp(0), Position::new(5))]);
@@ -201,7 +204,7 @@ fn a_partition_under_revocation_neither_fetches_nor_hands_out_but_can_be_committ
 fn only_what_was_finished_is_committed_automatically() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     positions.accept(B1, &asked, &answer(batches(10)), now);
     positions.hand_out(&tp(0), asked.epoch, Position::new(10));
     assert_eq!(positions.uncommitted(), [(tp(0), Position::new(0))]);
@@ -216,17 +219,17 @@ fn only_what_was_finished_is_committed_automatically() {
 fn an_offset_outside_of_the_log_goes_where_the_policy_says() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     let outcome = positions.accept(B1, &asked, &refusal(codes::OFFSET_OUT_OF_RANGE), now);
     assert!(outcome.discard && outcome.error.is_none());
     assert_eq!(positions.wanted_resets(now)[0].to, ResetTo::Earliest);
 
     let mut positions = active(&[tp(0)], rules());
     positions.rules.reset = OffsetReset::None;
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     let outcome = positions.accept(B1, &asked, &refusal(codes::OFFSET_OUT_OF_RANGE), now);
     assert_eq!(outcome.error.unwrap().kind(), ErrorKind::Offset);
-    assert!(plan(&positions, now).is_empty());
+    assert!(plan(&mut positions, now).is_empty());
 }
 
 #[test]
@@ -239,14 +242,14 @@ fn a_wrong_leader_means_metadata_and_a_pause_until_it_is_another() {
     ] {
         let mut positions = active(&[tp(0)], rules());
         let now = now();
-        let asked = plan(&positions, now).remove(0);
+        let asked = plan(&mut positions, now).remove(0);
         let outcome = positions.accept(B1, &asked, &refusal(code), now);
         assert!(outcome.refresh && outcome.error.is_none(), "code {code}");
         let waiting = positions.plan(B1, now, |_| 0);
         assert!(waiting.parts.is_empty());
         assert_eq!(waiting.next_at, Some(now + Duration::from_millis(100)));
         positions.update(led_by(B2, 4, ID));
-        assert!(plan(&positions, now).is_empty());
+        assert!(plan(&mut positions, now).is_empty());
         let there = positions.plan(B2, now, |_| 0).parts;
         assert_eq!((there[0].leader_epoch, there[0].epoch), (4, asked.epoch));
     }
@@ -257,33 +260,33 @@ fn pauses_between_errors_grow_and_end_with_success() {
     let mut positions = active(&[tp(0)], rules());
     let mut now = now();
     for expected in [100, 200, 400, 800, 1000, 1000] {
-        let asked = plan(&positions, now).remove(0);
+        let asked = plan(&mut positions, now).remove(0);
         positions.accept(B1, &asked, &refusal(codes::NOT_LEADER_OR_FOLLOWER), now);
         let at = positions.plan(B1, now, |_| 0).next_at.unwrap();
         assert_eq!(at - now, Duration::from_millis(expected));
         now = at;
     }
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     positions.accept(B1, &asked, &answer(Survey::Empty), now);
-    assert_eq!(plan(&positions, now).len(), 1);
+    assert_eq!(plan(&mut positions, now).len(), 1);
 }
 
 #[test]
 fn a_follower_is_read_while_it_is_preferred_and_not_trusted_with_the_bounds() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     let hint = Answer {
         preferred: Some(B2),
         ..answer(Survey::Empty)
     };
     positions.accept(B1, &asked, &hint, now);
-    assert!(plan(&positions, now).is_empty());
+    assert!(plan(&mut positions, now).is_empty());
     assert_eq!(positions.plan(B2, now, |_| 0).parts.len(), 1);
     let outcome = positions.accept(B2, &asked, &refusal(codes::OFFSET_OUT_OF_RANGE), now);
     assert!(!outcome.discard);
     assert_eq!(
-        plan(&positions, now)[0].offset,
+        plan(&mut positions, now)[0].offset,
         0,
         "back to the leader, same offset"
     );
@@ -293,7 +296,7 @@ fn a_follower_is_read_while_it_is_preferred_and_not_trusted_with_the_bounds() {
 fn a_truncated_log_moves_the_position_back() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     positions.accept(B1, &asked, &answer(batches(50)), now);
     positions.hand_out(
         &tp(0),
@@ -303,7 +306,7 @@ fn a_truncated_log_moves_the_position_back() {
             leader_epoch: 3,
         },
     );
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     assert_eq!(asked.last_fetched_epoch, 3);
     let cut = Answer {
         diverging: Some((2, 30)),
@@ -323,7 +326,7 @@ fn a_truncated_log_moves_the_position_back() {
 fn truncation_behind_the_buffer_only_refetches() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     positions.accept(B1, &asked, &answer(batches(50)), now);
     positions.hand_out(
         &tp(0),
@@ -333,7 +336,7 @@ fn truncation_behind_the_buffer_only_refetches() {
             leader_epoch: 3,
         },
     );
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     let cut = Answer {
         diverging: Some((2, 30)),
         ..answer(Survey::Empty)
@@ -348,7 +351,7 @@ fn truncation_behind_the_buffer_only_refetches() {
 fn a_topic_made_anew_is_not_read_at_the_old_positions() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let old = plan(&positions, now).remove(0);
+    let old = plan(&mut positions, now).remove(0);
     let (recreated, _) = positions.update(led_by(B1, 0, Uuid::from_u128(8)));
     assert_eq!(recreated, [tp(0)]);
     assert!(!positions.accept(B1, &old, &answer(batches(10)), now).buffer);
@@ -366,7 +369,7 @@ fn a_topic_made_anew_is_not_read_at_the_old_positions() {
 
 #[test]
 fn a_full_buffer_is_not_filled_further() {
-    let positions = active(&[tp(0), tp(1)], rules());
+    let mut positions = active(&[tp(0), tp(1)], rules());
     let plan = positions.plan(B1, now(), |of| if *of == tp(0) { 1000 } else { 999 });
     assert_eq!((plan.parts.len(), plan.full), (1, 1));
     assert_eq!(plan.parts[0].tp, tp(1));
@@ -376,22 +379,21 @@ fn a_full_buffer_is_not_filled_further() {
 fn lag_in_records_and_time() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
-    let lag = |positions: &Positions| {
-        positions
-            .lag(10_000, |_, _, at| (at == 60).then_some(7_000))
-            .remove(0)
-    };
+    let lag = |positions: &Positions| positions.lag(now, 10_000).remove(0);
     assert_eq!(
         (lag(&positions).records, lag(&positions).time),
         (None, TimeLag::Unknown)
     );
-    let asked = plan(&positions, now).remove(0);
+    let asked = plan(&mut positions, now).remove(0);
     positions.accept(B1, &asked, &answer(batches(100)), now);
     assert_eq!(
         (lag(&positions).records, lag(&positions).time),
         (Some(100), TimeLag::Unknown)
     );
     positions.hand_out(&tp(0), asked.epoch, Position::new(60));
+    assert_eq!(positions.headless()[0].1.offset, 60);
+    positions.note_head(&tp(0), asked.epoch, 60, 7_000);
+    assert!(positions.headless().is_empty());
     let behind = lag(&positions);
     assert_eq!(
         (behind.records, behind.time),
@@ -411,11 +413,11 @@ fn bytes_without_progress_are_an_error_and_not_a_loop() {
     for data in [batches(0), Survey::Corrupt, Survey::Partial] {
         let mut positions = active(&[tp(0)], rules());
         let now = now();
-        let asked = plan(&positions, now).remove(0);
+        let asked = plan(&mut positions, now).remove(0);
         let outcome = positions.accept(B1, &asked, &answer(data), now);
         assert!(!outcome.buffer);
         assert_eq!(outcome.error.unwrap().topic_partition(), Some(&tp(0)));
-        assert!(plan(&positions, now).is_empty());
+        assert!(plan(&mut positions, now).is_empty());
         assert_eq!(
             positions.position(&tp(0)),
             Some(Position::new(0)),
@@ -437,7 +439,7 @@ proptest! {
         for (step, n) in steps {
             now += Duration::from_secs(2);
             match step {
-                0 | 1 => flying.extend(plan(&positions, now)),
+                0 | 1 => flying.extend(plan(&mut positions, now)),
                 2 | 3 => if let Some(asked) = flying.last().cloned() {
                     // Not popped: the next such step answers the same question again.
                     if n % 2 == 0 { flying.pop(); }
@@ -474,7 +476,7 @@ fn what_cannot_be_asked_is_no_reason_to_wake_up() {
     positions.update(led_by(B1, 3, ID));
     let start = now();
     for ask in positions.wanted_resets(start) {
-        positions.lookup_failed(&ask.tp, ask.epoch, start);
+        positions.lookup_failed(&ask.tp, ask.epoch, None, start);
     }
     let due = positions.next_timeout().unwrap();
     assert!(due > start);
@@ -512,7 +514,7 @@ fn a_lookup_that_found_nothing_does_not_undo_a_seek() {
 fn a_follower_that_cannot_be_reached_is_not_read_from_any_more() {
     let mut positions = active(&[tp(0), tp(1)], rules());
     let now = now();
-    for asked in plan(&positions, now) {
+    for asked in plan(&mut positions, now) {
         let named = Answer {
             preferred: Some(B2),
             ..answer(Survey::Empty)
@@ -524,5 +526,106 @@ fn a_follower_that_cannot_be_reached_is_not_read_from_any_more() {
     assert_eq!(positions.brokers(now), [B2]);
     positions.unreachable(B2);
     assert_eq!(positions.brokers(now), [B1]);
-    assert_eq!(plan(&positions, now).len(), 2);
+    assert_eq!(plan(&mut positions, now).len(), 2);
+}
+
+#[test]
+fn what_was_read_of_a_topic_that_is_gone_is_not_committed_to_its_successor() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let asked = plan(&mut positions, now).remove(0);
+    positions.accept(B1, &asked, &answer(batches(50)), now);
+    positions.hand_out(&tp(0), asked.epoch, Position::new(50));
+    positions.finish();
+    assert_eq!(
+        (positions.uncommitted().len(), positions.handed_out().len()),
+        (1, 1)
+    );
+    let asked = plan(&mut positions, now).remove(0);
+    positions.accept(B1, &asked, &refusal(codes::UNKNOWN_TOPIC_ID), now);
+    assert_eq!(
+        (positions.uncommitted().len(), positions.handed_out().len()),
+        (0, 0)
+    );
+    // A broker that was late to know of it, after all.
+    positions.accept(B1, &asked, &answer(Survey::Empty), now);
+    assert_eq!(positions.uncommitted().len(), 1);
+    positions.update(|_| None);
+    assert!(positions.uncommitted().is_empty());
+}
+
+#[test]
+fn one_partition_is_finished_apart_from_the_others() {
+    let mut positions = active(&[tp(0), tp(1)], rules());
+    let now = now();
+    for asked in plan(&mut positions, now) {
+        positions.accept(B1, &asked, &answer(batches(50)), now);
+        positions.hand_out(&asked.tp, asked.epoch, Position::new(50));
+    }
+    positions.finish_one(&tp(0));
+    let finished: Vec<_> = positions
+        .uncommitted()
+        .into_iter()
+        .map(|(tp, at)| (tp, at.offset))
+        .collect();
+    assert_eq!(finished, [(tp(0), 50), (tp(1), 0)]);
+}
+
+proptest! {
+    /// Each partition is planned for exactly the broker it is read from, whatever moved before.
+    #[test]
+    fn plans_divide_the_partitions_among_their_brokers(
+        steps in prop::collection::vec((0..4_u8, 0..6_i32, 1..4_i32), 1..40)
+    ) {
+        let mut positions = active(&[tp(0), tp(1), tp(2)], rules());
+        let now = now();
+        let mut leaders: IndexMap<TopicPartition, i32> = IndexMap::new();
+        let mut epoch = 3;
+        for (what, partition, broker) in steps {
+            let (at, broker) = (tp(partition), BrokerId(broker));
+            match what {
+                0 => {
+                    positions.remove(&at);
+                }
+                1 if !positions.assigned().any(|of| *of == at) => {
+                    positions.assign([(at, Uuid::nil())]);
+                }
+                2 => {
+                    epoch += 1;
+                    leaders.insert(at, broker.0);
+                }
+                _ => {
+                    let read_from = positions.brokers(now);
+                    for from in read_from {
+                        for asked in positions.plan(from, now, |_| 0).parts {
+                            let named = Answer { preferred: Some(broker), ..answer(Survey::Empty) };
+                            positions.accept(from, &asked, &named, now);
+                        }
+                    }
+                }
+            }
+            positions.update(|tp| Some(Known {
+                topic_id: ID,
+                leader: Some(Leader {
+                    broker: BrokerId(leaders.get(tp).copied().unwrap_or(1)),
+                    epoch,
+                }),
+            }));
+            for ask in positions.wanted_resets(now) {
+                positions.reset_found(&ask.tp, ask.epoch, Position::new(0));
+            }
+            let mut planned = Vec::new();
+            for id in 1..4 {
+                for asked in positions.plan(BrokerId(id), now, |_| 0).parts {
+                    let at = positions.standing(&asked.tp, now).unwrap();
+                    prop_assert_eq!(at.read_from, Some(BrokerId(id)));
+                    planned.push(asked.tp);
+                }
+            }
+            let mut all: Vec<_> = positions.assigned().cloned().collect();
+            all.sort();
+            planned.sort();
+            prop_assert_eq!(planned, all);
+        }
+    }
 }

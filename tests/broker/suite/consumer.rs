@@ -218,3 +218,154 @@ async fn a_revocation_waits_for_its_guard_and_the_commit_made_under_it() -> Resu
     polling.await?.close(CLOSE).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_task_per_partition_goes_on_beside_a_slow_one_and_ends_on_revocation() -> Result {
+    let (cluster, topic, group) = (one().await?, unique("split"), unique("group"));
+    cluster.create_topic(&topic, 4, 1).await?;
+    let client = client(cluster).await?;
+    produce(&client, &topic, 20_000, 200).await?;
+    let settings = || {
+        let builder = client.consumer(group.as_str()).subscribe([topic.as_str()]);
+        builder
+            .offset_reset(OffsetReset::Earliest)
+            .max_partition_fetch_bytes(100_000)
+            .fetch_max_bytes(1_000_000)
+    };
+    let mut first = settings().build().await?;
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let (let_go, slow) = tokio::sync::watch::channel(false);
+    let splitting = tokio::spawn(async move {
+        let mut streams = first.split_by_partition();
+        let mut tasks = Vec::new();
+        while let Some(next) = streams.next().await {
+            let (tp, mut batches) = next?;
+            let (tell, mut slow) = (tell.clone(), slow.clone());
+            tasks.push(tokio::spawn(async move {
+                let mut next = None;
+                while let Some(batch) = batches.next().await {
+                    let batch = batch?;
+                    for record in batch.records() {
+                        let offset = record?.offset();
+                        assert!(next.is_none_or(|next| next == offset), "{next:?} {offset}");
+                        next = Some(offset + 1);
+                    }
+                    if tp.partition() == 0 {
+                        let _ = slow.wait_for(|go| *go).await;
+                    }
+                    let _ = tell.send((tp.partition(), batch.record_count()));
+                }
+                let _ = tell.send((tp.partition(), 0));
+                Result::<Option<i64>>::Ok(next)
+            }));
+            if tasks.len() == 6 {
+                break; // all four, and two that came back
+            }
+        }
+        drop(streams);
+        for task in tasks {
+            task.await??;
+        }
+        first.close(CLOSE).await?;
+        Result::<()>::Ok(())
+    });
+    let ends = {
+        let wanted = partitions(&topic, 4);
+        let asking = client.reader().assign(wanted.clone()).build().await?;
+        asking.end_offsets(&wanted).await?
+    };
+    let others: i64 = ends
+        .iter()
+        .filter(|(tp, _)| tp.partition() > 0)
+        .map(|(_, end)| end)
+        .sum();
+    let mut seen = 0;
+    while seen < others {
+        let (partition, count) = timeout(LONG, told.recv()).await?.ok_or("ended")?;
+        assert_ne!(partition, 0, "that one is slow");
+        assert!(count > 0);
+        seen += count as i64;
+    }
+    // Another member takes two of them, once their tasks have let go.
+    let mut second = settings().build().await?;
+    let_go.send(true)?;
+    let mut mine = Vec::new();
+    let deadline = tokio::time::Instant::now() + LONG;
+    while second.assignment().len() != 2 {
+        assert!(tokio::time::Instant::now() < deadline);
+        for batch in &second
+            .poll_timeout(Duration::from_millis(200))
+            .await?
+            .ok_or("closed")?
+        {
+            mine.push(batch.partition());
+        }
+    }
+    let mut ended = Vec::new();
+    while ended.len() < 2 {
+        let (partition, count) = timeout(LONG, told.recv()).await?.ok_or("ended")?;
+        if count == 0 {
+            ended.push(partition);
+        }
+    }
+    let taken: Vec<i32> = second
+        .assignment()
+        .iter()
+        .map(TopicPartition::partition)
+        .collect();
+    assert!(
+        ended.iter().all(|partition| taken.contains(partition)),
+        "{ended:?} {taken:?}"
+    );
+    assert!(
+        mine.iter().all(|partition| *partition == 0),
+        "read again: {mine:?}"
+    );
+    second.close(CLOSE).await?;
+    timeout(LONG, splitting).await???;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_is_read_can_be_changed_under_way() -> Result {
+    let (cluster, group) = (one().await?, unique("group"));
+    let (one, two) = (unique("change"), unique("change"));
+    let client = client(cluster).await?;
+    for topic in [&one, &two] {
+        cluster.create_topic(topic, 1, 1).await?;
+        produce(&client, topic, 10, 1).await?;
+    }
+    let mut member = client
+        .consumer(group)
+        .subscribe([one.as_str()])
+        .offset_reset(OffsetReset::Earliest)
+        .build()
+        .await?;
+    take(&mut member, 10).await?;
+    assert!(member.assign(partitions(&two, 1)).is_err());
+    member.subscribe([two.as_str()])?;
+    take(&mut member, 10).await?;
+    assert_eq!(member.assignment(), partitions(&two, 1));
+    member.subscribe([one.as_str(), two.as_str()])?;
+    produce(&client, &one, 5, 1).await?;
+    take(&mut member, 5).await?;
+    member.close(CLOSE).await?;
+
+    let mut reader = client
+        .reader()
+        .assign(partitions(&one, 1))
+        .offset_reset(OffsetReset::Earliest)
+        .build()
+        .await?;
+    take(&mut reader, 15).await?;
+    reader.assign([partitions(&one, 1), partitions(&two, 1)].concat())?;
+    take(&mut reader, 10).await?;
+    reader.assign(partitions(&two, 1))?;
+    assert_eq!(reader.assignment(), partitions(&two, 1));
+    produce(&client, &one, 5, 1).await?;
+    produce(&client, &two, 5, 1).await?;
+    take(&mut reader, 5).await?;
+    assert!(reader.subscribe([one.as_str()]).is_err());
+    reader.close(CLOSE).await?;
+    Ok(())
+}

@@ -7,6 +7,7 @@ mod admin;
 mod connect;
 mod consumer;
 mod faults;
+mod fetching;
 mod group;
 mod interop;
 mod limits;

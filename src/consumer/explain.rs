@@ -1,0 +1,243 @@
+//! Why no records of a partition come.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::config::IsolationLevel;
+use super::positions::Stage;
+use super::shared::Shared;
+use crate::clock::now;
+use crate::error::Error;
+use crate::types::{BrokerId, TopicPartition};
+
+/// Why no records of a partition come at this moment; its text says what to do about it. See
+/// [`Consumer::explain`](super::Consumer::explain).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Explanation {
+    /// The consumer or its client was closed.
+    Closed,
+    /// The consumer cannot go on; every poll returns this error.
+    Failed(Error),
+    /// The partition is not assigned to this consumer.
+    NotAssigned,
+    /// The partition is about to be given up, which waits for the application.
+    Revoking,
+    /// The application paused it.
+    Paused,
+    /// There is no position, and `auto.offset.reset` is `none`.
+    NoPosition,
+    /// The group's committed offset is being looked up.
+    AwaitingCommitted {
+        /// Why the last attempt failed, if there was one.
+        error: Option<Error>,
+    },
+    /// Where to start (`auto.offset.reset`, or a seek to an end) is being looked up.
+    AwaitingReset {
+        /// Why the last attempt failed, if there was one.
+        error: Option<Error>,
+    },
+    /// Records are here: the application has to poll.
+    Ready {
+        /// How many bytes of them.
+        bytes: usize,
+    },
+    /// Metadata names no leader: the topic does not exist (any more), or its replicas are down.
+    NoLeader,
+    /// The last answer for the partition was an error; it is asked again after a pause.
+    BackingOff {
+        /// The error.
+        error: Option<Error>,
+        /// What is left of the pause.
+        left: Duration,
+    },
+    /// The last fetch from the partition's broker failed altogether; it is tried again.
+    BrokerFails {
+        /// The broker.
+        broker: BrokerId,
+        /// Why.
+        error: Error,
+    },
+    /// The broker asked to be left alone (a quota).
+    Throttled {
+        /// The broker.
+        broker: BrokerId,
+        /// How much longer.
+        left: Duration,
+    },
+    /// So much of other partitions waits for the application that nothing more is fetched.
+    BufferFull {
+        /// Bytes that wait.
+        buffered: usize,
+        /// Bytes that may (`fetch.max.bytes`).
+        limit: usize,
+    },
+    /// Everything up to the end of the log was handed out.
+    CaughtUp {
+        /// The end.
+        end: i64,
+    },
+    /// Everything before the oldest open transaction was handed out, and `read_committed` sees no
+    /// further.
+    OpenTransaction {
+        /// Where that transaction starts (the last stable offset).
+        last_stable: i64,
+        /// The end of the log.
+        high_watermark: i64,
+    },
+    /// A fetch is under way, or about to be.
+    Fetching {
+        /// The broker that is asked.
+        broker: BrokerId,
+        /// The next offset.
+        offset: i64,
+    },
+}
+
+impl Shared {
+    pub(super) fn explain(&self, tp: &TopicPartition) -> Explanation {
+        let time = now();
+        let inner = self.lock();
+        if let Some(error) = inner.fatal.clone().or_else(|| self.tasks.failure()) {
+            return Explanation::Failed(error);
+        }
+        if self.tasks.is_stopping() || inner.closing.is_some() {
+            return Explanation::Closed;
+        }
+        let Some(at) = inner.positions.standing(tp, time) else {
+            return Explanation::NotAssigned;
+        };
+        if at.revoking {
+            return Explanation::Revoking;
+        }
+        if at.paused {
+            return Explanation::Paused;
+        }
+        match at.stage {
+            Stage::NoPosition => return Explanation::NoPosition,
+            Stage::AwaitingCommitted => {
+                return Explanation::AwaitingCommitted { error: at.trouble };
+            }
+            Stage::AwaitingReset if at.read_from.is_some() => {
+                return Explanation::AwaitingReset { error: at.trouble };
+            }
+            Stage::AwaitingReset | Stage::Active => {}
+        }
+        let buffered = inner.buffer.bytes_of(tp);
+        if buffered > 0 {
+            return Explanation::Ready { bytes: buffered };
+        }
+        let Some(broker) = at.read_from else {
+            return Explanation::NoLeader;
+        };
+        if let Some(until) = at.not_before.filter(|until| *until > time) {
+            return Explanation::BackingOff {
+                error: at.trouble,
+                left: until - time,
+            };
+        }
+        if let Some(error) = inner.fetches.trouble(broker) {
+            let error = error.clone();
+            return Explanation::BrokerFails { broker, error };
+        }
+        if let Some(until) = inner.fetches.throttled_until(broker)
+            && until > time
+        {
+            let left = until - time;
+            return Explanation::Throttled { broker, left };
+        }
+        let limit = usize::try_from(self.config.fetch_max_bytes).unwrap_or(0);
+        let end = match self.config.isolation {
+            IsolationLevel::ReadUncommitted => at.high_watermark,
+            IsolationLevel::ReadCommitted => at.last_stable,
+        };
+        let position = at.position.offset;
+        if end >= 0 && position >= end {
+            return match end < at.high_watermark {
+                true => Explanation::OpenTransaction {
+                    last_stable: end,
+                    high_watermark: at.high_watermark,
+                },
+                false => Explanation::CaughtUp { end },
+            };
+        }
+        let buffered = inner.buffer.bytes();
+        if buffered >= limit {
+            return Explanation::BufferFull { buffered, limit };
+        }
+        Explanation::Fetching {
+            broker,
+            offset: position,
+        }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let after = |f: &mut fmt::Formatter<'_>, error: &Option<Error>| match error {
+            Some(error) => write!(f, "; the last attempt failed: {error}"),
+            None => Ok(()),
+        };
+        match self {
+            Self::Closed => f.write_str("the consumer is closed"),
+            Self::Failed(error) => write!(f, "the consumer cannot go on, make a new one: {error}"),
+            Self::NotAssigned => f.write_str(
+                "not assigned to this consumer: another member of the group has it, or the group is \
+                 still sharing out; keep polling",
+            ),
+            Self::Revoking => f.write_str(
+                "about to be given up: poll again (or finish with the Revoking event) to let go of it",
+            ),
+            Self::Paused => f.write_str("paused by the application: resume it"),
+            Self::NoPosition => f.write_str(
+                "no offset to start from, and auto.offset.reset is none: seek to where to start",
+            ),
+            Self::AwaitingCommitted { error } => {
+                f.write_str("looking up the group's committed offset")?;
+                after(f, error)
+            }
+            Self::AwaitingReset { error } => {
+                f.write_str("looking up where to start")?;
+                after(f, error)
+            }
+            Self::Ready { bytes } => {
+                write!(f, "{bytes} bytes of records are here: poll for them")
+            }
+            Self::NoLeader => f.write_str(
+                "no broker leads the partition: the topic may not exist (any more), or the brokers \
+                 that have it are down",
+            ),
+            Self::BackingOff { error, left } => {
+                write!(f, "the broker refused it, asked again in {left:?}")?;
+                after(f, error)
+            }
+            Self::BrokerFails { broker, error } => {
+                write!(f, "broker {broker} cannot be read from, tried again: {error}")
+            }
+            Self::Throttled { broker, left } => write!(
+                f,
+                "broker {broker} throttles this client for another {left:?}: its quota is used up"
+            ),
+            Self::BufferFull { buffered, limit } => write!(
+                f,
+                "{buffered} bytes of other partitions wait for the application, {limit} may \
+                 (fetch.max.bytes): poll faster"
+            ),
+            Self::CaughtUp { end } => write!(
+                f,
+                "caught up: nothing was written after offset {end} (the end of the log)"
+            ),
+            Self::OpenTransaction {
+                last_stable,
+                high_watermark,
+            } => write!(
+                f,
+                "a transaction is open at offset {last_stable} and holds back the records up to \
+                 {high_watermark} (read_committed): if it hangs, see kafka-transactions.sh"
+            ),
+            Self::Fetching { broker, offset } => {
+                write!(f, "being fetched from broker {broker} at offset {offset}")
+            }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! A stream for each partition, so that each can have a task of its own.
+//!
+//! Invariants: a revocation is complete only after every stream of its partitions has ended (or was
+//! dropped); what a stream handed out counts as finished when it is asked for more, or has ended by
+//! itself, but not when it is dropped before.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+
+use super::batch::PartitionBatch;
+use super::shared::{News, Shared};
+use super::{Consumer, Polling};
+use crate::clock::now;
+use crate::error::Result;
+use crate::types::TopicPartition;
+
+/// How the partitions are split at present; part of what a consumer's tasks share.
+#[derive(Debug, Default)]
+pub(super) struct Split {
+    /// Which split, counted; 0 if there was none.
+    id: u64,
+    on: bool,
+    /// Partitions whose stream was not given out yet.
+    new: VecDeque<TopicPartition>,
+    /// Streams that live, and whether they may go on. By serial number: the old stream of a partition
+    /// may still be about when there is a new one.
+    live: BTreeMap<u64, (TopicPartition, bool)>,
+    serial: u64,
+    /// The revocation under way and the streams that it waits for.
+    revoking: Option<(u64, BTreeSet<u64>)>,
+}
+
+impl Split {
+    pub(super) fn add(&mut self, tp: &TopicPartition) {
+        if !self.on {
+            return;
+        }
+        let going_on = self.live.values().any(|(of, on)| *on && of == tp);
+        if !going_on && !self.new.contains(tp) {
+            self.new.push_back(tp.clone());
+        }
+    }
+
+    /// Ends the streams of these partitions; what is still alive of them.
+    pub(super) fn end(&mut self, partitions: &[TopicPartition]) -> BTreeSet<u64> {
+        self.new.retain(|tp| !partitions.contains(tp));
+        let mut alive = BTreeSet::new();
+        for (serial, (tp, on)) in &mut self.live {
+            if partitions.contains(tp) {
+                *on = false;
+                alive.insert(*serial);
+            }
+        }
+        alive
+    }
+
+    /// A stream is no more; the revocation that waited for it, and for no other.
+    fn gone(&mut self, serial: u64) -> Option<u64> {
+        self.live.remove(&serial);
+        let (id, waited) = self.revoking.as_mut()?;
+        waited.remove(&serial);
+        let done = waited.is_empty().then_some(*id);
+        if done.is_some() {
+            self.revoking = None;
+        }
+        done
+    }
+}
+
+/// A stream of the partitions assigned, each with the stream of its records; see
+/// [`Consumer::split_by_partition`].
+pub struct PartitionStreams<'a> {
+    consumer: &'a mut Consumer,
+    id: u64,
+    #[allow(clippy::type_complexity)]
+    waiting: Option<Pin<Box<dyn Future<Output = Option<Result<Given>>> + Send>>>,
+}
+
+type Given = (TopicPartition, PartitionStream);
+
+impl<'a> PartitionStreams<'a> {
+    pub(super) fn new(consumer: &'a mut Consumer) -> Self {
+        let mut inner = consumer.shared.lock();
+        // What was polled before is finished.
+        inner.positions.finish();
+        let assigned: Vec<_> = inner.positions.assigned().cloned().collect();
+        inner.split.id += 1;
+        inner.split.on = true;
+        let id = inner.split.id;
+        inner.split.new = assigned.into();
+        drop(inner);
+        Self {
+            consumer,
+            id,
+            waiting: None,
+        }
+    }
+}
+
+/// Waits for the next partition. Cancel safe: it is taken only if it is returned.
+async fn next_partition(shared: Arc<Shared>, id: u64) -> Option<Result<Given>> {
+    let _inside = Polling::stay(&shared);
+    loop {
+        let mut ready = pin!(shared.ready.notified());
+        ready.as_mut().enable();
+        if let Some(given) = shared.next_split(id).transpose() {
+            return Some(given);
+        }
+        if shared.tasks.is_stopping() {
+            return None;
+        }
+        tokio::select! {
+            biased;
+            () = ready => {}
+            () = shared.tasks.stopped() => {}
+        }
+    }
+}
+
+impl Shared {
+    fn next_split(self: &Arc<Self>, id: u64) -> Result<Option<Given>> {
+        let mut released = Vec::new();
+        let mut inner = self.lock();
+        if let Some(error) = inner.fatal.clone().or_else(|| self.tasks.failure()) {
+            return Err(error);
+        }
+        inner.wakeup = false;
+        let mut ended = false;
+        while let Some(news) = inner.events.pop_front() {
+            match news {
+                News::Assigned(partitions) => {
+                    partitions.iter().for_each(|tp| inner.split.add(tp));
+                }
+                News::Revoking(revocation, partitions) => {
+                    let alive = inner.split.end(&partitions);
+                    ended = true;
+                    if alive.is_empty() {
+                        released.push(revocation);
+                    } else {
+                        inner.split.revoking = Some((revocation, alive));
+                    }
+                }
+                News::Lost(partitions) => {
+                    inner.split.end(&partitions);
+                    inner.split.revoking = None;
+                    ended = true;
+                }
+            }
+        }
+        if let Some(error) = inner.errors.pop_front() {
+            drop(inner);
+            released.into_iter().for_each(|id| self.release(id));
+            return Err(error);
+        }
+        let mut given = None;
+        while let Some(tp) = inner.split.new.pop_front() {
+            if inner.positions.assigned().any(|assigned| *assigned == tp) {
+                inner.split.serial += 1;
+                let serial = inner.split.serial;
+                inner.split.live.insert(serial, (tp.clone(), true));
+                given = Some((tp, serial));
+                break;
+            }
+        }
+        drop(inner);
+        if ended {
+            self.ready.notify_waiters();
+        }
+        released.into_iter().for_each(|id| self.release(id));
+        Ok(given.map(|(tp, serial)| {
+            let stream = PartitionStream {
+                shared: Arc::clone(self),
+                tp: tp.clone(),
+                split: id,
+                serial,
+                waiting: None,
+            };
+            (tp, stream)
+        }))
+    }
+
+    fn stream_gone(&self, serial: u64) {
+        let done = self.lock().split.gone(serial);
+        if let Some(revocation) = done {
+            self.release(revocation);
+        }
+    }
+}
+
+impl Stream for PartitionStreams<'_> {
+    type Item = Result<Given>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let id = this.id;
+        let waiting = this
+            .waiting
+            .get_or_insert_with(|| Box::pin(next_partition(Arc::clone(&this.consumer.shared), id)));
+        let next = ready!(waiting.as_mut().poll(cx));
+        this.waiting = None;
+        Poll::Ready(next)
+    }
+}
+
+impl Drop for PartitionStreams<'_> {
+    /// Ends the streams of all partitions.
+    fn drop(&mut self) {
+        self.waiting = None;
+        let mut inner = self.consumer.shared.lock();
+        let split = &mut inner.split;
+        split.on = false;
+        split.new.clear();
+        split.live.values_mut().for_each(|(_, on)| *on = false);
+        let waiting = split.revoking.take();
+        drop(inner);
+        if let Some((revocation, _)) = waiting {
+            self.consumer.shared.release(revocation);
+        }
+        self.consumer.shared.ready.notify_waiters();
+    }
+}
+
+impl fmt::Debug for PartitionStreams<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PartitionStreams").finish_non_exhaustive()
+    }
+}
+
+/// The batches of one partition, in order; see [`Consumer::split_by_partition`].
+///
+/// It ends when the partition is given up, and when the [`PartitionStreams`] it came from or the consumer
+/// do. What it handed out counts as finished when it is asked for more.
+pub struct PartitionStream {
+    shared: Arc<Shared>,
+    tp: TopicPartition,
+    split: u64,
+    serial: u64,
+    #[allow(clippy::type_complexity)]
+    waiting: Option<Pin<Box<dyn Future<Output = Option<Result<PartitionBatch>>> + Send>>>,
+}
+
+impl PartitionStream {
+    /// The partition.
+    #[must_use]
+    pub fn topic_partition(&self) -> &TopicPartition {
+        &self.tp
+    }
+}
+
+/// Waits for the next batch. Cancel safe: what is taken is returned at once.
+async fn next_batch(
+    shared: Arc<Shared>,
+    tp: TopicPartition,
+    split: u64,
+    serial: u64,
+) -> Option<Result<PartitionBatch>> {
+    tokio::task::coop::consume_budget().await;
+    loop {
+        let mut ready = pin!(shared.ready.notified());
+        ready.as_mut().enable();
+        if !shared.goes_on(&tp, split, serial) {
+            shared.stream_gone(serial);
+            return None;
+        }
+        if let Some(batch) = shared.take_of(&tp).transpose() {
+            return Some(batch);
+        }
+        tokio::select! {
+            biased;
+            () = ready => {}
+            () = shared.tasks.stopped() => {}
+        }
+    }
+}
+
+impl Shared {
+    /// What the stream had is finished; whether there may be more.
+    fn goes_on(&self, tp: &TopicPartition, split: u64, serial: u64) -> bool {
+        let mut inner = self.lock();
+        let live = inner.split.live.get(&serial).map(|(_, on)| *on);
+        let current = inner.split.live.iter().rev().find(|(_, (of, _))| of == tp);
+        if current.is_some_and(|(latest, _)| *latest == serial) {
+            inner.positions.finish_one(tp);
+        }
+        live == Some(true)
+            && inner.split.id == split
+            && inner.fatal.is_none()
+            && !self.tasks.is_stopping()
+    }
+
+    /// What can be handed out of one partition now, decoded outside of the lock.
+    fn take_of(&self, tp: &TopicPartition) -> Result<Option<PartitionBatch>> {
+        loop {
+            let Some((mut chunk, position)) = self.lock().next_chunk_of(tp) else {
+                return Ok(None);
+            };
+            let taken = chunk.take(self.config.max_poll_records, position, &self.reading);
+            let mut inner = self.lock();
+            let taken = match taken {
+                Ok(taken) => taken,
+                Err(error) => {
+                    inner.buffer.discard(tp);
+                    inner.positions.rewind(tp, Some(now()));
+                    return Err(error);
+                }
+            };
+            if !inner.positions.hand_out(tp, chunk.epoch, taken.next) {
+                continue;
+            }
+            if let Some(batch) = &taken.batch {
+                inner.fetches.records += u64::try_from(batch.record_count()).unwrap_or(0);
+            }
+            if !chunk.is_done() {
+                inner.buffer.put_back(chunk);
+            }
+            drop(inner);
+            self.fetchable.notify_waiters();
+            if let Some(batch) = taken.batch {
+                return Ok(Some(batch));
+            }
+        }
+    }
+}
+
+impl Stream for PartitionStream {
+    type Item = Result<PartitionBatch>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let (split, serial) = (this.split, this.serial);
+        let waiting = this.waiting.get_or_insert_with(|| {
+            let (shared, tp) = (Arc::clone(&this.shared), this.tp.clone());
+            Box::pin(next_batch(shared, tp, split, serial))
+        });
+        let next = ready!(waiting.as_mut().poll(cx));
+        this.waiting = None;
+        Poll::Ready(next)
+    }
+}
+
+impl Drop for PartitionStream {
+    fn drop(&mut self) {
+        self.waiting = None;
+        self.shared.stream_gone(self.serial);
+    }
+}
+
+impl fmt::Debug for PartitionStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PartitionStream").field(&self.tp).finish()
+    }
+}
