@@ -49,7 +49,15 @@ fn seeds() {
     let (mut failed, mut sum) = (Vec::new(), Outcome::default());
     for seed in &seeds {
         match run_caught(*seed) {
-            Ok(outcome) => sum.add(&outcome),
+            Ok(outcome) => {
+                if std::env::var_os("OTTLA_SIM_VERBOSE").is_some() {
+                    println!(
+                        "seed {seed}: {outcome}, {} trace lines",
+                        outcome.trace.len()
+                    );
+                }
+                sum.add(&outcome);
+            }
             Err(why) => {
                 println!(
                     "seed {seed}: {why}\n  again: OTTLA_SIM_SEEDS={seed} cargo test --test sim seeds"

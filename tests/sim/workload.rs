@@ -79,8 +79,8 @@ pub(crate) async fn produce(world: Rc<World>, number: usize, mut rng: StdRng) {
             }
             None => {}
         }
-        if rng.random_ratio(1, 8) {
-            sleep(millis(&mut rng, 0..1_500)).await;
+        if rng.random_ratio(1, 4) {
+            sleep(millis(&mut rng, 0..4_000)).await;
         }
         if rng.random_ratio(1, 100) {
             let _ = world.by(delivery_timeout, "flush", producer.flush()).await;

@@ -7,6 +7,8 @@ mod admin;
 mod connect;
 mod consumer;
 mod faults;
+mod fidelity;
 mod group;
 mod interop;
+mod java_on_mock;
 mod limits;
