@@ -10,7 +10,9 @@ use bytes::{Bytes, BytesMut};
 
 use super::codes;
 use super::sequences::{Appended, Sequences};
-use crate::record::{BatchHeader, CodecPool, DecodeLimits, DecodedBatch, RawBatch, RecordBatches};
+use crate::record::{
+    BatchHeader, CodecPool, DecodeLimits, DecodedBatch, RawBatch, RecordBatches, RecordError,
+};
 
 /// What one batch may take uncompressed.
 const LIMITS: DecodeLimits = DecodeLimits {
@@ -33,6 +35,24 @@ pub(super) struct AppendRules {
 /// A refusal: the code and, where brokers send one, the message.
 #[derive(Debug)]
 pub(super) struct Refused(pub(super) i16, pub(super) &'static str);
+
+impl Refused {
+    /// Whether the answer tells where the log starts: it does if the log itself refused.
+    pub(super) fn tells_start(&self) -> bool {
+        match self.0 {
+            codes::INVALID_RECORD => !self.1.starts_with(PRODUCE),
+            codes::NOT_ENOUGH_REPLICAS
+            | codes::INVALID_TIMESTAMP
+            | codes::OUT_OF_ORDER_SEQUENCE_NUMBER
+            | codes::INVALID_PRODUCER_EPOCH
+            | codes::INVALID_TXN_STATE => true,
+            _ => false,
+        }
+    }
+}
+
+/// How the messages begin that concern the request rather than the batch.
+const PRODUCE: &str = "Produce requests";
 
 #[derive(Debug, Default)]
 pub(super) struct Log {
@@ -261,6 +281,12 @@ fn only_batch(records: Option<Bytes>) -> Result<RawBatch, Refused> {
     let mut batches = RecordBatches::new(bytes);
     let batch = match batches.next() {
         Some(Ok(batch)) => batch,
+        Some(Err(RecordError::BadMagic { .. })) => {
+            return Err(Refused(
+                codes::INVALID_RECORD,
+                "Produce requests with version 9 are only allowed to contain record batches with magic version 2",
+            ));
+        }
         _ => {
             return Err(Refused(
                 codes::CORRUPT_MESSAGE,

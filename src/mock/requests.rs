@@ -47,8 +47,9 @@ macro_rules! apis {
             }
         }
 
-        /// A request that could be read.
+        /// A request that could be read. Not all of them have something that answers depend on.
         #[derive(Debug)]
+        #[allow(dead_code)]
         pub(super) enum Request {$(
             $name(Box<kp::$request>),
         )*}

@@ -50,8 +50,10 @@ pub(in super::super) fn produce(
                     response.log_append_time_ms = appended.log_append_time;
                     response.log_start_offset = start;
                 }
-                Err(Refused(code, why)) => {
+                Err(refusal) => {
                     refused = true;
+                    let tells_start = refusal.tells_start() && context.forced.is_none();
+                    let Refused(code, why) = refusal;
                     response.error_code = code;
                     if !why.is_empty() {
                         response.error_message = Some(wire(why));
@@ -62,6 +64,9 @@ pub(in super::super) fn produce(
                     let known = name
                         .as_ref()
                         .and_then(|name| state.topics.get(name)?.partition(data.index));
+                    if let (true, Some(known)) = (tells_start, known) {
+                        response.log_start_offset = known.log.start();
+                    }
                     if let (codes::NOT_LEADER_OR_FOLLOWER, Some(known)) = (code, known)
                         && context.version >= 10
                     {
