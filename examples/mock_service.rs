@@ -64,7 +64,12 @@ impl Totals {
     }
 
     async fn stop(self) -> ottla::Result<()> {
-        self.totals.close(Duration::from_secs(10)).await;
+        assert!(
+            self.totals
+                .close(Duration::from_secs(10))
+                .await
+                .is_complete()
+        );
         self.orders.close(Duration::from_secs(10)).await
     }
 }

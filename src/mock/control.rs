@@ -90,13 +90,14 @@ impl MockCluster {
             known.life += 1;
             state.elect();
         }
-        let mut lives = self
-            .shared
-            .lives
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        lives.insert(broker, self.shared.tasks.child());
-        drop(lives);
+        {
+            let mut lives = self
+                .shared
+                .lives
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            lives.insert(broker, self.shared.tasks.child());
+        }
         // The old listener is closed when its task has ended, which may take a moment.
         let mut opened = self.shared.open(broker).await;
         for _ in 0..100 {

@@ -565,7 +565,7 @@ mod tests {
         Heartbeat {
             member_id: id.to_owned(),
             epoch,
-            owned: owned.map(|owned| parts(owned)),
+            owned: owned.map(parts),
             ..Heartbeat::default()
         }
     }

@@ -244,10 +244,10 @@ impl Log {
     pub(super) fn truncate(&mut self, offset: i64) {
         self.batches
             .retain(|batch| batch.header.next_offset() <= offset);
-        self.end = self
-            .batches
-            .last()
-            .map_or(self.start.min(offset), |batch| batch.header.next_offset());
+        self.end = match self.batches.last() {
+            Some(last) => last.header.next_offset(),
+            None => self.start.min(offset),
+        };
         let end = self.end;
         self.epochs.retain(|entry| entry.1 <= end);
         self.sequences

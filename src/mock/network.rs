@@ -187,7 +187,7 @@ impl Connector for Memory {
             };
             let ends = (self.client.clone(), broker);
             match timeout_at(deadline, self.reach(&ends)).await {
-                Ok(()) => self.open(ends),
+                Ok(()) => self.open(&ends),
                 Err(_) => Err(failure(host, "no answer in time")),
             }
         })
@@ -211,7 +211,7 @@ impl Memory {
         }
     }
 
-    fn open(&self, ends: Ends) -> Result<BoxStream> {
+    fn open(&self, ends: &Ends) -> Result<BoxStream> {
         let life = match self.shared.state().brokers.get(&ends.1) {
             Some(broker) if broker.alive => broker.life,
             _ => return Err(failure(&memory_host(ends.1), "connection refused")),
@@ -224,7 +224,7 @@ impl Memory {
         let (client_end, client_far) = duplex(ROOM);
         let (broker_far, broker_end) = duplex(ROOM);
         let shared = &self.shared;
-        let generation = shared.network.edge(&ends).generation;
+        let generation = shared.network.edge(ends).generation;
         let (from_client, to_client) = split(client_far);
         let (from_broker, to_broker) = split(broker_far);
         let pump = |direction, from, to| Pump {

@@ -24,9 +24,11 @@ async fn produce(client: &Client, count: usize) -> Result<()> {
     let producer = client.producer().build().await?;
     for number in 0..count {
         let value = number.to_string();
-        let _ = producer
-            .send(Record::to("t").partition((number % 3) as i32).value(&value))
-            .await?;
+        drop(
+            producer
+                .send(Record::to("t").partition((number % 3) as i32).value(&value))
+                .await?,
+        );
     }
     producer.flush().await?;
     assert!(producer.close(MINUTE).await.is_complete());

@@ -117,7 +117,7 @@ fn append(
     let topic = state
         .topics
         .get(name)
-        .ok_or(code(codes::UNKNOWN_TOPIC_OR_PARTITION))?;
+        .ok_or_else(|| code(codes::UNKNOWN_TOPIC_OR_PARTITION))?;
     let partition = state
         .led(name, data.index, context.broker, -1)
         .map_err(code)?;
@@ -144,7 +144,7 @@ fn append(
         .ok()
         .and_then(|index| state.topics.get_mut(name)?.partitions.get_mut(index))
         .map(|partition| &mut partition.log)
-        .ok_or(code(codes::UNKNOWN_TOPIC_OR_PARTITION))?;
+        .ok_or_else(|| code(codes::UNKNOWN_TOPIC_OR_PARTITION))?;
     let appended = log.append(data.records.clone(), rules, &state.pool)?;
     Ok((appended, log.start()))
 }
