@@ -300,7 +300,7 @@ impl Consumer {
     ///         while let Some(batch) = batches.next().await {
     ///             println!("{partition}: {} records", batch?.record_count());
     ///         }
-    ///         ottla::Result::Ok(())
+    ///         Ok::<_, ottla::Error>(())
     ///     });
     /// }
     /// # Ok(())
