@@ -42,7 +42,8 @@
 //! | An acknowledged record is written once, in the order of `send` per partition | the defaults: `acks=all`, `enable.idempotence=true` |
 //! | A failed record says whether it may have been written ([`Error::certainty`]) | always |
 //! | Every `send` and delivery ends by its deadline (`max.block.ms`, `delivery.timeout.ms`) | always |
-//! | Memory for records on their way stays within `buffer.memory`, fetched data within `fetch.max.bytes` | always; a batch larger than that is still read, alone |
+//! | Memory for records on their way stays within `buffer.memory`, and an eighth of it in empty buffers | always |
+//! | Fetched data waiting to be handed out stays within `fetch.max.bytes` | always, but that a batch larger than that is still read, alone, and that data left of an answer keeps the whole answer alive |
 //! | A group processes every record at least once; only what was finished is committed | commit after processing, or auto-commit |
 //! | Dropping any future loses nothing but what its *Cancel safety* section says | always |
 //! | Bytes from a broker never panic, abort or allocate without bound | always |
@@ -69,7 +70,7 @@
 //! # Features
 //!
 //! `gzip`, `snappy`, `lz4` (default, pure Rust) and `zstd` (the C library; without it zstd is read by a pure-Rust
-//! decoder and not written).
+//! decoder and not written). `mock`: a Kafka cluster inside the process, for tests.
 #![forbid(unsafe_code)]
 
 pub mod admin;
