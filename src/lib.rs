@@ -60,7 +60,7 @@
 //! # Map
 //!
 //! - [`Client`], [`ClientBuilder`]: the connection to a cluster, shared by what is made from it
-//! - [`Producer`], [`TopicProducer`], [`Record`], [`Delivery`], [`Partitioner`], [`Compression`], [`ProducerMetrics`]
+//! - [`Producer`], [`TopicProducer`], [`Record`], [`Delivery`], [`Purge`], [`Partitioner`], [`Compression`], [`ProducerMetrics`]
 //! - [`Consumer`], [`Batches`], [`RecordView`], [`RecordStream`], [`Event`], [`Lag`]
 //! - [`admin`]: topics and the cluster
 //! - [`properties`]: Kafka's property files
@@ -100,8 +100,8 @@ pub use consumer::{
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::{
     Acks, BatchReport, Choice, CloseReport, Deliveries, Delivery, Histogram, KeyPartitioner,
-    Partitioner, Producer, ProducerBuilder, ProducerMetrics, RecordMetadata, RoundRobin,
-    TopicProducer, TopicView,
+    Partitioner, Producer, ProducerBuilder, ProducerMetrics, Purge, PurgeReport, RecordMetadata,
+    RoundRobin, TopicProducer, TopicView,
 };
 /// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]

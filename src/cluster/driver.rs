@@ -1,5 +1,6 @@
 //! The metadata task: runs the machine, asks brokers, publishes snapshots.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,21 +73,27 @@ async fn round(cluster: &Cluster, ask: &Ask) {
     cluster.0.published.notify_waiters();
 }
 
-/// Asks one broker after the other, the next one also when the last is silent, until one answers.
+/// Asks one broker after the other, the next one also when the last is silent, until one answers. As long as one is silent,
+/// those that failed are asked again: they may be back long before the silent one is given up.
 async fn request(cluster: &Cluster, topics: &[Arc<str>], auto_create: bool) -> Result<()> {
     let mut candidates = candidates(cluster).into_iter();
+    let mut failed = VecDeque::new();
     let mut asked = FuturesUnordered::new();
     let mut failure = None;
+    let ask = |endpoint: Endpoint| async move {
+        let answer = ask_one(cluster, &endpoint, topics, auto_create).await;
+        (endpoint, answer)
+    };
     loop {
         if asked.is_empty() {
             match candidates.next() {
-                Some(endpoint) => asked.push(ask_one(cluster, endpoint, topics, auto_create)),
+                Some(endpoint) => asked.push(ask(endpoint)),
                 None => return Err(failure.unwrap_or_else(no_brokers)),
             }
         }
         tokio::select! {
             biased;
-            Some(answer) = asked.next() => match answer {
+            Some((endpoint, answer)) = asked.next() => match answer {
                 Ok(response) => {
                     accept(cluster, &response);
                     return Ok(());
@@ -97,11 +104,12 @@ async fn request(cluster: &Cluster, topics: &[Arc<str>], auto_create: bool) -> R
                     if !keep {
                         failure = Some(error);
                     }
+                    failed.push_back(endpoint);
                 }
             },
             () = sleep(HEDGE) => {
-                if let Some(endpoint) = candidates.next() {
-                    asked.push(ask_one(cluster, endpoint, topics, auto_create));
+                if let Some(endpoint) = candidates.next().or_else(|| failed.pop_front()) {
+                    asked.push(ask(endpoint));
                 }
             }
         }
@@ -145,16 +153,12 @@ fn candidates(cluster: &Cluster) -> Vec<Endpoint> {
 
 async fn ask_one(
     cluster: &Cluster,
-    endpoint: Endpoint,
+    endpoint: &Endpoint,
     topics: &[Arc<str>],
     auto_create: bool,
 ) -> Result<MetadataResponse> {
     let deadline = now() + cluster.config().request_timeout;
-    let link = cluster
-        .0
-        .pool
-        .link(&endpoint, Lane::Admin, deadline)
-        .await?;
+    let link = cluster.0.pool.link(endpoint, Lane::Admin, deadline).await?;
     let version = link.version::<MetadataRequest>()?;
     let topics = topics.iter().map(|name| {
         MetadataRequestTopic::default()

@@ -464,6 +464,9 @@ keys! {
     Producer "partitioner.adaptive.partitioning.enable" = "true",
         Field::Flag(|s| &mut s.producer.adaptive_partitioning),
         "Records without a key go more often to brokers that are quick (KIP-794).";
+    Producer "partitioner.availability.timeout.ms" = "0",
+        Field::Millis(LONG, |s| &mut s.producer.availability_timeout),
+        "Records without a key avoid brokers that have taken no data for this long although there was some for them (KIP-794); 0 turns this off, and so does `partitioner.adaptive.partitioning.enable=false`.";
     Producer "partitioner.ignore.keys" = "false",
         Field::Flag(|s| &mut s.producer.ignore_keys),
         "Records with a key are spread like those without.";

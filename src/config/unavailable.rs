@@ -50,10 +50,6 @@ pub(crate) static UNAVAILABLE: &[(&str, &str)] = &[
         "it belongs to the classic group protocol; with group.protocol=consumer use group.remote.assignor",
     ),
     (
-        "partitioner.availability.timeout.ms",
-        "records without a key prefer partitions with less to send, which avoids slow brokers too; remove it",
-    ),
-    (
         "partitioner.class",
         "there are no plug-in classes; give a partitioner to the producer's builder",
     ),

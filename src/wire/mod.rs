@@ -67,7 +67,7 @@ macro_rules! calls {
 // flexible encodings pass the guard against hostile lengths (`wire/guard.rs`).
 calls! {
     3 MetadataRequest => MetadataResponse, "Metadata" 9..=13 throttle throttle_time_ms;
-    0 ProduceRequest => ProduceResponse, "Produce" 9..=12 throttle throttle_time_ms;
+    0 ProduceRequest => ProduceResponse, "Produce" 9..=13 throttle throttle_time_ms;
     1 FetchRequest => FetchResponse, "Fetch" 12..=17 throttle throttle_time_ms error error_code;
     2 ListOffsetsRequest => ListOffsetsResponse, "ListOffsets" 6..=10 throttle throttle_time_ms;
     23 OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse, "OffsetForLeaderEpoch" 4..=4 throttle throttle_time_ms;
