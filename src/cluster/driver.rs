@@ -46,14 +46,18 @@ pub(super) async fn run(cluster: Cluster) {
     }
 }
 
-/// One round: all topics asked for, at most one request for either kind.
+/// One round: all topics asked for, at most one request for either kind, and one for the list of all.
 async fn round(cluster: &Cluster, ask: &Ask) {
     let mut outcome = Ok(());
     if !ask.creatable.is_empty() {
-        outcome = request(cluster, &ask.creatable, true).await;
+        outcome = request(cluster, Some(&ask.creatable), true).await;
     }
-    if outcome.is_ok() && (ask.creatable.is_empty() || !ask.existing.is_empty()) {
-        outcome = request(cluster, &ask.existing, false).await;
+    let nothing_else = ask.creatable.is_empty() && !ask.all;
+    if outcome.is_ok() && (nothing_else || !ask.existing.is_empty()) {
+        outcome = request(cluster, Some(&ask.existing), false).await;
+    }
+    if outcome.is_ok() && ask.all {
+        outcome = request(cluster, None, false).await;
     }
     let snapshot = cluster.snapshot();
     let resolved = outcome.is_ok() && snapshot.resolves(ask.creatable.iter().chain(&ask.existing));
@@ -73,7 +77,8 @@ async fn round(cluster: &Cluster, ask: &Ask) {
 }
 
 /// Asks one broker after the other, the next one also when the last is silent, until one answers.
-async fn request(cluster: &Cluster, topics: &[Arc<str>], auto_create: bool) -> Result<()> {
+/// Without topics it asks which there are.
+async fn request(cluster: &Cluster, topics: Option<&[Arc<str>]>, auto_create: bool) -> Result<()> {
     let mut candidates = candidates(cluster).into_iter();
     let mut asked = FuturesUnordered::new();
     let mut failure = None;
@@ -88,7 +93,7 @@ async fn request(cluster: &Cluster, topics: &[Arc<str>], auto_create: bool) -> R
             biased;
             Some(answer) = asked.next() => match answer {
                 Ok(response) => {
-                    accept(cluster, &response);
+                    accept(cluster, &response, topics.is_none());
                     return Ok(());
                 }
                 Err(error) => {
@@ -146,7 +151,7 @@ fn candidates(cluster: &Cluster) -> Vec<Endpoint> {
 async fn ask_one(
     cluster: &Cluster,
     endpoint: Endpoint,
-    topics: &[Arc<str>],
+    topics: Option<&[Arc<str>]>,
     auto_create: bool,
 ) -> Result<MetadataResponse> {
     let deadline = now() + cluster.config().request_timeout;
@@ -156,12 +161,12 @@ async fn ask_one(
         .link(&endpoint, Lane::Admin, deadline)
         .await?;
     let version = link.version::<MetadataRequest>()?;
-    let topics = topics.iter().map(|name| {
+    let topic = |name: &Arc<str>| {
         MetadataRequestTopic::default()
             .with_name(Some(TopicName(StrBytes::from_string(name.to_string()))))
-    });
+    };
     let request = MetadataRequest::default()
-        .with_topics(Some(topics.collect()))
+        .with_topics(topics.map(|topics| topics.iter().map(topic).collect()))
         .with_allow_auto_topic_creation(auto_create);
     let deadline = now() + cluster.config().request_timeout;
     let response = link.send(version, &request, deadline).await?;
@@ -181,10 +186,13 @@ async fn ask_one(
     Ok(response)
 }
 
-fn accept(cluster: &Cluster, response: &MetadataResponse) {
+fn accept(cluster: &Cluster, response: &MetadataResponse, all: bool) {
     let before = cluster.snapshot();
     cluster.update(|machine, snapshot| {
         snapshot.merge(response);
+        if all {
+            snapshot.list(response);
+        }
         snapshot.retain(|topic| machine.is_watched(topic));
         true
     });

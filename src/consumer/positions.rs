@@ -852,6 +852,11 @@ impl Positions {
         Some(part.position)
     }
 
+    /// The topic that the partition's position is of; nil where that is not known.
+    pub(crate) fn topic_id(&self, tp: &TopicPartition) -> Uuid {
+        self.parts.get(tp).map_or(Uuid::nil(), |part| part.topic_id)
+    }
+
     /// All that decides whether records of the partition come.
     pub(crate) fn standing(&self, tp: &TopicPartition, now: Instant) -> Option<Standing> {
         let part = self.parts.get(tp)?;
