@@ -16,7 +16,7 @@ use tokio::time::timeout_at;
 
 use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
-use crate::error::{Error, ErrorKind, Result, classify};
+use crate::error::{Error, ErrorKind, Result};
 use crate::net::Lane;
 use crate::net::connector::Connector;
 use crate::net::link::Link;
@@ -218,9 +218,7 @@ impl Cluster {
             }
             let code = snapshot.errors.get(&name).copied();
             let answered = self.metadata().rounds > rounds;
-            if let Some(code) =
-                code.filter(|code| answered && !classify::classify(*code).is_retriable())
-            {
+            if let Some(code) = code.filter(|code| answered && snapshot::is_refusal(*code)) {
                 return Err(Error::from_code(code, format_args!("topic '{name}'")));
             }
             if self.0.tasks.is_stopping() {

@@ -25,6 +25,52 @@ pub(crate) struct Snapshot {
     pub(crate) errors: IndexMap<Arc<str>, i16>,
     /// Which topics there are, as of the last time that all were asked for.
     pub(crate) all: Option<Arc<[Listed]>>,
+    /// What answers said of topics against what is known, until it is believed or taken back.
+    doubts: IndexMap<Arc<str>, Doubt>,
+}
+
+/// A description of a topic that contradicts what is known. One answer may be damaged or out of date, and believing it
+/// would cost positions, sequences or partitions; so it is asked for again, and believed once it was said often enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Doubt {
+    claim: Claim,
+    times: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// The topic was made anew under this id.
+    Id(Uuid),
+    /// It has only so many partitions, fewer than were known.
+    Partitions(usize),
+    /// A leader epoch went back: a broker is behind, or the one known never was.
+    OlderEpoch,
+}
+
+impl Claim {
+    fn of(topic: &MetadataResponseTopic, known: &Topic) -> Option<Self> {
+        if another_id(topic.topic_id, known.id) {
+            return Some(Self::Id(topic.topic_id));
+        }
+        if topic.partitions.len() < known.partitions.len() {
+            return Some(Self::Partitions(topic.partitions.len()));
+        }
+        let older = topic.partitions.iter().any(|partition| {
+            usize::try_from(partition.partition_index)
+                .ok()
+                .and_then(|index| known.partitions.get(index))
+                .is_some_and(|known| known.leader_epoch > partition.leader_epoch)
+        });
+        older.then_some(Self::OlderEpoch)
+    }
+
+    /// How often it has to be said.
+    fn believed_after(self) -> u32 {
+        match self {
+            Self::Id(_) | Self::Partitions(_) => 2,
+            Self::OlderEpoch => 5,
+        }
+    }
 }
 
 /// A topic among all that there are.
@@ -135,10 +181,17 @@ impl Snapshot {
             return;
         }
         self.errors.swap_remove(name);
-        let before = self.topics.get(name).filter(|before| {
-            // Another id under the name is another topic, of which nothing old is true.
-            before.id == topic.topic_id || before.id.is_nil() || topic.topic_id.is_nil()
-        });
+        let mut before = self.topics.get(name).cloned();
+        let claim = before
+            .as_deref()
+            .and_then(|before| Claim::of(topic, before));
+        match claim {
+            None => _ = self.doubts.swap_remove(name),
+            Some(claim) if self.believes(name, claim) => before = None,
+            Some(Claim::OlderEpoch) => {} // what is newer in it counts
+            Some(Claim::Id(_) | Claim::Partitions(_)) => return,
+        }
+        let before = before.as_ref();
         let Some(partitions) =
             partitions(&topic.partitions, before.map(|topic| &topic.partitions[..]))
         else {
@@ -178,6 +231,23 @@ impl Snapshot {
         if self.all.as_deref() != Some(&listed[..]) {
             self.all = Some(listed.into());
         }
+    }
+
+    /// Whether what contradicts the known was said often enough, this time included.
+    fn believes(&mut self, name: &str, claim: Claim) -> bool {
+        let doubt = self
+            .doubts
+            .entry(Arc::from(name))
+            .or_insert(Doubt { claim, times: 0 });
+        if doubt.claim != claim {
+            *doubt = Doubt { claim, times: 0 };
+        }
+        doubt.times += 1;
+        let believed = doubt.times >= claim.believed_after();
+        if believed {
+            self.doubts.swap_remove(name);
+        }
+        believed
     }
 
     /// Takes in leaders that a broker named beside an error (KIP-951). True if anything was new.
@@ -221,12 +291,15 @@ impl Snapshot {
     pub(crate) fn retain(&mut self, watched: impl Fn(&str) -> bool) {
         self.topics.retain(|name, _| watched(name));
         self.errors.retain(|name, _| watched(name));
+        self.doubts.retain(|name, _| watched(name));
     }
 
-    /// Whether every one of these topics is described and led.
+    /// Whether every one of these topics is described, without contradiction, and led.
     pub(crate) fn resolves<'a>(&self, topics: impl IntoIterator<Item = &'a Arc<str>>) -> bool {
         topics.into_iter().all(|name| {
-            self.topics.get(name).is_some_and(|topic| {
+            let topic = self.topics.get(name);
+            let topic = topic.filter(|_| !self.doubts.contains_key(name));
+            topic.is_some_and(|topic| {
                 topic
                     .partitions
                     .iter()
@@ -237,6 +310,20 @@ impl Snapshot {
 }
 
 const LEADER_NOT_AVAILABLE: i16 = 5;
+
+/// Codes by which brokers refuse a topic. Any other, retriable or not of Metadata at all, may be another the next time.
+const REFUSED: [i16; 5] = [17, 29, 37, 38, 44];
+
+/// Whether a topic's error code is worth telling at once: INVALID_TOPIC_EXCEPTION, TOPIC_AUTHORIZATION_FAILED, and
+/// INVALID_PARTITIONS, INVALID_REPLICATION_FACTOR and POLICY_VIOLATION of an automatic creation.
+pub(crate) fn is_refusal(code: i16) -> bool {
+    REFUSED.contains(&code)
+}
+
+/// Another id under a name is another topic, of which nothing old is true.
+fn another_id(one: Uuid, other: Uuid) -> bool {
+    one != other && !one.is_nil() && !other.is_nil()
+}
 
 fn known_broker(id: i32) -> Option<BrokerId> {
     (id >= 0).then_some(BrokerId(id))
@@ -336,8 +423,49 @@ mod tests {
         snapshot.merge(&answer(8, &[(2, 0)]));
         assert_eq!(
             (leader(&snapshot, 0), leader(&snapshot, 1)),
+            (Some((1, 5)), Some((1, 5))),
+            "one answer may be damaged"
+        );
+        assert!(!snapshot.resolves([&"t".into()]), "and is asked for again");
+        snapshot.merge(&answer(8, &[(2, 0)]));
+        assert_eq!(
+            (leader(&snapshot, 0), leader(&snapshot, 1)),
             (Some((2, 0)), None)
         );
+        assert!(snapshot.resolves([&"t".into()]));
+    }
+
+    #[test]
+    fn one_damaged_answer_changes_no_topic() {
+        let mut snapshot = Snapshot::default();
+        snapshot.merge(&answer(7, &[(1, 5), (1, 5)]));
+        for damaged in [answer(9, &[(1, 5), (1, 5)]), answer(7, &[(1, 5)])] {
+            snapshot.merge(&damaged);
+            snapshot.merge(&answer(7, &[(1, 5), (1, 5)]));
+            snapshot.merge(&damaged);
+            assert_eq!(
+                leader(&snapshot, 1),
+                Some((1, 5)),
+                "twice, but not in a row"
+            );
+            snapshot.merge(&answer(7, &[(1, 5), (1, 5)]));
+            assert!(snapshot.resolves([&"t".into()]));
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_never_was_is_given_up() {
+        let mut snapshot = Snapshot::default();
+        snapshot.merge(&answer(7, &[(1, 5)]));
+        snapshot.merge(&answer(7, &[(1, 5 + (1 << 24))])); // a bit of it was flipped on its way
+        for _ in 0..4 {
+            snapshot.merge(&answer(7, &[(1, 5)]));
+            assert_eq!(leader(&snapshot, 0), Some((1, 5 + (1 << 24))));
+            assert!(!snapshot.resolves([&"t".into()]));
+        }
+        snapshot.merge(&answer(7, &[(1, 5)]));
+        assert_eq!(leader(&snapshot, 0), Some((1, 5)));
+        assert!(snapshot.resolves([&"t".into()]));
     }
 
     #[test]

@@ -75,6 +75,7 @@ impl Script {
                     };
                     let partition = match first {
                         true => PartitionData::default()
+                            .with_high_watermark(1)
                             .with_preferred_read_replica((-1).into())
                             .with_records(Some(one_record())),
                         false => {

@@ -30,7 +30,7 @@ use super::pattern::{Matching, TopicPattern};
 use super::positions::{PartEpoch, ResetAsk};
 use super::shared::{Closing, Shared};
 use crate::clock::{Instant, now};
-use crate::cluster::snapshot::Listed;
+use crate::cluster::snapshot::{Listed, is_refusal};
 use crate::cluster::{AllTopics, Changes, Interest, Snapshot};
 use crate::error::{Error, Result};
 use crate::types::TopicPartition;
@@ -411,10 +411,10 @@ impl Control {
             }
             self.missed.push(Arc::clone(topic));
             let error = Error::from_code(code, format_args!("topic '{topic}'"));
-            if error.is_retriable() {
-                tracing::warn!(%error, "subscribed topic cannot be read yet");
-            } else {
+            if is_refusal(code) {
                 self.shared.tell(error);
+            } else {
+                tracing::warn!(%error, "subscribed topic cannot be read yet");
             }
         }
     }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::clock::Instant;
 use crate::consumer::codes;
-use crate::error::{Class, Error};
+use crate::error::{Class, Error, ErrorKind};
 use crate::types::TopicPartition;
 
 /// Partitions by topic id.
@@ -32,6 +32,11 @@ const JOIN: i32 = 0;
 const LEAVE: i32 = -1;
 /// With this epoch a static member leaves for a while: its place is kept for the session time-out.
 const LEAVE_STATIC: i32 = -2;
+/// The longest pause between heartbeats: brokers allow no more unless told to (`group.consumer.max.heartbeat.interval.ms`),
+/// coming earlier harms nobody, and a damaged answer must not make a member forget the group.
+const MAX_INTERVAL: Duration = Duration::from_secs(15);
+/// After so many failures in a row an unexpected answer is believed.
+const UNEXPECTED: u32 = 10;
 
 /// What the group protocol needs to know of the configuration.
 #[derive(Clone, Debug)]
@@ -320,13 +325,39 @@ impl Membership {
             Ok(answer) if answer.code == codes::NONE => self.heard(now, answer),
             Ok(answer) => self.refused(now, &answer),
             Err(error) if error.is_retriable() => self.retry(now),
-            Err(error) => self.fail(error),
+            Err(error) => self.unexpected(now, error),
+        }
+    }
+
+    /// What no broker should say here may be a damaged answer, or one to a damaged request: only if it goes on it
+    /// ends the membership.
+    fn unexpected(&mut self, now: Instant, error: Error) {
+        let meant = matches!(
+            error.kind(),
+            ErrorKind::Authentication
+                | ErrorKind::Authorization
+                | ErrorKind::UnsupportedVersion
+                | ErrorKind::Config
+                | ErrorKind::Closed
+                | ErrorKind::Fatal
+        );
+        if meant || self.failures >= UNEXPECTED {
+            self.fail(error);
+        } else {
+            tracing::warn!(member = %self.member_id, %error, "unexpected answer to a heartbeat; trying again");
+            self.retry(now);
         }
     }
 
     fn heard(&mut self, now: Instant, answer: HeartbeatAnswer) {
+        if answer.member_epoch <= JOIN {
+            // Of those who leave: not an answer to this heartbeat.
+            return self.retry(now);
+        }
         self.failures = 0;
-        self.interval = answer.interval.max(Duration::from_millis(1));
+        self.interval = answer
+            .interval
+            .clamp(Duration::from_millis(1), MAX_INTERVAL);
         self.next_heartbeat = Some(self.sent_at.unwrap_or(now) + self.interval);
         if let Some(id) = answer.member_id.filter(|id| !id.is_empty()) {
             self.member_id = id;
@@ -388,7 +419,14 @@ impl Membership {
                     _ => self.leave(now),
                 }
             }
-            _ => self.fail(error().with_class(Class::Fatal)),
+            codes::INCONSISTENT_GROUP_PROTOCOL
+            | codes::INVALID_GROUP_ID
+            | codes::GROUP_ID_NOT_FOUND
+            | codes::GROUP_MAX_SIZE_REACHED
+            | codes::FENCED_INSTANCE_ID
+            | codes::UNRELEASED_INSTANCE_ID
+            | codes::UNSUPPORTED_ASSIGNOR => self.fail(error()),
+            _ => self.unexpected(now, error()),
         }
     }
 
