@@ -102,6 +102,11 @@ impl MetadataMachine {
         self.topics.contains_key(topic)
     }
 
+    /// Whether a round is under way: what it brings may be older than a wish of now.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.asking
+    }
+
     /// Somebody's knowledge proved wrong.
     pub(crate) fn refresh(&mut self) {
         self.wanted = true;

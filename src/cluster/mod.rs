@@ -293,6 +293,25 @@ impl Cluster {
         self.0.wishes.notify_one();
     }
 
+    /// Waits until a round of metadata requests that was not begun yet has ended, well or not, or the deadline passed.
+    /// Cancel safe.
+    pub(crate) async fn renewed(&self, deadline: Instant) {
+        let round = {
+            let mut metadata = self.metadata();
+            metadata.machine.refresh();
+            metadata.rounds + 1 + u64::from(metadata.machine.is_asking())
+        };
+        self.0.wishes.notify_one();
+        loop {
+            let mut published = pin!(self.0.published.notified());
+            published.as_mut().enable();
+            let over = self.metadata().rounds >= round || self.0.tasks.is_stopping();
+            if over || timeout_at(deadline, published).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Takes over leaders named in an answer, if newer than what is known (KIP-951).
     pub(crate) fn learn(&self, leaders: &[LeaderHint], brokers: &[snapshot::Broker]) {
         self.update(|_, snapshot| snapshot.learn(leaders, brokers));

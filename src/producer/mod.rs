@@ -113,7 +113,8 @@ impl Producer {
 
     /// Accepts a record and fixes its place in its partition. The [`Delivery`] tells what became of it.
     ///
-    /// Waits only while the topic is not known yet or `buffer.memory` is used up, at most `max.block.ms`.
+    /// Waits only while the topic is not known yet or `buffer.memory` is used up, or to look whether a partition that is
+    /// not known has been added; at most `max.block.ms`.
     ///
     /// # Errors
     ///
@@ -149,6 +150,11 @@ impl Producer {
         match self.shared().accept(place, record, &mut None, &mut None) {
             Ok(delivery) => Ok(delivery),
             Err(Obstacle::Error(error)) => Err(error),
+            Err(Obstacle::UnknownPartition(error)) => {
+                // It may have been added since.
+                self.shared().cluster.refresh();
+                Err(error)
+            }
             Err(Obstacle::NeedsBytes(bytes)) => {
                 self.shared().urge();
                 Err(Error::new(
@@ -326,12 +332,19 @@ impl Producer {
     ) -> Result<Delivery> {
         let shared = self.shared();
         let deadline = now() + shared.config.max_block;
+        let mut looked = false;
         loop {
             let mut charge = None;
             match obstacle {
                 Obstacle::Error(error) => return Err(error),
                 Obstacle::UnknownTopic => {
                     Box::pin(shared.look_up(record.topic(), deadline)).await?;
+                }
+                Obstacle::UnknownPartition(error) => {
+                    if std::mem::replace(&mut looked, true) {
+                        return Err(error);
+                    }
+                    Box::pin(shared.look_again(deadline)).await;
                 }
                 Obstacle::NeedsBytes(bytes) => charge = Some(self.charge(bytes, deadline).await?),
             }

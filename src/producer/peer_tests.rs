@@ -35,6 +35,8 @@ struct Script {
     metadata_requests: AtomicUsize,
     /// How often the topics were deleted and made anew.
     made_anew: AtomicU32,
+    /// Partitions beyond the first three.
+    added: AtomicI32,
     /// The partition that `two` leads whatever `leader` says.
     lost_partition: AtomicI32,
     /// Producer ids given out.
@@ -157,7 +159,8 @@ fn topics(script: &Script) -> [(&'static str, uuid::Uuid); 2] {
 fn metadata(script: &Script) -> MetadataResponse {
     let leader = script.leader.load(Ordering::Relaxed) as i32;
     let lost = script.lost_partition.load(Ordering::Relaxed);
-    let partitions = (0..3).map(|number| {
+    let count = 3 + script.added.load(Ordering::Relaxed);
+    let partitions = (0..count).map(|number| {
         let leader = if number == lost { 2 } else { leader };
         MetadataResponsePartition::default()
             .with_partition_index(number)
@@ -454,6 +457,34 @@ async fn a_topic_made_anew_gets_what_its_predecessor_did_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_partition_that_is_not_known_is_looked_for_once() {
+    let (producer, script) = producer(|builder| builder).await;
+    let topic = producer.topic("t");
+    topic.deliver(record(b"a")).await.unwrap();
+    script.added.store(2, Ordering::Relaxed);
+    let added = Record::new().partition(4);
+    topic.deliver(added).await.unwrap();
+    let (before, start) = (script.metadata_requests.load(Ordering::Relaxed), now());
+    let error = topic.send(Record::new().partition(5)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownPartition, "{error}");
+    assert_eq!(error.certainty(), Some(Certainty::NotSent));
+    assert!(error.to_string().contains("it has 5"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(1));
+    let asked = script.metadata_requests.load(Ordering::Relaxed) - before;
+    assert_eq!(asked, 1);
+    // Who does not wait has it looked for in the background.
+    script.added.store(3, Ordering::Relaxed);
+    let refused = topic.try_send(Record::new().partition(5)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::UnknownPartition);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    topic
+        .try_send(Record::new().partition(5))
+        .unwrap()
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fenced_producer_goes_on_under_another_id() {
     // INVALID_PRODUCER_EPOCH, PRODUCER_FENCED
     for code in [47, 90] {
@@ -561,28 +592,30 @@ async fn assert_settled(
 
 #[tokio::test(start_paused = true)]
 async fn a_send_given_up_while_the_topic_is_looked_up_sends_nothing() {
-    let mut ended = false;
-    for times in 0..40 {
+    let mut ended = [false; 6];
+    for times in 0..120 {
         let (producer, script) = producer(|builder| builder).await;
         let topic = producer.topic("t");
-        let (accepted, delivery) = match times % 2 {
-            0 => {
-                let delivery = polled(topic.send(record(b"a")), times / 2).await;
-                (delivery.is_some(), delivery.map(Result::unwrap))
-            }
-            _ => {
-                let record = Record::to("t").value("a");
-                let delivery = polled(producer.send(record), times / 2).await;
-                (delivery.is_some(), delivery.map(Result::unwrap))
-            }
+        let (way, polls) = (times % 6, times / 6);
+        let named = || Record::to("t").value("a");
+        let done = match way {
+            0 => polled(topic.send(record(b"a")), polls).await.is_some(),
+            1 => polled(producer.send(named()), polls).await.is_some(),
+            2 => polled(topic.send_all([record(b"a")]), polls)
+                .await
+                .is_some(),
+            3 => polled(producer.send_all([named()]), polls).await.is_some(),
+            4 => polled(topic.deliver(record(b"a")), polls).await.is_some(),
+            _ => polled(producer.deliver(named()), polls).await.is_some(),
         };
-        drop(delivery);
-        ended |= accepted;
-        assert_settled(&producer, &script, accepted.into()..=accepted.into()).await;
+        ended[way] |= done;
+        // Who waits for the end of a record as well may have had it accepted.
+        let most = if way < 4 { done.into() } else { 1 };
+        assert_settled(&producer, &script, done.into()..=most).await;
         // What was begun does not get in the way of what follows.
         producer.deliver(Record::to("t").value("b")).await.unwrap();
     }
-    assert!(ended);
+    assert_eq!(ended, [true; 6]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -625,23 +658,32 @@ async fn calls_given_up_while_memory_is_waited_for_hold_none_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_or_delivery_given_up_loses_only_the_wait() {
-    let mut ended = [false; 2];
-    for times in 0..20 {
+    let mut ended = [false; 3];
+    for times in 0..30 {
         let (producer, script) = producer(|builder| builder).await;
         let mut delivery = producer.send(Record::to("t").value("a")).await.unwrap();
-        match times % 2 {
-            0 => ended[0] |= polled(producer.flush(), times / 2).await.is_some(),
-            _ => {
-                let done = polled(&mut delivery, times / 2).await;
+        let both = [1, 2].map(|partition| Record::to("t").partition(partition));
+        let mut deliveries = producer.send_all(both).await.unwrap();
+        match times % 3 {
+            0 => ended[0] |= polled(producer.flush(), times / 3).await.is_some(),
+            1 => {
+                let done = polled(&mut delivery, times / 3).await;
                 ended[1] |= done.is_some();
                 if done.is_none() {
                     assert!(delivery.await.is_ok());
                 }
             }
+            _ => {
+                let done = polled(&mut deliveries, times / 3).await;
+                ended[2] |= done.is_some();
+                if done.is_none() {
+                    assert_eq!(deliveries.await.unwrap(), 2);
+                }
+            }
         }
-        assert_settled(&producer, &script, 1..=1).await;
+        assert_settled(&producer, &script, 3..=3).await;
     }
-    assert_eq!(ended, [true; 2]);
+    assert_eq!(ended, [true; 3]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::clock::{Instant, now};
 use crate::cluster::snapshot::is_refusal;
-use crate::cluster::{Cluster, Interest, Snapshot, Topic};
+use crate::cluster::{Cluster, Interest, Topic};
 use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::producer::budget::Budget;
@@ -44,6 +44,8 @@ pub(crate) struct Shared {
     identity: Mutex<IdentityMachine>,
     /// Replaced as a whole when a topic is first used.
     topics: ArcSwap<IndexMap<Arc<str>, Arc<TopicEntry>>>,
+    /// Makes those who take over snapshots take turns.
+    applying: Mutex<()>,
     /// One ready list, and one sender task, per broker; `None` for partitions without a leader.
     homes: Mutex<IndexMap<Option<BrokerId>, Arc<ReadyList>>>,
     /// Topics that calls which do not wait asked for, and until when they are looked for.
@@ -66,9 +68,8 @@ pub(crate) struct Shared {
 /// A topic that is produced to.
 pub(crate) struct TopicEntry {
     sticky: Arc<Sticky>,
+    /// Changed by whoever made the entry, and then under [`Shared::applying`].
     state: ArcSwap<TopicState>,
-    /// Makes those who change `state` take turns.
-    changing: Mutex<()>,
     _interest: Interest,
 }
 
@@ -81,6 +82,8 @@ struct TopicState {
 /// Why a record could not be accepted at once.
 pub(crate) enum Obstacle {
     UnknownTopic,
+    /// Not in the metadata at hand; the error is for when it is not in newer metadata either.
+    UnknownPartition(Error),
     NeedsBytes(usize),
     Error(Error),
 }
@@ -126,6 +129,7 @@ impl Shared {
             flushing: Flushing::default(),
             identity: Mutex::new(IdentityMachine::new(idempotent)),
             topics: ArcSwap::default(),
+            applying: Mutex::default(),
             homes: Mutex::default(),
             wanted: Mutex::default(),
             control: Notify::new(),
@@ -242,7 +246,7 @@ impl Shared {
         record: &Record<'_>,
         entry: &TopicEntry,
         state: &'a TopicState,
-    ) -> Result<&'a Arc<Slot>, Error> {
+    ) -> Result<&'a Arc<Slot>, Obstacle> {
         let view = TopicView {
             topic: &state.topic,
         };
@@ -262,15 +266,13 @@ impl Shared {
             .filter(|_| partition < count)
             .and_then(|index| state.slots.get(index));
         slot.ok_or_else(|| {
-            // It may have been added since.
-            self.cluster.refresh();
-            Error::new(
+            Obstacle::UnknownPartition(Error::new(
                 ErrorKind::UnknownPartition,
                 format!(
                     "topic '{}' has no partition {partition}: it has {count}, numbered from 0",
                     record.topic()
                 ),
-            )
+            ))
         })
     }
 
@@ -331,6 +333,12 @@ impl Shared {
         Ok(())
     }
 
+    /// Looks whether partitions were added, waiting until the deadline.
+    pub(crate) async fn look_again(self: &Arc<Self>, deadline: Instant) {
+        self.cluster.renewed(deadline).await;
+        self.apply();
+    }
+
     /// Has a topic looked up in the background.
     pub(crate) fn want(&self, name: &str) -> Option<Error> {
         if name.is_empty() {
@@ -374,7 +382,6 @@ impl Shared {
                     topic: Arc::new(empty),
                     slots: Vec::new(),
                 }),
-                changing: Mutex::default(),
                 _interest: self.cluster.watch(std::slice::from_ref(&topic.name), true),
             });
             self.update_topic(&entry, topic);
@@ -390,16 +397,23 @@ impl Shared {
             }
         }
         // The snapshot may have moved on before the entry could be seen by the control task.
-        self.apply(&self.cluster.snapshot());
+        self.apply();
     }
 
-    /// Takes over a snapshot: leaders, new partitions, topics made anew.
-    pub(crate) fn apply(self: &Arc<Self>, snapshot: &Snapshot) {
-        for (name, entry) in self.topics.load_full().iter() {
+    /// Takes over the cluster's snapshot: leaders, new partitions, topics made anew.
+    pub(crate) fn apply(self: &Arc<Self>) {
+        // One after the other, each with the newest, so that nobody goes back to what another has left behind.
+        let turn = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let topics = self.topics.load_full();
+        let snapshot = self.cluster.snapshot();
+        for (name, entry) in topics.iter() {
             match snapshot.topic(name) {
                 Some(topic) => self.update_topic(entry, topic),
                 None => self.orphan_topic(entry),
             }
+        }
+        drop(turn);
+        for entry in topics.values() {
             self.end_late(entry);
         }
     }
@@ -415,10 +429,6 @@ impl Shared {
     }
 
     fn update_topic(self: &Arc<Self>, entry: &TopicEntry, topic: &Arc<Topic>) {
-        let _turn = entry
-            .changing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         let state = entry.state.load_full();
         if Arc::ptr_eq(&state.topic, topic) {
             return;
@@ -462,10 +472,6 @@ impl Shared {
     }
 
     fn orphan_topic(self: &Arc<Self>, entry: &TopicEntry) {
-        let _turn = entry
-            .changing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         let state = entry.state.load_full();
         if state
             .topic

@@ -13,4 +13,5 @@ mod group;
 mod interop;
 mod java_on_mock;
 mod limits;
+mod producer;
 mod tools;
