@@ -13,4 +13,6 @@ mod group;
 mod interop;
 mod java_on_mock;
 mod limits;
+mod offsets;
+mod subscriptions;
 mod tools;
