@@ -181,6 +181,45 @@ fn sample(key: i16, version: i16) -> Vec<u8> {
                 version,
             )
         }
+        15 => {
+            use describe_groups_response::*;
+            let member = DescribedGroupMember::default()
+                .with_member_id(text())
+                .with_member_assignment(Bytes::from(vec![1; 50]));
+            let group = DescribedGroup::default()
+                .with_group_id(GroupId(text()))
+                .with_members(twice(member));
+            encoded(
+                &DescribeGroupsResponse::default().with_groups(twice(group)),
+                version,
+            )
+        }
+        16 => {
+            use list_groups_response::*;
+            let group = ListedGroup::default().with_group_id(GroupId(text()));
+            encoded(
+                &ListGroupsResponse::default().with_groups(twice(group)),
+                version,
+            )
+        }
+        69 => {
+            use consumer_group_describe_response::*;
+            let topic = TopicPartitions::default()
+                .with_topic_name(name())
+                .with_partitions(vec![1, 2, 3]);
+            let assignment = Assignment::default().with_topic_partitions(twice(topic));
+            let member = Member::default()
+                .with_member_id(text())
+                .with_subscribed_topic_names(twice(name()))
+                .with_assignment(assignment);
+            let group = DescribedGroup::default()
+                .with_group_id(GroupId(text()))
+                .with_members(twice(member));
+            encoded(
+                &ConsumerGroupDescribeResponse::default().with_groups(twice(group)),
+                version,
+            )
+        }
         68 => {
             use consumer_group_heartbeat_response::*;
             let topic = TopicPartitions::default().with_partitions(vec![1, 2, 3]);

@@ -192,6 +192,16 @@ impl Chunk {
 
     /// The timestamp of the first record not below `position` that the application will see.
     pub(crate) fn timestamp_at(&mut self, position: Position, reading: &Reading) -> Option<i64> {
+        self.record_at(position, reading)
+            .map(|(_, timestamp)| timestamp)
+    }
+
+    /// Its offset and timestamp.
+    pub(crate) fn record_at(
+        &mut self,
+        position: Position,
+        reading: &Reading,
+    ) -> Option<(i64, i64)> {
         let mut next = position;
         if self.failed.is_some() {
             return None;
@@ -206,7 +216,7 @@ impl Chunk {
         }
         let (batch, from) = self.current.as_ref()?;
         let record = batch.records_from(*from).next()?.ok()?;
-        Some(record.timestamp().as_millis())
+        Some((record.offset(), record.timestamp().as_millis()))
     }
 
     /// Makes `current` start at the first record for the application that is not below `next`;

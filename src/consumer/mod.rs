@@ -25,6 +25,7 @@ mod metrics;
 mod mock_tests;
 pub(crate) mod offsets;
 mod pattern;
+pub(crate) mod peek;
 mod positions;
 mod refresh;
 mod session;
@@ -40,6 +41,8 @@ use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub(crate) use buffer::Reading;
 
 pub use batch::{BatchRecords, Batches, PartitionBatch};
 pub use builder::ConsumerBuilder;

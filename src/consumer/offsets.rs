@@ -124,7 +124,7 @@ pub(super) async fn committed(
 }
 
 /// All that is known, if everything is.
-fn settle(
+pub(crate) fn settle(
     found: BTreeMap<TopicPartition, Lookup>,
     group: &str,
 ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
@@ -558,11 +558,11 @@ pub(super) fn not_a_member(group: &str) -> Error {
     Error::from_code(codes::UNKNOWN_MEMBER_ID, doing)
 }
 
-pub(super) fn no_partition(tp: &TopicPartition, count: usize) -> Error {
+pub(crate) fn no_partition(tp: &TopicPartition, count: usize) -> Error {
     let message = format!("the topic has {count} partitions, numbered from 0");
     Error::new(ErrorKind::UnknownPartition, message).with_topic_partition(tp.clone())
 }
 
-pub(super) fn str_bytes(text: &str) -> StrBytes {
+pub(crate) fn str_bytes(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }

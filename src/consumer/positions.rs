@@ -60,7 +60,7 @@ impl Position {
 }
 
 /// Which life of a partition's position an answer belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PartEpoch(u64);
 
 /// Where a reset goes.

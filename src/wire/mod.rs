@@ -83,6 +83,9 @@ calls! {
     10 FindCoordinatorRequest => FindCoordinatorResponse, "FindCoordinator" 3..=6 throttle throttle_time_ms error error_code;
     8 OffsetCommitRequest => OffsetCommitResponse, "OffsetCommit" 8..=10 throttle throttle_time_ms;
     9 OffsetFetchRequest => OffsetFetchResponse, "OffsetFetch" 6..=10 throttle throttle_time_ms error error_code;
+    15 DescribeGroupsRequest => DescribeGroupsResponse, "DescribeGroups" 5..=6 throttle throttle_time_ms;
+    16 ListGroupsRequest => ListGroupsResponse, "ListGroups" 3..=5 throttle throttle_time_ms error error_code;
+    69 ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse, "ConsumerGroupDescribe" 0..=1 throttle throttle_time_ms;
     68 ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse, "ConsumerGroupHeartbeat" 0..=1 throttle throttle_time_ms error error_code;
     19 CreateTopicsRequest => CreateTopicsResponse, "CreateTopics" 5..=7 throttle throttle_time_ms;
     20 DeleteTopicsRequest => DeleteTopicsResponse, "DeleteTopics" 4..=6 throttle throttle_time_ms;
