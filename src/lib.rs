@@ -80,10 +80,16 @@ mod cluster;
 mod config;
 mod consumer;
 mod error;
+mod interceptor;
+mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod net;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod observe_tests;
 mod producer;
+mod quiet;
 mod record;
 mod tasks;
 mod types;
@@ -94,14 +100,17 @@ pub use config::properties;
 pub use consumer::{
     BatchRecords, Batches, BrokerFetches, Consumer, ConsumerBuilder, ConsumerHandle,
     ConsumerMetrics, Event, Explanation, GroupMetadata, IsolationLevel, Lag, LagStream,
-    OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams, RecordStream,
-    Revoking, TimeLag,
+    OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams, Rebalances,
+    RecordStream, Revoking, TimeLag,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
+pub use interceptor::{AddedHeaders, ConsumerInterceptor, ProducerInterceptor};
+pub use metrics::client::{ApiMetrics, ClientMetrics};
+pub use metrics::histogram::{Histogram, SizeHistogram};
 pub use producer::{
-    Acks, BatchReport, Choice, CloseReport, Deliveries, Delivery, Histogram, KeyPartitioner,
-    Partitioner, Producer, ProducerBuilder, ProducerMetrics, RecordMetadata, RoundRobin,
-    TopicProducer, TopicView,
+    Acks, BatchReport, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner, Partitioner,
+    Producer, ProducerBuilder, ProducerMetrics, RecordMetadata, RoundRobin, TopicProducer,
+    TopicView,
 };
 /// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]
@@ -115,6 +124,10 @@ pub use record::{
     TimestampType,
 };
 pub use types::{BrokerId, OffsetAndMetadata, Timestamp, TopicPartition};
+
+#[cfg(feature = "metrics")]
+#[doc = include_str!("metrics/REFERENCE.md")]
+pub mod metrics_reference {}
 
 #[doc = include_str!("config/REFERENCE.md")]
 pub mod config_reference {}

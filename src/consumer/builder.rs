@@ -7,10 +7,12 @@ use super::Consumer;
 use super::buffer::Reading;
 use super::config::{ConsumerConfig, IsolationLevel, OffsetReset};
 use super::control::{self, Wanted};
+use super::metrics;
 use super::positions::{Positions, Rules};
 use super::shared::{Shared, by_name};
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
+use crate::interceptor::{Chain, ConsumerInterceptor};
 use crate::record::CodecPool;
 use crate::types::TopicPartition;
 
@@ -23,6 +25,7 @@ pub struct ConsumerBuilder {
     config: ConsumerConfig,
     topics: Vec<Arc<str>>,
     partitions: Vec<TopicPartition>,
+    interceptors: Chain<dyn ConsumerInterceptor>,
 }
 
 impl ConsumerBuilder {
@@ -32,6 +35,7 @@ impl ConsumerBuilder {
             config,
             topics: Vec::new(),
             partitions: Vec::new(),
+            interceptors: Chain::new(),
         }
     }
 
@@ -157,6 +161,13 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Adds an interceptor (`interceptor.classes`), which sees every batch that is handed out and every commit. They are
+    /// called in the order in which they were added; see [`ConsumerInterceptor`].
+    pub fn interceptor(mut self, interceptor: impl ConsumerInterceptor) -> Self {
+        self.interceptors.push(Box::new(interceptor));
+        self
+    }
+
     /// Starts the consumer. It joins its group and fetches in the background from now on; brokers need
     /// not be reachable yet.
     ///
@@ -176,6 +187,7 @@ impl ConsumerBuilder {
             config,
             topics,
             mut partitions,
+            interceptors,
         } = self;
         partitions.sort_unstable();
         partitions.dedup();
@@ -201,9 +213,21 @@ impl ConsumerBuilder {
             true => Wanted::Topics(topics),
             false => Wanted::Partitions(partitions),
         };
-        let shared = Arc::new(Shared::new(cluster, config, reading, positions, subscribes));
+        let shared = Shared::new(
+            cluster,
+            config,
+            reading,
+            positions,
+            subscribes,
+            interceptors,
+        );
+        let shared = Arc::new(shared);
         let control = control::run(Arc::clone(&shared), wanted);
         shared.tasks.spawn("consumer control", control);
+        if cfg!(feature = "metrics") {
+            let sample = metrics::sample(Arc::clone(&shared));
+            shared.tasks.spawn("consumer metrics", sample);
+        }
         Ok(Consumer::new(shared))
     }
 

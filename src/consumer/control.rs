@@ -22,6 +22,7 @@ use super::fetcher::{self, topic_name};
 use super::group::kip848::{
     Effect, Heartbeat, HeartbeatAnswer, Membership, Parts, Settings, Token,
 };
+use super::metrics::Rebalance;
 use super::offsets::{self, EARLIEST, Found, Identity, LATEST, str_bytes};
 use super::positions::{PartEpoch, Position, ResetAsk, ResetTo};
 use super::shared::{Closing, CommitWish, News, Shared};
@@ -62,7 +63,7 @@ enum Answer {
         Vec<ResetAsk>,
         Result<indexmap::IndexMap<TopicPartition, Result<Found, i16>>>,
     ),
-    Commit(Purpose, Offsets, Result<()>),
+    Commit(Purpose, Offsets, Duration, Result<()>),
     Exists(Option<Error>),
 }
 
@@ -393,7 +394,14 @@ impl Control {
                 }));
             }
             Effect::Revoke(partitions) => {
-                tracing::debug!(?partitions, "revoking");
+                let count = partitions.len();
+                tracing::info!(
+                    group = self.group.as_deref(),
+                    count,
+                    ?partitions,
+                    "revoking"
+                );
+                self.shared.ledger.rebalanced(Rebalance::Revoked);
                 self.revocations += 1;
                 let id = self.revocations;
                 let mut inner = self.shared.lock();
@@ -413,8 +421,10 @@ impl Control {
                 self.shared.ready.notify_waiters();
             }
             Effect::Assign(partitions) => {
-                tracing::debug!(?partitions, "assigned");
-                let names = partitions.iter().map(|(tp, _)| tp.clone()).collect();
+                let names: Vec<_> = partitions.iter().map(|(tp, _)| tp.clone()).collect();
+                let count = names.len();
+                tracing::info!(group = self.group.as_deref(), count, partitions = ?names, "assigned");
+                self.shared.ledger.rebalanced(Rebalance::Assigned);
                 let mut inner = self.shared.lock();
                 inner.positions.assign(partitions);
                 inner.events.push_back(News::Assigned(names));
@@ -422,7 +432,9 @@ impl Control {
                 self.shared.follow(snapshot);
             }
             Effect::Lost(partitions) => {
-                tracing::debug!(?partitions, "lost");
+                let count = partitions.len();
+                tracing::warn!(group = self.group.as_deref(), count, ?partitions, "lost");
+                self.shared.ledger.rebalanced(Rebalance::Lost);
                 self.revoking = None;
                 self.former.clear();
                 let mut inner = self.shared.lock();
@@ -542,9 +554,11 @@ impl Control {
                         ..identity.clone()
                     })
                 };
+                let began = now();
                 let outcome =
                     offsets::commit(&shared.cluster, who, offsets.clone(), deadline).await;
-                Answer::Commit(purpose, offsets, outcome)
+                let took = now().saturating_duration_since(began);
+                Answer::Commit(purpose, offsets, took, outcome)
             }));
         }
     }
@@ -618,8 +632,11 @@ impl Control {
             }
             Answer::Committed(asked, found) => self.take_committed(time, &asked, found),
             Answer::Listed(asks, found) => self.take_listed(time, &asks, found),
-            Answer::Commit(purpose, offsets, outcome) => {
+            Answer::Commit(purpose, offsets, took, outcome) => {
                 self.committing = false;
+                self.shared.ledger.committed(took, outcome.is_ok());
+                let told = outcome.as_ref().copied();
+                self.shared.interceptors.on_commit(&offsets, told);
                 self.committed(purpose, &offsets, outcome);
             }
             Answer::Exists(missing) => {
