@@ -23,8 +23,9 @@ use crate::types::{OffsetAndMetadata, TopicPartition};
 ///
 /// This is Java's `ProducerInterceptor` with two differences. A record is not replaced, only headers are added to it:
 /// the key decides the partition and belongs to the application. And the acknowledgement is told once per batch, not per
-/// record: its offsets are `base_offset` and those that follow. To see the outcome of one given record, await its
-/// [`Delivery`](crate::Delivery).
+/// record: its offsets are `base_offset` and those that follow. That is what tracing and auditing need: a context is put on
+/// each record when it is sent, a span or a count of what was written is kept per batch. To see the outcome of one given
+/// record, await its [`Delivery`](crate::Delivery).
 ///
 /// A trace context for each record, after W3C's *Trace Context*, which consumers find in the record's headers:
 ///
@@ -49,8 +50,8 @@ use crate::types::{OffsetAndMetadata, TopicPartition};
 /// ```
 pub trait ProducerInterceptor: Send + Sync + 'static {
     /// A record was given to the producer. Called once per call of `send` (and of its kin; per record of `send_all`),
-    /// before the partition is chosen and before anything is waited for, on the caller's task. The call may still fail,
-    /// which the caller alone is told.
+    /// before the partition is chosen and before anything is waited for, on the caller's task: the current span or context
+    /// is the caller's. The call may still fail, which the caller alone is told.
     ///
     /// `headers` are put behind those of the record; those of earlier interceptors are in it already.
     fn on_send(&self, record: &Record<'_>, headers: &mut AddedHeaders) {

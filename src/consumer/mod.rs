@@ -680,7 +680,8 @@ impl Consumer {
         self.shared.explain(tp)
     }
 
-    /// Numbers about the fetching so far.
+    /// What this consumer did so far: fetching, polling, committing, rebalances. Costs a copy of some counters, and a look
+    /// at each partition assigned.
     #[must_use]
     pub fn metrics(&self) -> ConsumerMetrics {
         self.shared.metrics()
