@@ -12,6 +12,7 @@ use crate::config::keys::FOREVER;
 use crate::config::values::Address;
 use crate::consumer::ConsumerBuilder;
 use crate::error::Result;
+use crate::metrics::client::ClientMetrics;
 use crate::net::connector::{Connector, Tcp};
 use crate::producer::ProducerBuilder;
 
@@ -131,6 +132,22 @@ impl Client {
     #[must_use]
     pub fn admin(&self) -> Admin {
         Admin::new(self.cluster.clone())
+    }
+
+    /// What this client's connections have done so far, for everything that was made from it together.
+    ///
+    /// ```no_run
+    /// # fn example(client: ottla::Client) {
+    /// let metrics = client.metrics();
+    /// println!("{} connections", metrics.connections);
+    /// for api in &metrics.requests {
+    ///     println!("{}: {} requests, p99 {:?}", api.api, api.requests, api.latency.quantile(0.99));
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn metrics(&self) -> ClientMetrics {
+        self.cluster.traffic().snapshot()
     }
 
     /// Waits until the cluster has answered once.

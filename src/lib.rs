@@ -63,6 +63,8 @@
 //! - [`Producer`], [`TopicProducer`], [`Record`], [`Delivery`], [`Purge`], [`Partitioner`], [`Compression`], [`ProducerMetrics`]
 //! - [`Consumer`], [`Batches`], [`RecordView`], [`RecordStream`], [`Event`], [`Lag`]
 //! - [`admin`]: topics and the cluster
+//! - [`ProducerInterceptor`], [`ConsumerInterceptor`]: trace contexts, audits
+//! - [`ProducerMetrics`], [`ConsumerMetrics`], [`ClientMetrics`]: numbers, as snapshots
 //! - [`properties`]: Kafka's property files
 //!
 //! How it works inside is in `DESIGN.md`.
@@ -70,7 +72,24 @@
 //! # Features
 //!
 //! `gzip`, `snappy`, `lz4` (default, pure Rust) and `zstd` (the C library; without it zstd is read by a pure-Rust
-//! decoder and not written). `mock`: a Kafka cluster inside the process, for tests.
+//! decoder and not written). `mock`: a Kafka cluster inside the process, for tests. `metrics`: the numbers of the snapshots
+//! through the facade of that name, for Prometheus and others; names, units and labels are in `metrics_reference`.
+//!
+//! # Logs and spans
+//!
+//! Through [`tracing`], per request and batch and never per record, under these targets (a filter such as
+//! `ottla::consumer=debug` takes all that begin so):
+//!
+//! | target | what |
+//! |---|---|
+//! | `ottla::net` | connections: made (debug), lost (info), not made (warn) |
+//! | `ottla::cluster` | metadata: leaders that moved (info), no broker answers (warn) |
+//! | `ottla::producer` | span `produce` per request (debug: broker, batches, records, bytes, took_ms, refused, error); batches written (trace), repeated or failed (warn) |
+//! | `ottla::consumer` | span `fetch` per request (debug: broker, partitions, bytes, took_ms, error); partitions assigned and revoked (info), lost (warn); commits in the background that failed (warn) |
+//!
+//! `ottla::interceptor` tells of one that panicked (error). What happens over and over, such as a broker that is away, is a warning at first and then once in 30 seconds, with the
+//! number of those `untold` (which are told for debugging); an operator's log does not fill. Keys, values, headers and
+//! settings are in none of it.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -80,10 +99,16 @@ mod cluster;
 mod config;
 mod consumer;
 mod error;
+mod interceptor;
+mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
 mod net;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod observe_tests;
 mod producer;
+mod quiet;
 mod record;
 mod tasks;
 mod types;
@@ -94,14 +119,17 @@ pub use config::properties;
 pub use consumer::{
     BatchRecords, Batches, BrokerFetches, Consumer, ConsumerBuilder, ConsumerHandle,
     ConsumerMetrics, Event, Explanation, GroupMetadata, IsolationLevel, Lag, LagStream,
-    OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams, RecordStream,
-    Revoking, TimeLag, TopicPattern,
+    OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams, Rebalances,
+    RecordStream, Revoking, TimeLag, TopicPattern,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
+pub use interceptor::{AddedHeaders, ConsumerInterceptor, ProducerInterceptor};
+pub use metrics::client::{ApiMetrics, ClientMetrics};
+pub use metrics::histogram::{Histogram, SizeHistogram};
 pub use producer::{
-    Acks, BatchReport, Choice, CloseReport, Deliveries, Delivery, Histogram, KeyPartitioner,
-    Partitioner, Producer, ProducerBuilder, ProducerMetrics, Purge, PurgeReport, RecordMetadata,
-    RoundRobin, TopicProducer, TopicView,
+    Acks, BatchReport, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner, Partitioner,
+    Producer, ProducerBuilder, ProducerMetrics, Purge, PurgeReport, RecordMetadata, RoundRobin,
+    TopicProducer, TopicView,
 };
 /// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]
@@ -115,6 +143,10 @@ pub use record::{
     TimestampType,
 };
 pub use types::{BrokerId, OffsetAndMetadata, Timestamp, TopicPartition};
+
+#[cfg(feature = "metrics")]
+#[doc = include_str!("metrics/REFERENCE.md")]
+pub mod metrics_reference {}
 
 #[doc = include_str!("config/REFERENCE.md")]
 pub mod config_reference {}

@@ -70,10 +70,17 @@ async fn round(cluster: &Cluster, ask: &Ask) {
         metadata.last_success = now();
     }
     metadata.failure = outcome.err();
-    if let Some(failure) = &metadata.failure {
-        tracing::warn!(%failure, "no broker gave metadata");
-    }
+    let failure = metadata.failure.clone();
     drop(metadata);
+    let failures = &cluster.0.failures;
+    match failure {
+        Some(failure) => match failures.pass(now()) {
+            Some(untold) => tracing::warn!(%failure, untold, "no broker gave metadata"),
+            None => tracing::debug!(%failure, "no broker gave metadata"),
+        },
+        None if failures.reset() => tracing::info!("there is metadata again"),
+        None => {}
+    }
     cluster.0.published.notify_waiters();
 }
 

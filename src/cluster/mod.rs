@@ -17,10 +17,12 @@ use tokio::time::timeout_at;
 use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::client::Traffic;
 use crate::net::Lane;
 use crate::net::connector::Connector;
 use crate::net::link::Link;
 use crate::net::pool::{Endpoint, Pool, closed};
+use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
 pub(crate) use coordinator::CoordinatorKey;
@@ -56,6 +58,8 @@ struct Inner {
     /// Told when the metadata task has something to look at.
     wishes: Notify,
     coordinators: Coordinators,
+    /// Rounds of metadata that failed.
+    failures: Gate,
 }
 
 /// What the metadata task and its users share.
@@ -144,6 +148,7 @@ impl Cluster {
             }),
             wishes: Notify::new(),
             coordinators: Coordinators::default(),
+            failures: Gate::default(),
         });
         tasks.spawn("metadata", driver::run(Self(Arc::clone(&inner), None)));
         Self(inner, Some(Arc::new(StopOnDrop(tasks))))
@@ -160,6 +165,11 @@ impl Cluster {
     /// The client's tasks; roles make a `child` of it.
     pub(crate) fn tasks(&self) -> &Tasks {
         &self.0.tasks
+    }
+
+    /// What its connections did.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        self.0.pool.traffic()
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
@@ -356,13 +366,18 @@ impl Cluster {
     fn update(&self, change: impl FnOnce(&MetadataMachine, &mut Snapshot) -> bool) {
         // The metadata lock makes writers take turns; readers never wait.
         let metadata = self.metadata();
-        let mut snapshot = Snapshot::clone(&self.0.snapshot.load());
-        if change(&metadata.machine, &mut snapshot) {
+        let before = self.snapshot();
+        let mut snapshot = Snapshot::clone(&before);
+        let changed = change(&metadata.machine, &mut snapshot);
+        if changed {
             snapshot.version += 1;
             self.0.snapshot.store(Arc::new(snapshot));
         }
         drop(metadata);
         self.0.published.notify_waiters();
+        if changed && tracing::enabled!(tracing::Level::INFO) {
+            tell_moves(&before, &self.snapshot());
+        }
     }
 
     fn metadata(&self) -> MutexGuard<'_, Metadata> {
@@ -382,6 +397,16 @@ impl Cluster {
         self.0.tasks.stop();
         self.0.published.notify_waiters();
         self.0.tasks.idle().await;
+    }
+}
+
+/// One line for all leaders that moved, since a broker's end moves thousands.
+fn tell_moves(before: &Snapshot, after: &Snapshot) {
+    let mut moved = before.moved(after);
+    if let Some((topic, partition, from, to)) = moved.next() {
+        let count = 1 + moved.count();
+        let first = format_args!("{topic}-{partition}");
+        tracing::info!(count, %first, %from, to = ?to.map(BrokerId::get), "leaders moved");
     }
 }
 

@@ -135,6 +135,25 @@ impl Snapshot {
         let partition = self.partition(tp)?;
         Some((partition.leader?, partition.leader_epoch))
     }
+
+    /// Partitions that are led by another broker in a later snapshot, or by none: their topic and number, from whom, to
+    /// whom.
+    pub(crate) fn moved<'a>(
+        &'a self,
+        after: &'a Self,
+    ) -> impl Iterator<Item = (&'a str, usize, BrokerId, Option<BrokerId>)> {
+        let topics = self.topics.iter();
+        let both =
+            topics.filter_map(|(name, before)| Some((name, before, after.topics.get(name)?)));
+        let changed = both.filter(|(_, before, after)| !Arc::ptr_eq(before, after));
+        changed.flat_map(|(name, before, after)| {
+            let partitions = before.partitions.iter().zip(&after.partitions);
+            partitions.enumerate().filter_map(|(number, (was, is))| {
+                let from = was.leader?;
+                (is.leader != Some(from)).then_some((&**name, number, from, is.leader))
+            })
+        })
+    }
 }
 
 /// UNKNOWN_TOPIC_OR_PARTITION, UNKNOWN_TOPIC_ID: the topic is gone.

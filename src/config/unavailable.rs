@@ -27,7 +27,7 @@ pub(crate) static UNAVAILABLE: &[(&str, &str)] = &[
     ),
     (
         "interceptor.classes",
-        "there are no plug-in classes; wrap the producer or consumer instead",
+        "there are no plug-in classes; give the builder an interceptor (ProducerBuilder::interceptor, ConsumerBuilder::interceptor)",
     ),
     ("key.deserializer", BYTES),
     ("key.serializer", BYTES),
@@ -69,7 +69,7 @@ pub(crate) static UNAVAILABLE: &[(&str, &str)] = &[
 ];
 
 const BYTES: &str = "keys and values are bytes here, so remove it and convert in the application";
-const METRICS: &str = "there are no metrics reporters; remove it";
+const METRICS: &str = "there are no metrics reporters; remove it and use the snapshots (Producer::metrics, Consumer::metrics, Client::metrics) or the feature `metrics`";
 const SECURITY: &str = "TLS and SASL are not in this version";
 const TRANSACTIONS: &str = "transactions are not in this version";
 

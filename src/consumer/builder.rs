@@ -7,11 +7,13 @@ use super::Consumer;
 use super::buffer::Reading;
 use super::config::{ConsumerConfig, IsolationLevel, OffsetReset};
 use super::control::{self, Wanted};
+use super::metrics;
 use super::pattern::TopicPattern;
 use super::positions::{Positions, Rules};
 use super::shared::{Shared, by_name};
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
+use crate::interceptor::{Chain, ConsumerInterceptor};
 use crate::record::CodecPool;
 use crate::types::TopicPartition;
 
@@ -25,6 +27,7 @@ pub struct ConsumerBuilder {
     topics: Vec<Arc<str>>,
     pattern: Option<TopicPattern>,
     partitions: Vec<TopicPartition>,
+    interceptors: Chain<dyn ConsumerInterceptor>,
 }
 
 impl ConsumerBuilder {
@@ -35,6 +38,7 @@ impl ConsumerBuilder {
             topics: Vec::new(),
             pattern: None,
             partitions: Vec::new(),
+            interceptors: Chain::new(),
         }
     }
 
@@ -183,6 +187,13 @@ impl ConsumerBuilder {
         self
     }
 
+    /// Adds an interceptor (`interceptor.classes`), which sees every batch that is handed out and every commit. They are
+    /// called in the order in which they were added; see [`ConsumerInterceptor`].
+    pub fn interceptor(mut self, interceptor: impl ConsumerInterceptor) -> Self {
+        self.interceptors.push(Box::new(interceptor));
+        self
+    }
+
     /// Starts the consumer. It joins its group and fetches in the background from now on; brokers need
     /// not be reachable yet.
     ///
@@ -203,6 +214,7 @@ impl ConsumerBuilder {
             topics,
             pattern,
             mut partitions,
+            interceptors,
         } = self;
         partitions.sort_unstable();
         partitions.dedup();
@@ -229,9 +241,21 @@ impl ConsumerBuilder {
             None if subscribes => Wanted::Topics(topics),
             None => Wanted::Partitions(partitions),
         };
-        let shared = Arc::new(Shared::new(cluster, config, reading, positions, subscribes));
+        let shared = Shared::new(
+            cluster,
+            config,
+            reading,
+            positions,
+            subscribes,
+            interceptors,
+        );
+        let shared = Arc::new(shared);
         let control = control::run(Arc::clone(&shared), wanted);
         shared.tasks.spawn("consumer control", control);
+        if cfg!(feature = "metrics") {
+            let sample = metrics::sample(Arc::clone(&shared));
+            shared.tasks.spawn("consumer metrics", sample);
+        }
         Ok(Consumer::new(shared))
     }
 

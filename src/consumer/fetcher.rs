@@ -20,6 +20,7 @@ use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, Forgot
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::Instrument as _;
+use tracing::field::Empty;
 use uuid::Uuid;
 
 use super::buffer::{Chunk, survey};
@@ -33,6 +34,7 @@ use crate::cluster::snapshot::Broker;
 use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
+use crate::quiet::Gate;
 use crate::types::{BrokerId, TopicPartition};
 
 /// With topic ids from this version on (KIP-516); before it topics go by name.
@@ -58,13 +60,29 @@ pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
         idle: false,
         restarted: false,
     };
+    let failures = Gate::default();
     loop {
         let turn = fetcher.next().await;
-        let span = tracing::debug_span!("fetch", %broker, partitions = turn.parts.len());
-        match fetcher.fetch(turn).instrument(span).await {
-            Ok(()) => fetcher.backoff.succeed(),
+        let span = tracing::debug_span!(
+            "fetch",
+            broker = broker.get(),
+            partitions = turn.parts.len(),
+            bytes = Empty,
+            took_ms = Empty,
+            error = Empty,
+        );
+        match fetcher.fetch(turn).instrument(span.clone()).await {
+            Ok(()) => {
+                fetcher.backoff.succeed();
+                failures.reset();
+            }
             Err(error) => {
-                tracing::debug!(%broker, %error, "fetch failed");
+                span.record("error", tracing::field::display(&error));
+                span.in_scope(|| match failures.pass(now()) {
+                    Some(untold) => tracing::warn!(%broker, %error, untold, "fetch failed"),
+                    None => tracing::debug!(%broker, %error, "fetch failed"),
+                });
+                drop(span);
                 fetcher.session.failed();
                 shared.unreachable(broker, error);
                 shared.fetchable.notify_waiters();
@@ -374,7 +392,11 @@ impl Fetcher {
         }
         inner.fetches.note_session(self.broker, response.session_id);
         drop(inner);
-        tracing::trace!(bytes, "fetched");
+        let took = time.saturating_duration_since(asked_at);
+        self.shared.ledger.fetched(bytes, took, throttle);
+        let span = tracing::Span::current();
+        span.record("bytes", bytes);
+        span.record("took_ms", took.as_millis());
         if news {
             self.shared.ready.notify_waiters();
         }

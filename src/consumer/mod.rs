@@ -51,7 +51,7 @@ pub use event::{Event, Revoking};
 pub use explain::Explanation;
 pub use handle::{ConsumerHandle, GroupMetadata};
 pub use lag::{Lag, PartitionLag, TimeLag};
-pub use metrics::{BrokerFetches, ConsumerMetrics};
+pub use metrics::{BrokerFetches, ConsumerMetrics, Rebalances};
 pub use pattern::TopicPattern;
 pub use refresh::LagStream;
 pub use split::{PartitionStream, PartitionStreams};
@@ -97,42 +97,50 @@ pub struct Consumer {
 }
 
 /// The application is inside of a poll for as long as this lives.
-struct Polling<'a>(&'a Shared);
+struct Polling<'a> {
+    shared: &'a Shared,
+    began: Instant,
+}
 
 impl<'a> Polling<'a> {
     /// Everything that was handed out before is finished.
     fn enter(shared: &'a Shared) -> Self {
+        let began = now();
         let mut inner = shared.lock();
-        let absent = now() >= inner.polled_at + shared.config.max_poll_interval;
+        let absent = began >= inner.polled_at + shared.config.max_poll_interval;
         inner.positions.finish();
         inner.polling = true;
         drop(inner);
         if absent {
             shared.control.notify_one();
         }
-        Self(shared)
+        Self { shared, began }
     }
 }
 
 impl<'a> Polling<'a> {
     /// The same, where what is finished is told apart.
     fn stay(shared: &'a Shared) -> Self {
+        let began = now();
         let mut inner = shared.lock();
-        let absent = now() >= inner.polled_at + shared.config.max_poll_interval;
+        let absent = began >= inner.polled_at + shared.config.max_poll_interval;
         inner.polling = true;
         drop(inner);
         if absent {
             shared.control.notify_one();
         }
-        Self(shared)
+        Self { shared, began }
     }
 }
 
 impl Drop for Polling<'_> {
     fn drop(&mut self) {
-        let mut inner = self.0.lock();
+        let ended = now();
+        let mut inner = self.shared.lock();
         inner.polling = false;
-        inner.polled_at = now();
+        inner.polled_at = ended;
+        drop(inner);
+        self.shared.ledger.polled(self.began, ended);
     }
 }
 
@@ -719,7 +727,8 @@ impl Consumer {
         self.shared.explain(tp)
     }
 
-    /// Numbers about the fetching so far.
+    /// What this consumer did so far: fetching, polling, committing, rebalances. Costs a copy of some counters, and a look
+    /// at each partition assigned.
     #[must_use]
     pub fn metrics(&self) -> ConsumerMetrics {
         self.shared.metrics()

@@ -14,13 +14,14 @@ use super::buffer::{Chunk, FetchBuffer, Reading, Taking};
 use super::config::ConsumerConfig;
 use super::control::{Wanted, to_commit};
 use super::lag::Lag;
-use super::metrics::{ConsumerMetrics, Fetches};
+use super::metrics::{ConsumerMetrics, Fetches, Ledger};
 use super::offsets::ToCommit;
 use super::positions::{Known, Leader, PartEpoch, Position, Positions, ResetTo};
 use super::split::Split;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
+use crate::interceptor::{Chain, ConsumerInterceptor};
 use crate::tasks::Tasks;
 use crate::types::{BrokerId, TopicPartition};
 
@@ -31,6 +32,8 @@ pub(super) struct Shared {
     /// Whether partitions come from a group's assignment; else the application names them.
     pub(super) subscribes: bool,
     pub(super) reading: Reading,
+    pub(super) ledger: Ledger,
+    pub(super) interceptors: Chain<dyn ConsumerInterceptor>,
     inner: Mutex<Inner>,
     /// There may be something for the application.
     pub(super) ready: Notify,
@@ -102,8 +105,10 @@ impl Shared {
         reading: Reading,
         positions: Positions,
         subscribes: bool,
+        interceptors: Chain<dyn ConsumerInterceptor>,
     ) -> Self {
         let tasks = cluster.tasks().child();
+        let ledger = Ledger::new(&cluster.config().client_id);
         let max_poll_records = config.max_poll_records;
         Self {
             cluster,
@@ -111,6 +116,8 @@ impl Shared {
             tasks,
             subscribes,
             reading,
+            ledger,
+            interceptors,
             inner: Mutex::new(Inner {
                 positions,
                 buffer: FetchBuffer::default(),
@@ -193,8 +200,6 @@ impl Shared {
                     }
                     if let Some(batch) = taken.batch {
                         left = left.saturating_sub(batch.record_count());
-                        let count = u64::try_from(batch.record_count()).unwrap_or(0);
-                        inner.fetches.records += count;
                         parts.push(batch);
                     }
                     if !chunk.is_done() {
@@ -214,11 +219,20 @@ impl Shared {
             self.fetchable.notify_waiters();
         }
         if !parts.is_empty() {
+            self.show(&parts);
             return Ok(Some(Batches { parts }));
         }
         match self.lock().errors.pop_front() {
             Some(error) => Err(error),
             None => Ok(None),
+        }
+    }
+
+    /// These batches are about to be handed out.
+    pub(super) fn show(&self, batches: &[PartitionBatch]) {
+        self.ledger.handed_out(batches);
+        for batch in batches {
+            self.interceptors.on_consume(batch);
         }
     }
 
@@ -254,16 +268,22 @@ impl Shared {
         let mut inner = self.lock();
         inner.positions.unreachable(broker);
         inner.fetches.failed(broker, error);
+        drop(inner);
+        self.ledger.not_fetched();
     }
 
     pub(super) fn metrics(&self) -> ConsumerMetrics {
+        let ledger = self.ledger.snapshot();
         let inner = self.lock();
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        let lags = inner.positions.lag(now(), 0).into_iter();
         ConsumerMetrics {
             brokers: inner.fetches.counts(),
-            records: inner.fetches.records,
+            assigned: inner.positions.assigned().count(),
+            max_lag: lags.filter_map(|lag| lag.records).max(),
             buffered_bytes: bytes(inner.buffer.bytes()),
             requested_bytes: bytes(inner.reserved),
+            ..ledger
         }
     }
 

@@ -313,15 +313,13 @@ impl Shared {
             if !inner.positions.hand_out(tp, chunk.epoch, taken.next) {
                 continue;
             }
-            if let Some(batch) = &taken.batch {
-                inner.fetches.records += u64::try_from(batch.record_count()).unwrap_or(0);
-            }
             if !chunk.is_done() {
                 inner.buffer.put_back(chunk);
             }
             drop(inner);
             self.fetchable.notify_waiters();
             if let Some(batch) = taken.batch {
+                self.show(std::slice::from_ref(&batch));
                 return Ok(Some(batch));
             }
         }

@@ -22,6 +22,8 @@ use super::frame::{self, Peer};
 use super::inflight::{InFlight, Observer, Outgoing};
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Class, Error, ErrorKind, Result};
+use crate::metrics::client::{Ticket, Traffic};
+use crate::quiet::Gate;
 use crate::types::BrokerId;
 use crate::wire::Call;
 use crate::wire::codec::{self, Segments};
@@ -51,6 +53,9 @@ pub(crate) struct LinkConfig {
     pub(crate) max_idle: Option<Duration>,
     /// A longer throttle time is cut (see [`Shared::mute`]).
     pub(crate) max_mute: Duration,
+    pub(crate) traffic: Arc<Traffic>,
+    /// Keeps a broker that always hangs up from filling the log.
+    pub(crate) losses: Arc<Gate>,
 }
 
 struct Shared {
@@ -73,16 +78,20 @@ struct Inbox {
 }
 
 /// The task's end of a [`Pending`].
-struct Reply(oneshot::Sender<Result<Bytes>>);
+struct Reply {
+    sender: oneshot::Sender<Result<Bytes>>,
+    ticket: Ticket,
+}
 
 impl Observer for Reply {
     fn settle(self, outcome: Result<Bytes>) {
+        self.ticket.end(outcome.is_ok());
         // Nobody waiting is fine: the observation was abandoned.
-        let _ = self.0.send(outcome);
+        let _ = self.sender.send(outcome);
     }
 
     fn is_gone(&self) -> bool {
-        self.0.is_closed()
+        self.sender.is_closed()
     }
 }
 
@@ -106,6 +115,7 @@ impl Link {
             }),
             closed: Notify::new(),
         }));
+        link.0.config.traffic.connected();
         let mut connection = Connection {
             shared: Arc::clone(&link.0),
             stream,
@@ -117,7 +127,7 @@ impl Link {
         };
         let task = async move {
             let reason = poll_fn(|cx| connection.poll(cx)).await;
-            tracing::debug!(peer = %connection.shared.config.peer, %reason, "connection ended");
+            connection.tell(&reason);
             connection.end(&reason);
         };
         (link, task)
@@ -198,7 +208,10 @@ impl Link {
         encode: impl FnOnce(i32, &StrBytes) -> Result<Segments>,
     ) -> Pending<R> {
         let (reply, answer) = oneshot::channel();
-        let reply = Reply(reply);
+        let reply = Reply {
+            sender: reply,
+            ticket: self.0.config.traffic.begin::<R>(),
+        };
         let correlation = self.0.correlation.fetch_add(1, Ordering::Relaxed);
         match encode(correlation, &self.0.config.client_id) {
             Err(error) => reply.settle(Err(error.with_certainty(Certainty::NotSent))),
@@ -251,12 +264,14 @@ impl Shared {
 
     /// Holds requests back for as long as the broker says (KIP-219), at most `request.timeout.ms`: it mutes the
     /// connection by itself, and one damaged answer must not silence the client for weeks.
-    fn mute(&self, throttle_ms: i32) {
-        let Ok(millis @ 1..) = u64::try_from(throttle_ms) else {
+    fn mute<R: Call>(&self, response: &R::Response) {
+        let Ok(millis @ 1..) = u64::try_from(R::throttle_ms(response)) else {
             return;
         };
+        let time = Duration::from_millis(millis);
+        self.config.traffic.throttled::<R>(time);
         let mut inbox = self.inbox();
-        let until = now() + Duration::from_millis(millis).min(self.config.max_mute);
+        let until = now() + time.min(self.config.max_mute);
         inbox.mute = Some(inbox.mute.map_or(until, |earlier| earlier.max(until)));
         inbox.wake();
     }
@@ -304,7 +319,7 @@ impl<R: Call> Future for Pending<R> {
             let error = self.link.config.peer.name(error);
             damaged(error).with_certainty(Certainty::MaybeWritten)
         })?;
-        self.link.mute(R::throttle_ms(&response));
+        self.link.mute::<R>(&response);
         Poll::Ready(Ok(response))
     }
 }
@@ -404,6 +419,7 @@ impl Connection {
                 return Err(shared.ended("the broker closed the connection"));
             }
             self.active = now();
+            shared.config.traffic.received(read);
             let peer = &shared.config.peer;
             while let Some(mut answer) =
                 frame::split(&mut self.buffer, shared.config.max_frame, peer).map_err(damaged)?
@@ -433,7 +449,10 @@ impl Connection {
             let slices = slices.get(..count).unwrap_or_default();
             match Pin::new(&mut self.stream).poll_write_vectored(cx, slices) {
                 Poll::Pending => return Ok(false),
-                Poll::Ready(Ok(written @ 1..)) => self.machine.wrote(written),
+                Poll::Ready(Ok(written @ 1..)) => {
+                    self.shared.config.traffic.sent(written);
+                    self.machine.wrote(written);
+                }
                 Poll::Ready(Ok(0)) => {
                     return Err(self.shared.ended("the connection takes no more bytes"));
                 }
@@ -489,6 +508,21 @@ impl Connection {
         Some(self.active + idle)
     }
 
+    /// An end that nobody here wanted is for the operator to know, but not over and over.
+    fn tell(&self, reason: &Error) {
+        let config = &self.shared.config;
+        let orderly = self.shared.inbox().closed.is_some();
+        let untold = match orderly {
+            true => None,
+            false => config.losses.pass(now()),
+        };
+        let peer = &config.peer;
+        match untold {
+            Some(untold) => tracing::info!(%peer, %reason, untold, "connection lost"),
+            None => tracing::debug!(%peer, %reason, "connection ended"),
+        }
+    }
+
     fn end(&mut self, reason: &Error) {
         let mut inbox = self.shared.inbox();
         inbox.closed.get_or_insert_with(|| reason.clone());
@@ -507,5 +541,6 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let reason = self.shared.ended("the client was closed");
         self.end(&reason);
+        self.shared.config.traffic.closed();
     }
 }

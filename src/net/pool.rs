@@ -18,6 +18,8 @@ use super::link::{Link, LinkConfig};
 use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
 use crate::error::{Class, Error, ErrorKind, Result};
+use crate::metrics::client::Traffic;
+use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
 use crate::wire::codec;
@@ -39,6 +41,7 @@ pub(crate) struct Pool {
     connector: Arc<dyn Connector>,
     client_id: StrBytes,
     doors: Mutex<HashMap<(BrokerId, Lane), Arc<Door>>>,
+    traffic: Arc<Traffic>,
 }
 
 /// The way to one broker on one lane.
@@ -48,6 +51,8 @@ struct Door {
     state: Mutex<State>,
     /// Told after every attempt.
     attempted: Notify,
+    failures: Gate,
+    losses: Arc<Gate>,
 }
 
 struct State {
@@ -69,6 +74,7 @@ impl Pool {
     ) -> Arc<Self> {
         let client_id = StrBytes::from_string(config.client_id.clone());
         Arc::new(Self {
+            traffic: Traffic::new(&config.client_id),
             config,
             clock,
             tasks,
@@ -128,6 +134,10 @@ impl Pool {
         }
     }
 
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
     /// An open link if there is one already.
     pub(crate) fn existing(&self, id: BrokerId, lane: Lane) -> Option<Link> {
         let door = Arc::clone(self.doors().get(&(id, lane))?);
@@ -183,6 +193,8 @@ impl Pool {
                 retry_at: None,
             }),
             attempted: Notify::new(),
+            failures: Gate::default(),
+            losses: Arc::default(),
         });
         doors.insert((endpoint.id, lane), Arc::clone(&door));
         door
@@ -226,6 +238,7 @@ impl Pool {
                 ),
             ))),
         };
+        self.tell(door, &opened);
         let mut state = door.state();
         state.connecting = false;
         state.attempts += 1;
@@ -238,7 +251,6 @@ impl Pool {
                 state.retry_at = Some(now() + self.config.reconnect_backoff);
             }
             Err(error) => {
-                tracing::debug!(peer = %door.peer(), lane = ?door.lane, %error, "cannot connect");
                 state.failure = Some(error);
                 state.link = None;
                 state.retry_at = Some(now() + state.backoff.fail(&self.clock));
@@ -246,6 +258,22 @@ impl Pool {
         }
         drop(state);
         door.attempted.notify_waiters();
+    }
+
+    /// A broker that is away is a warning now and then, not one for each attempt.
+    fn tell(&self, door: &Door, opened: &Result<Link>) {
+        let (peer, lane) = (door.peer(), door.lane);
+        match opened {
+            Ok(_) if door.failures.reset() => tracing::info!(%peer, ?lane, "connected again"),
+            Ok(_) => tracing::debug!(%peer, ?lane, "connected"),
+            Err(error) => {
+                self.traffic.not_connected();
+                match door.failures.pass(now()) {
+                    Some(untold) => tracing::warn!(%peer, ?lane, %error, untold, "cannot connect"),
+                    None => tracing::debug!(%peer, ?lane, %error, "cannot connect"),
+                }
+            }
+        }
     }
 
     async fn open(&self, door: &Door, deadline: Instant) -> Result<Link> {
@@ -275,6 +303,8 @@ impl Pool {
             max_frame,
             max_idle: self.config.connections_max_idle,
             max_mute: self.config.request_timeout,
+            traffic: Arc::clone(&self.traffic),
+            losses: Arc::clone(&door.losses),
         };
         let (link, task) = Link::open(stream, versions, config);
         self.tasks.spawn("link", task);

@@ -218,6 +218,14 @@ async fn throttle_times_hold_back_later_requests() {
     );
     far.answer(&asked, &ListOffsetsResponse::default()).await;
     second.await.unwrap();
+    let traffic = bench.pool.traffic().snapshot();
+    let api = traffic.api("ListOffsets").unwrap();
+    assert_eq!((api.requests, api.failed), (2, 0));
+    assert_eq!(api.throttled, Duration::from_millis(700));
+    assert!(api.latency.max() >= Duration::from_millis(700));
+    assert_eq!(traffic.requests.len(), 1);
+    assert!(traffic.sent_bytes > 0 && traffic.received_bytes > 0);
+    assert_eq!((traffic.connections, traffic.requests_in_flight), (1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,6 +245,12 @@ async fn a_frozen_broker_loses_its_connection_and_all_requests_say_so() {
     );
     link.closed().await;
     assert!(!link.is_open());
+    let traffic = bench.pool.traffic().snapshot();
+    let api = traffic.api("ListOffsets").unwrap();
+    assert_eq!((api.requests, api.failed), (2, 2));
+    let connections = (traffic.connections, traffic.connections_made);
+    assert_eq!((connections, traffic.connections_closed), ((0, 1), 1));
+    assert_eq!(traffic.requests_in_flight, 0);
     let late = ask(&link).await.unwrap_err();
     assert_eq!(late.certainty(), Some(Certainty::NotSent));
     // The pool makes a new connection.

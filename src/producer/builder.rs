@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
+use crate::interceptor::{Chain, ProducerInterceptor};
 use crate::producer::config::{Acks, ProducerConfig};
 use crate::producer::partitioner::{IgnoreKeys, KeyPartitioner, Partitioner};
 use crate::producer::report::{BatchReport, Ledger, OnBatch};
@@ -22,6 +23,7 @@ pub struct ProducerBuilder {
     config: ProducerConfig,
     partitioner: Option<Box<dyn Partitioner>>,
     on_batch: Option<OnBatch>,
+    interceptors: Chain<dyn ProducerInterceptor>,
 }
 
 impl ProducerBuilder {
@@ -31,6 +33,7 @@ impl ProducerBuilder {
             config,
             partitioner: None,
             on_batch: None,
+            interceptors: Chain::new(),
         }
     }
 
@@ -162,6 +165,13 @@ impl ProducerBuilder {
         self
     }
 
+    /// Adds an interceptor (`interceptor.classes`), which sees every record on its way out and may add headers to it. They
+    /// are called in the order in which they were added; see [`ProducerInterceptor`].
+    pub fn interceptor(mut self, interceptor: impl ProducerInterceptor) -> Self {
+        self.interceptors.push(Box::new(interceptor));
+        self
+    }
+
     /// How batches of one topic are compressed, other than [`compression`](Self::compression) says for the rest.
     pub fn topic_compression(mut self, topic: impl Into<String>, compression: Compression) -> Self {
         self.config
@@ -192,13 +202,13 @@ impl ProducerBuilder {
         if self.cluster.tasks().is_stopping() {
             return Err(Error::new(ErrorKind::Closed, "the client is closed"));
         }
-        let shared = Shared::new(
-            self.cluster,
-            self.config,
-            idempotent,
-            partitioner,
-            Ledger::new(self.on_batch),
-        );
+        let client_id = &self.cluster.config().client_id;
+        let ledger = Ledger::new(client_id, self.on_batch, self.interceptors);
+        let shared = Shared::new(self.cluster, self.config, idempotent, partitioner, ledger);
+        if cfg!(feature = "metrics") {
+            let sample = Arc::clone(&shared).sample();
+            shared.tasks.spawn("producer metrics", sample);
+        }
         shared
             .tasks
             .spawn("producer control", control::run(Arc::clone(&shared)));

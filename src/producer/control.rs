@@ -17,6 +17,7 @@ use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::producer::identity::Identity;
 use crate::producer::shared::Shared;
+use crate::quiet::Gate;
 
 /// How long a producer whose handles are all gone goes on delivering.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -40,6 +41,7 @@ async fn follow(shared: Arc<Shared>) {
         ask_after: None,
         interests: Vec::new(),
         failed: false,
+        failures: Gate::default(),
     };
     let mut changes = control.shared.cluster.changes();
     control.shared.apply();
@@ -88,6 +90,7 @@ struct Control {
     interests: Vec<(Arc<str>, Instant, Interest)>,
     /// Whether everything was ended because the producer cannot go on.
     failed: bool,
+    failures: Gate,
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<Identity>> + Send>>;
@@ -148,11 +151,15 @@ impl Control {
         self.asking = None;
         match &result {
             Ok(identity) => {
+                self.failures.reset();
                 tracing::debug!(?identity, "got a producer id");
                 self.backoff.succeed();
             }
             Err(error) => {
-                tracing::warn!(%error, "no producer id yet");
+                match self.failures.pass(now()) {
+                    Some(untold) => tracing::warn!(%error, untold, "no producer id yet"),
+                    None => tracing::debug!(%error, "no producer id yet"),
+                }
                 self.ask_after = Some(now() + self.backoff.fail(self.shared.cluster.clock()));
             }
         }

@@ -41,12 +41,13 @@ pub use self::config::Acks;
 pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
 pub use self::purge::{Purge, PurgeReport};
-pub use self::report::{BatchReport, Histogram, ProducerMetrics};
+pub use self::report::{BatchReport, ProducerMetrics};
 use self::shared::{Obstacle, Shared};
 use self::topic::Place;
 pub use self::topic::TopicProducer;
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind, Result};
+use crate::interceptor::{Chain, ProducerInterceptor};
 use crate::record::Record;
 
 /// Sends records. Cheap to clone; all clones are the same producer.
@@ -127,6 +128,11 @@ impl Producer {
     /// Dropped before it returns, nothing was accepted. Afterwards the record is the producer's: dropping the
     /// [`Delivery`] gives up only the observation.
     pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
+        if let Some(chain) = &self.shared().interceptors {
+            let mut wall = None;
+            let sent = Box::pin(self.send_intercepted(chain, None, &record, &mut wall));
+            return sent.await.map_err(not_sent);
+        }
         match self.shared().accept(None, &record, &mut None, &mut None) {
             Ok(delivery) => Ok(delivery),
             Err(obstacle) => self.send_slowly(None, &record, &mut None, obstacle).await,
@@ -147,6 +153,15 @@ impl Producer {
 
     #[inline]
     fn try_send_to(&self, place: Option<&Place>, record: &Record<'_>) -> Result<Delivery> {
+        if let Some(chain) = &self.shared().interceptors {
+            let added = chain.on_send(record);
+            return self.try_accept(place, &added.put_on(record));
+        }
+        self.try_accept(place, record)
+    }
+
+    #[inline]
+    fn try_accept(&self, place: Option<&Place>, record: &Record<'_>) -> Result<Delivery> {
         match self.shared().accept(place, record, &mut None, &mut None) {
             Ok(delivery) => Ok(delivery),
             Err(Obstacle::Error(error)) => Err(error),
@@ -205,16 +220,22 @@ impl Producer {
         let mut deliveries = Deliveries::default();
         let mut wall = None;
         let mut charge = None;
+        let chain = self.shared().interceptors.as_ref();
         for record in records {
-            let delivery = match &record {
-                Err(error) => Err(error.clone()),
-                Ok(record) => match self.shared().accept(place, record, &mut wall, &mut charge) {
-                    Ok(delivery) => Ok(delivery),
-                    Err(obstacle) => {
-                        charge = None;
-                        self.send_slowly(place, record, &mut wall, obstacle).await
+            let delivery = match (&record, chain) {
+                (Err(error), _) => Err(error.clone()),
+                (Ok(record), Some(chain)) => {
+                    Box::pin(self.send_intercepted(chain, place, record, &mut wall)).await
+                }
+                (Ok(record), None) => {
+                    match self.shared().accept(place, record, &mut wall, &mut charge) {
+                        Ok(delivery) => Ok(delivery),
+                        Err(obstacle) => {
+                            charge = None;
+                            self.send_slowly(place, record, &mut wall, obstacle).await
+                        }
                     }
-                },
+                }
             };
             match delivery {
                 Ok(delivery) => deliveries.push(delivery),
@@ -322,6 +343,22 @@ impl Producer {
         self.shared().budget.charged()
     }
 
+    /// Accepts a record with what the interceptors add to it.
+    async fn send_intercepted(
+        &self,
+        chain: &Chain<dyn ProducerInterceptor>,
+        place: Option<&Place>,
+        record: &Record<'_>,
+        wall: &mut Option<i64>,
+    ) -> Result<Delivery> {
+        let added = chain.on_send(record);
+        let record = added.put_on(record);
+        match self.shared().accept(place, &record, wall, &mut None) {
+            Ok(delivery) => Ok(delivery),
+            Err(obstacle) => self.send_slowly(place, &record, wall, obstacle).await,
+        }
+    }
+
     /// Accepts a record for which something must be waited for.
     async fn send_slowly(
         &self,
@@ -366,9 +403,13 @@ impl Producer {
         let charge = match first {
             std::task::Poll::Ready(charge) => Ok(charge),
             std::task::Poll::Pending => {
-                shared.slot_config.ledger.waited();
+                let ledger = &shared.slot_config.ledger;
+                let began = now();
+                ledger.waits();
                 shared.urge();
-                timeout_at(deadline, acquire).await
+                let charge = timeout_at(deadline, acquire).await;
+                ledger.waited(now().saturating_duration_since(began));
+                charge
             }
         };
         match charge {

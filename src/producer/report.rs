@@ -1,6 +1,7 @@
 //! What a producer tells of its batches and requests: reports to a callback, and metrics.
 //!
-//! Everything is fed once per batch or request, never per record, and no lock of the producer is held meanwhile.
+//! Everything is fed once per batch or request, never per record, and no lock of the producer is held meanwhile. The
+//! ledger's own lock is never held while a recorder's, an interceptor's or a callback's code runs.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +11,10 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::error::Error;
+use crate::interceptor::{Chain, ProducerInterceptor};
+use crate::metrics::histogram::{Histogram, SizeHistogram};
+use crate::metrics::producer::ProducerMeter;
+use crate::quiet::Gate;
 use crate::types::TopicPartition;
 
 /// How a batch of records ended; see [`ProducerBuilder::on_batch`](crate::ProducerBuilder::on_batch).
@@ -65,10 +70,14 @@ pub struct ProducerMetrics {
     pub refused_batches: u64,
     /// Calls of `send` that had to wait for `buffer.memory`.
     pub buffer_waits: u64,
+    /// How long they waited, added up. Calls that still wait, or were given up, are left out.
+    pub buffer_wait_time: Duration,
     /// Bytes of `buffer.memory` in use now.
     pub buffer_used: usize,
     /// `buffer.memory`.
     pub buffer_total: usize,
+    /// Sizes of the batches written, as sent.
+    pub batch_size: SizeHistogram,
     /// How long batches waited from their first record to their first request.
     pub queue_time: Histogram,
     /// How long batches took from their first record to their end.
@@ -94,124 +103,22 @@ impl ProducerMetrics {
     }
 }
 
-/// Counts durations in classes of at most an eighth of their width, from a microsecond to more than an hour.
-///
-/// ```
-/// use std::time::Duration;
-/// use ottla::Histogram;
-///
-/// let mut times = Histogram::default();
-/// for millis in 1..=100 {
-///     times.add(Duration::from_millis(millis));
-/// }
-/// assert_eq!(times.count(), 100);
-/// let median = times.quantile(0.5).unwrap();
-/// assert!(median >= Duration::from_millis(50) && median < Duration::from_millis(57));
-/// ```
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Histogram {
-    /// Grows to the largest class seen: at most [`CLASSES`].
-    counts: Vec<u64>,
-    count: u64,
-    sum: Duration,
-    max: Duration,
-}
-
-impl Histogram {
-    /// Counts one duration.
-    pub fn add(&mut self, time: Duration) {
-        let class = class(time);
-        if self.counts.len() <= class {
-            self.counts.resize(class + 1, 0);
-        }
-        if let Some(count) = self.counts.get_mut(class) {
-            *count += 1;
-        }
-        self.count += 1;
-        self.sum = self.sum.saturating_add(time);
-        self.max = self.max.max(time);
-    }
-
-    /// How many durations were counted.
-    #[must_use]
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Their sum.
-    #[must_use]
-    pub fn sum(&self) -> Duration {
-        self.sum
-    }
-
-    /// The longest; zero if there is none.
-    #[must_use]
-    pub fn max(&self) -> Duration {
-        self.max
-    }
-
-    /// Their mean; `None` if there are none.
-    #[must_use]
-    pub fn mean(&self) -> Option<Duration> {
-        let nanos = self.sum.as_nanos().checked_div(u128::from(self.count))?;
-        Some(Duration::from_nanos(
-            u64::try_from(nanos).unwrap_or(u64::MAX),
-        ))
-    }
-
-    /// A duration that this part of all (0.5: the median) did not exceed: at most an eighth more than the exact one.
-    /// `None` if there are none.
-    #[must_use]
-    pub fn quantile(&self, part: f64) -> Option<Duration> {
-        let rank = ((self.count as f64 * part.clamp(0.0, 1.0)).ceil() as u64).max(1);
-        let mut seen = 0;
-        for (class, count) in self.counts.iter().enumerate() {
-            seen += count;
-            if seen >= rank {
-                return Some(class_end(class).min(self.max));
-            }
-        }
-        None
-    }
-}
-
-impl fmt::Debug for Histogram {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Histogram")
-            .field("count", &self.count)
-            .field("mean", &self.mean())
-            .field("p50", &self.quantile(0.5))
-            .field("p99", &self.quantile(0.99))
-            .field("max", &self.max)
-            .finish()
-    }
-}
-
-/// Microseconds below 8 each have a class of their own; from there every doubling has eight.
-fn class(time: Duration) -> usize {
-    let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    let doublings = (63 - micros.max(1).leading_zeros()).saturating_sub(3);
-    (doublings as usize * 8 + (micros >> doublings) as usize).min(CLASSES - 1)
-}
-
-/// Where the class ends: the first duration of the next one.
-fn class_end(class: usize) -> Duration {
-    let doublings = (class / 8).saturating_sub(1);
-    let base = (class - doublings * 8) as u64 + 1;
-    Duration::from_micros(base << doublings)
-}
-
-const CLASSES: usize = 256;
-
 /// What is called for every batch that ended.
 pub(crate) type OnBatch = Box<dyn Fn(&BatchReport) + Send + Sync>;
 
 /// Where the batches and requests of one producer are written down.
 pub(crate) struct Ledger {
     on_batch: Option<OnBatch>,
+    interceptors: Option<Interceptors>,
     metrics: Mutex<ProducerMetrics>,
     buffer_waits: AtomicU64,
+    meter: ProducerMeter,
+    failures: Gate,
+    repeats: Gate,
 }
+
+/// Those of a producer, if there are any.
+pub(crate) type Interceptors = Arc<Chain<dyn ProducerInterceptor>>;
 
 /// What is known of a batch besides what is in it.
 #[derive(Clone)]
@@ -231,12 +138,24 @@ pub(crate) struct Contents {
 }
 
 impl Ledger {
-    pub(crate) fn new(on_batch: Option<OnBatch>) -> Arc<Self> {
+    pub(crate) fn new(
+        client_id: &str,
+        on_batch: Option<OnBatch>,
+        interceptors: Chain<dyn ProducerInterceptor>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             on_batch,
+            interceptors: (!interceptors.is_empty()).then(|| Arc::new(interceptors)),
             metrics: Mutex::default(),
             buffer_waits: AtomicU64::new(0),
+            meter: ProducerMeter::new(client_id),
+            failures: Gate::default(),
+            repeats: Gate::default(),
         })
+    }
+
+    pub(crate) fn interceptors(&self) -> Option<Interceptors> {
+        self.interceptors.clone()
     }
 
     pub(crate) fn open(self: &Arc<Self>, now: Instant) -> BatchLog {
@@ -256,22 +175,60 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn waited(&self) {
+    /// A call of `send` begins to wait for memory.
+    pub(crate) fn waits(&self) {
         self.buffer_waits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request ended; `refused` of its batches were answered with an error, and the broker wants `throttle_ms` of silence.
-    pub(crate) fn request(&self, took: Duration, answered: bool, refused: u64, throttle_ms: i32) {
+    /// It has waited.
+    pub(crate) fn waited(&self, time: Duration) {
+        self.metrics().buffer_wait_time += time;
+        self.meter.buffer_wait.time(time);
+    }
+
+    /// How much of `buffer.memory` is in use.
+    pub(crate) fn note_buffer(&self, used: usize, total: usize) {
+        self.meter.buffer_used.set(used);
+        self.meter.buffer_total.set(total);
+    }
+
+    /// A request ended, with an answer that asked for so long a silence, or without one; `refused` of its batches were
+    /// answered with an error.
+    pub(crate) fn request(&self, took: Duration, answer: Option<Duration>, refused: u64) {
         let mut metrics = self.metrics();
         metrics.requests += 1;
         metrics.refused_batches += refused;
-        if let Ok(millis @ 1..) = u64::try_from(throttle_ms) {
-            metrics.throttle_time.add(Duration::from_millis(millis));
+        match answer {
+            Some(throttled) => {
+                metrics.request_latency.add(took);
+                if !throttled.is_zero() {
+                    metrics.throttle_time.add(throttled);
+                }
+            }
+            None => metrics.failed_requests += 1,
         }
-        if answered {
-            metrics.request_latency.add(took);
-        } else {
-            metrics.failed_requests += 1;
+        drop(metrics);
+        let meter = &self.meter;
+        meter.requests.add(1);
+        match answer {
+            Some(throttled) => {
+                meter.request_latency.time(took);
+                meter.throttle.some_time(throttled);
+            }
+            None => meter.requests_failed.add(1),
+        }
+        if refused > 0 {
+            meter.batches_refused.add(refused);
+        }
+    }
+
+    /// A batch will be sent again: a warning now and then, so that a broker that is away does not fill the log.
+    pub(crate) fn repeats(&self, now: Instant, partition: &TopicPartition, error: &Error) {
+        match self.repeats.pass(now) {
+            Some(untold) => {
+                tracing::warn!(%partition, %error, untold, "a batch will be sent again");
+            }
+            None => tracing::debug!(%partition, %error, "a batch will be sent again"),
         }
     }
 
@@ -297,6 +254,12 @@ impl BatchLog {
         let mut metrics = self.ledger.metrics();
         metrics.splits += 1;
         metrics.retries += u64::from(self.attempts.saturating_sub(1));
+        drop(metrics);
+        let meter = &self.ledger.meter;
+        meter.batches_split.add(1);
+        meter
+            .batches_retried
+            .add(u64::from(self.attempts.saturating_sub(1)));
     }
 
     /// For a piece of the batch.
@@ -326,6 +289,7 @@ impl BatchLog {
             metrics.batches += 1;
             metrics.bytes += contents.bytes as u64;
             metrics.uncompressed_bytes += contents.uncompressed_bytes as u64;
+            metrics.batch_size.add(contents.bytes as u64);
         } else {
             metrics.failed_records += records;
             metrics.failed_batches += 1;
@@ -336,17 +300,17 @@ impl BatchLog {
             metrics.queue_time.add(queued);
         }
         drop(metrics);
+        self.publish(latency, queued, contents, end.is_ok());
         match end {
             Ok(offset) => {
                 tracing::trace!(%partition, ?offset, records, bytes = contents.bytes, ?latency, "a batch was written");
             }
-            Err(error) => {
-                tracing::debug!(%partition, %error, records, attempts = self.attempts, ?latency, "a batch failed");
-            }
+            Err(error) => self.tell(now, partition, records, error),
         }
-        let Some(on_batch) = &self.ledger.on_batch else {
+        let ledger = &self.ledger;
+        if ledger.on_batch.is_none() && ledger.interceptors.is_none() {
             return;
-        };
+        }
         let report = BatchReport {
             partition: partition.clone(),
             base_offset: end.ok().flatten(),
@@ -358,9 +322,55 @@ impl BatchLog {
             latency,
             error: end.err().cloned(),
         };
+        if let Some(interceptors) = &ledger.interceptors {
+            interceptors.on_acknowledgement(&report);
+        }
         // A panic of the application's must not keep other batches from ending.
-        if catch_unwind(AssertUnwindSafe(|| on_batch(&report))).is_err() {
+        if let Some(on_batch) = &ledger.on_batch
+            && catch_unwind(AssertUnwindSafe(|| on_batch(&report))).is_err()
+        {
             tracing::error!(%partition, "the callback for batches panicked");
+        }
+    }
+
+    fn publish(
+        &self,
+        latency: Duration,
+        queued: Option<Duration>,
+        contents: Contents,
+        written: bool,
+    ) {
+        let meter = &self.ledger.meter;
+        let records = u64::from(contents.records);
+        if written {
+            meter.records_sent.add(records);
+            meter.batches_sent.add(1);
+            meter.batch_bytes.add(contents.bytes as u64);
+            meter
+                .uncompressed_bytes
+                .add(contents.uncompressed_bytes as u64);
+            meter.batch_size.size(contents.bytes);
+        } else {
+            meter.records_failed.add(records);
+            meter.batches_failed.add(1);
+        }
+        if self.attempts > 1 {
+            meter.batches_retried.add(u64::from(self.attempts - 1));
+        }
+        meter.batch_latency.time(latency);
+        if let Some(queued) = queued {
+            meter.queue_time.time(queued);
+        }
+    }
+
+    /// Each failed batch is told once: as a warning, or where many fail, all but one now and then for debugging.
+    fn tell(&self, now: Instant, partition: &TopicPartition, records: u64, error: &Error) {
+        let attempts = self.attempts;
+        match self.ledger.failures.pass(now) {
+            Some(untold) => {
+                tracing::warn!(%partition, %error, records, attempts, untold, "a batch failed");
+            }
+            None => tracing::debug!(%partition, %error, records, attempts, "a batch failed"),
         }
     }
 }
@@ -374,41 +384,5 @@ impl fmt::Debug for Ledger {
 impl fmt::Debug for BatchLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "BatchLog({} attempts)", self.attempts)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn classes_follow_each_other_and_are_narrow() {
-        let mut last = 0;
-        for micros in 0..100_000_u64 {
-            let time = Duration::from_micros(micros);
-            let class = class(time);
-            assert!(class == last || class == last + 1, "{micros}");
-            let end = class_end(class);
-            assert!(end > time, "{micros}: {end:?}");
-            assert!(
-                end.as_micros() as u64 - micros <= micros / 8 + 1,
-                "{micros}"
-            );
-            last = class;
-        }
-        assert!(class(Duration::from_secs(3600)) < CLASSES - 1);
-        assert_eq!(class(Duration::MAX), CLASSES - 1);
-    }
-
-    #[test]
-    fn quantiles_never_exceed_the_longest_and_empty_ones_are_none() {
-        let mut times = Histogram::default();
-        assert_eq!((times.quantile(0.5), times.mean()), (None, None));
-        times.add(Duration::from_millis(3));
-        assert_eq!(times.quantile(1.0), Some(Duration::from_millis(3)));
-        assert_eq!(times.quantile(f64::NAN), Some(Duration::from_millis(3)));
-        times.add(Duration::from_secs(1));
-        assert!(times.quantile(0.5).unwrap() < Duration::from_micros(3400));
-        assert_eq!(times.max(), Duration::from_secs(1));
     }
 }

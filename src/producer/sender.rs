@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use tokio::time::sleep_until;
+use tracing::field::Empty;
 
 use crate::clock::{Instant, now};
 use crate::cluster::LeaderHint;
@@ -27,7 +28,7 @@ use crate::error::{Certainty, Error, ErrorKind, Result};
 use crate::net::Lane;
 use crate::net::link::{Link, Pending};
 use crate::producer::delivery::Outcome;
-use crate::producer::queue::{Answer, BatchId, Next, Settled, Stamp, Why};
+use crate::producer::queue::{Answer, BatchId, Next, Payload as _, Settled, Stamp, Why};
 use crate::producer::shared::Shared;
 use crate::producer::slot::{ReadyList, Slot, unknown_offset};
 use crate::producer::{Acks, verdict};
@@ -208,6 +209,7 @@ impl Sender {
         let limit = self.shared.slot_config.max_request_size;
         let mut room = usize::MAX; // the first batch always fits
         let mut total = 0;
+        let mut records = 0;
         let mut body = ProduceBody::default();
         let mut parts = Vec::new();
         let mut full = false;
@@ -233,6 +235,7 @@ impl Sender {
                     Next::Send { id, batch, stamp } => {
                         let bytes = batch.sealed.stamp(producer_stamp(stamp));
                         batch.log.sent(time);
+                        records += batch.records();
                         state.request = number;
                         drop(state);
                         total += bytes.len();
@@ -313,15 +316,17 @@ impl Sender {
             &body,
             time + timeout,
         );
-        let batches = parts.len();
         let span = tracing::debug_span!(
             "produce",
             broker = broker.get(),
             number,
-            batches,
-            bytes = total
+            batches = parts.len(),
+            records,
+            bytes = total,
+            took_ms = Empty,
+            refused = Empty,
+            error = Empty,
         );
-        span.in_scope(|| tracing::trace!("sent"));
         self.requests.push_back(Request {
             pending,
             parts,
@@ -438,11 +443,17 @@ impl Sender {
             });
             partitions.sum()
         });
-        let throttle = answer.as_ref().map_or(0, |answer| answer.throttle_time_ms);
         let ledger = &self.shared.slot_config.ledger;
-        ledger.request(took, answer.is_ok(), refused, throttle);
+        let throttled = |response: &ProduceResponse| {
+            Duration::from_millis(u64::try_from(response.throttle_time_ms).unwrap_or(0))
+        };
+        ledger.request(took, answer.as_ref().ok().map(throttled), refused);
+        span.record("took_ms", took.as_millis());
+        span.record("refused", refused);
+        if let Err(error) = &answer {
+            span.record("error", tracing::field::display(error));
+        }
         span.in_scope(|| {
-            tracing::trace!(?took, refused, answered = answer.is_ok(), "ended");
             self.settle(parts, answer);
         });
     }
@@ -593,7 +604,8 @@ impl Sender {
         if let Some(error) = error {
             match settled {
                 Settled::Again => {
-                    tracing::debug!(partition = %slot.tp, %error, "a batch will be sent again");
+                    let ledger = &self.shared.slot_config.ledger;
+                    ledger.repeats(now(), &slot.tp, error);
                 }
                 Settled::Oversized => {
                     tracing::debug!(partition = %slot.tp, "a batch is too large and is split");

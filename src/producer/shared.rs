@@ -15,6 +15,7 @@ use crate::cluster::snapshot::is_refusal;
 use crate::cluster::{Cluster, Interest, Topic};
 use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
+use crate::metrics::SAMPLE;
 use crate::producer::budget::Budget;
 use crate::producer::config::ProducerConfig;
 use crate::producer::delivery::Delivery;
@@ -22,7 +23,7 @@ use crate::producer::flush::Flushing;
 use crate::producer::identity::IdentityMachine;
 use crate::producer::partitioner::{Choice, Partitioner, TopicView};
 use crate::producer::queue::Rules;
-use crate::producer::report::Ledger;
+use crate::producer::report::{Interceptors, Ledger};
 use crate::producer::sender;
 use crate::producer::slot::{Appended, Parts, ReadyList, Slot, SlotConfig, Sticky, closed};
 use crate::producer::topic::Place;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub(crate) rules: Rules,
     pub(crate) slot_config: SlotConfig,
     pub(crate) partitioner: Box<dyn Partitioner>,
+    pub(crate) interceptors: Option<Interceptors>,
     pub(crate) codecs: CodecPool,
     pub(crate) budget: Budget,
     pub(crate) flushing: Flushing,
@@ -122,6 +124,7 @@ impl Shared {
             tasks: cluster.tasks().child(),
             cluster,
             rules,
+            interceptors: slot_config.ledger.interceptors(),
             slot_config,
             partitioner,
             codecs: CodecPool::new(8),
@@ -556,6 +559,15 @@ impl Shared {
             ended
         })
         .await;
+    }
+
+    /// Publishes now and then how much memory is in use.
+    pub(crate) async fn sample(self: Arc<Self>) {
+        loop {
+            let ledger = &self.slot_config.ledger;
+            ledger.note_buffer(self.budget.charged(), self.budget.total());
+            tokio::time::sleep(SAMPLE).await;
+        }
     }
 
     // The end.

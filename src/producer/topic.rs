@@ -74,6 +74,11 @@ impl TopicProducer {
     pub async fn send<'a>(&'a self, mut record: Record<'a>) -> Result<Delivery> {
         self.bind(&mut record)?;
         let (producer, place) = (&self.producer, Some(&*self.place));
+        if let Some(chain) = &producer.shared().interceptors {
+            let mut wall = None;
+            let sent = Box::pin(producer.send_intercepted(chain, place, &record, &mut wall));
+            return sent.await.map_err(not_sent);
+        }
         // As `Producer::send`: one future within another costs as much as the look-up that is saved.
         match producer
             .shared()

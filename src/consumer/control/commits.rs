@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Answer, Control, End};
-use crate::clock::Instant;
+use crate::clock::{Instant, now};
 use crate::consumer::offsets::{self, Identity, ToCommit};
 use crate::consumer::positions::{Position, Positions};
 use crate::consumer::shared::CommitWish;
@@ -145,9 +145,11 @@ impl Control {
                         ..identity.clone()
                     })
                 };
+                let began = now();
                 let outcome =
                     offsets::commit(&shared.cluster, who, offsets.clone(), deadline).await;
-                Answer::Commit(purpose, offsets, outcome)
+                let took = now().saturating_duration_since(began);
+                Answer::Commit(purpose, offsets, took, outcome)
             }));
         }
     }

@@ -14,6 +14,7 @@ use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, CoordinatorKey, Snapshot};
 use crate::consumer::fetcher::topic_name;
 use crate::consumer::group::kip848::{Effect, Heartbeat, HeartbeatAnswer, Parts, Token};
+use crate::consumer::metrics::Rebalance;
 use crate::consumer::offsets::{self, str_bytes};
 use crate::consumer::shared::{News, Shared};
 use crate::error::classify::{self, Refresh};
@@ -127,7 +128,14 @@ impl Control {
                 self.heart.beat(Arc::clone(&self.shared), token, heartbeat);
             }
             Effect::Revoke(partitions) => {
-                tracing::debug!(?partitions, "revoking");
+                let count = partitions.len();
+                tracing::info!(
+                    group = self.group.as_deref(),
+                    count,
+                    ?partitions,
+                    "revoking"
+                );
+                self.shared.ledger.rebalanced(Rebalance::Revoked);
                 self.revocations += 1;
                 let id = self.revocations;
                 let mut inner = self.shared.lock();
@@ -147,8 +155,10 @@ impl Control {
                 self.shared.ready.notify_waiters();
             }
             Effect::Assign(partitions) => {
-                tracing::debug!(?partitions, "assigned");
-                let names = partitions.iter().map(|(tp, _)| tp.clone()).collect();
+                let names: Vec<_> = partitions.iter().map(|(tp, _)| tp.clone()).collect();
+                let count = names.len();
+                tracing::info!(group = self.group.as_deref(), count, partitions = ?names, "assigned");
+                self.shared.ledger.rebalanced(Rebalance::Assigned);
                 let mut inner = self.shared.lock();
                 inner.positions.assign(partitions);
                 inner.events.push_back(News::Assigned(names));
@@ -156,7 +166,9 @@ impl Control {
                 self.shared.follow(snapshot);
             }
             Effect::Lost(partitions) => {
-                tracing::debug!(?partitions, "lost");
+                let count = partitions.len();
+                tracing::warn!(group = self.group.as_deref(), count, ?partitions, "lost");
+                self.shared.ledger.rebalanced(Rebalance::Lost);
                 self.revoking = None;
                 let mut inner = self.shared.lock();
                 inner.remove(&partitions);
