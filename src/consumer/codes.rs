@@ -17,6 +17,7 @@ pub(super) const NOT_COORDINATOR: i16 = 16;
 pub(super) const UNKNOWN_MEMBER_ID: i16 = 25;
 pub(super) const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 pub(super) const KAFKA_STORAGE_ERROR: i16 = 56;
+pub(super) const GROUP_ID_NOT_FOUND: i16 = 69;
 pub(super) const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
 pub(super) const INVALID_FETCH_SESSION_EPOCH: i16 = 71;
 pub(super) const FENCED_LEADER_EPOCH: i16 = 74;

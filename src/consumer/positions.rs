@@ -613,7 +613,8 @@ impl Positions {
                             "what the broker sent for offset {} is not a batch of records that holds it",
                             asked.offset
                         ),
-                    ),
+                    )
+                    .with_unreadable(asked.offset..asked.offset.saturating_add(1)),
                 )
             }
         }
@@ -1138,6 +1139,10 @@ impl Part {
             end_offset,
             records,
             time,
+            behind_newest: match records {
+                Some(0) => TimeLag::CaughtUp,
+                _ => TimeLag::Unknown,
+            },
             measured: self.measured_at.map(|at| now.saturating_duration_since(at)),
         }
     }

@@ -351,7 +351,8 @@ impl Membership {
             Error::from_code(answer.code, doing)
         };
         match answer.code {
-            codes::FENCED_MEMBER_EPOCH | codes::UNKNOWN_MEMBER_ID => {
+            // A coordinator that has lost the group (its log was cut) takes whoever joins.
+            codes::FENCED_MEMBER_EPOCH | codes::UNKNOWN_MEMBER_ID | codes::GROUP_ID_NOT_FOUND => {
                 tracing::info!(member = %self.member_id, code = answer.code, "thrown out of the group; joining again");
                 self.lose_all();
                 // At once the first time, and then with growing pauses.
