@@ -1,6 +1,7 @@
 //! Groups: which there are, who is in them, and what they have committed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::{Buf, TryGetError};
 use kafka_protocol::messages as kp;
@@ -321,10 +322,10 @@ fn classic_assignment(mut bytes: &[u8]) -> Result<Vec<TopicPartition>, TryGetErr
             });
         };
         bytes = rest;
-        let name: std::sync::Arc<str> = String::from_utf8_lossy(name).into();
+        let name: Arc<str> = String::from_utf8_lossy(name).into();
         for _ in 0..bytes.try_get_i32()? {
             let partition = bytes.try_get_i32()?;
-            partitions.push(TopicPartition::new(name.clone(), partition));
+            partitions.push(TopicPartition::new(Arc::clone(&name), partition));
         }
     }
     Ok(partitions)

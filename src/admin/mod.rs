@@ -4,7 +4,8 @@
 //! hides nothing about the others.
 
 mod driver;
-#[cfg(all(test, feature = "mock"))]
+#[cfg(test)]
+#[cfg(feature = "mock")]
 mod group_tests;
 mod groups;
 mod lag;

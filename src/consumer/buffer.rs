@@ -43,6 +43,8 @@ pub(crate) struct Chunk {
     current: Option<(DecodedBatch, RecordCursor)>,
     aborted: Aborted,
     failed: Option<Error>,
+    /// Where the batch that was opened last ends, as its header says.
+    opened: i64,
     high_watermark: i64,
     last_stable: i64,
 }
@@ -115,6 +117,7 @@ impl Chunk {
                 open: BTreeSet::new(),
             },
             failed: None,
+            opened: -1,
             high_watermark,
             last_stable,
         }
@@ -136,7 +139,7 @@ impl Chunk {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    self.failed = Some(corrupt(&self.tp, &error));
+                    self.fail(&error, next.offset);
                     break;
                 }
             }
@@ -158,7 +161,7 @@ impl Chunk {
                     left -= count;
                     segments.push(Segment { batch, from, count });
                 }
-                Err(error) => self.failed = Some(corrupt(&self.tp, &error)),
+                Err(error) => self.fail(&error, next.offset),
             }
         }
         if segments.is_empty()
@@ -180,6 +183,22 @@ impl Chunk {
             last_stable: self.last_stable,
         });
         Ok(Taken { batch, next })
+    }
+
+    /// Nothing can be read from this offset on. How far that goes is the word of a header that may be
+    /// damaged itself: it counts as far as it agrees with what comes after.
+    fn fail(&mut self, error: &RecordError, from: i64) {
+        let bound = match self.raw.clone().next() {
+            Some(Ok(next)) => next.header().base_offset,
+            _ => self.high_watermark,
+        };
+        let told = from < self.opened && self.opened <= bound;
+        let end = if told {
+            self.opened
+        } else {
+            from.saturating_add(1)
+        };
+        self.failed = Some(corrupt(&self.tp, error).with_unreadable(from..end));
     }
 
     /// Whether everything was taken.
@@ -210,7 +229,7 @@ impl Chunk {
             Ok(true) => {}
             Ok(false) => return None,
             Err(error) => {
-                self.failed = Some(corrupt(&self.tp, &error));
+                self.fail(&error, next.offset);
                 return None;
             }
         }
@@ -244,6 +263,7 @@ impl Chunk {
             if raw.header().next_offset() <= next.offset {
                 continue;
             }
+            self.opened = raw.header().next_offset();
             if reading.check_crcs {
                 raw.verify_crc()?;
             }

@@ -94,6 +94,9 @@ impl ConsumerHandle {
             // Takes timestamps from what is buffered; the others are asked for.
             drop(self.shared.lag());
             refresh::heads(&self.shared, deadline).await;
+            let mut lag = self.shared.lag();
+            refresh::newest(&self.shared, &mut lag, deadline).await;
+            return Ok(lag);
         }
         Ok(self.shared.lag())
     }

@@ -209,7 +209,8 @@ impl Positions {
                             "what the broker sent for offset {} is not a batch of records that holds it",
                             asked.offset
                         ),
-                    ),
+                    )
+                    .with_unreadable(asked.offset..asked.offset.saturating_add(1)),
                 )
             }
         }

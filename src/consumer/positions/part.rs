@@ -224,6 +224,10 @@ impl Part {
             end_offset,
             records,
             time,
+            behind_newest: match records {
+                Some(0) => TimeLag::CaughtUp,
+                _ => TimeLag::Unknown,
+            },
             measured: self.measured_at.map(|at| now.saturating_duration_since(at)),
         }
     }
