@@ -7,6 +7,7 @@ mod handshake;
 mod inflight;
 pub(crate) mod link;
 pub(crate) mod pool;
+mod recycle;
 #[cfg(test)]
 pub(crate) mod scripted;
 #[cfg(test)]
