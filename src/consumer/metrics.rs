@@ -16,8 +16,8 @@ pub struct ConsumerMetrics {
     pub brokers: Vec<BrokerFetches>,
     /// Records handed out.
     pub records: u64,
-    /// Bytes fetched (and decompressed, where a batch was handed out in part) that wait to be
-    /// handed out.
+    /// Memory of what waits to be handed out: whole answers as long as a part of them waits, and batches
+    /// that are decompressed and were handed out in part.
     pub buffered_bytes: u64,
     /// Bytes that fetches under way may bring at most.
     pub requested_bytes: u64,

@@ -21,6 +21,8 @@ pub(crate) enum Lane {
     Data,
     /// Fetch: long polls.
     Fetch,
+    /// Fetches of other partitions meanwhile.
+    FetchMore,
     /// Groups and transactions.
     Coordinator,
     /// Metadata, offsets, admin: everything short.

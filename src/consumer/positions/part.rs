@@ -36,6 +36,8 @@ pub(super) struct Part {
     pub(super) revoking: bool,
     /// An offset lookup is under way.
     pub(super) asking: bool,
+    /// A fetch asks for it.
+    pub(super) under_way: bool,
     pub(super) failures: u32,
     pub(super) not_before: Option<Instant>,
     /// Its topic seems to be deleted: what was read of it is not to be committed, lest a new topic of
@@ -73,6 +75,7 @@ impl Part {
             paused: false,
             revoking: false,
             asking: false,
+            under_way: false,
             failures: 0,
             not_before: None,
             gone: false,
@@ -161,9 +164,15 @@ impl Part {
         self.failures = self.failures.saturating_add(1);
     }
 
+    /// Answers and buffered data of before count no more.
+    pub(super) fn live_again(&mut self, epoch: PartEpoch) {
+        self.epoch = epoch;
+        self.under_way = false;
+    }
+
     /// Another life: what is buffered, awaited or known of the old position counts no more.
     pub(super) fn renew(&mut self, epoch: PartEpoch) {
-        self.epoch = epoch;
+        self.live_again(epoch);
         self.asking = false;
         self.failures = 0;
         self.not_before = None;
