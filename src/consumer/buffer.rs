@@ -12,8 +12,8 @@ use super::batch::{PartitionBatch, Segment, corrupt, topic_of};
 use super::positions::{PartEpoch, Position, Survey};
 use crate::error::Error;
 use crate::record::{
-    Codec, CodecPool, ControlType, DecodeLimits, DecodedBatch, RawBatch, RecordBatches,
-    RecordCursor, RecordError,
+    BatchHeader, Codec, CodecPool, ControlType, DecodeLimits, DecodedBatch, RawBatch,
+    RecordBatches, RecordCursor, RecordError,
 };
 use crate::types::{BrokerId, TopicPartition};
 
@@ -116,9 +116,15 @@ pub(crate) fn survey(bytes: &Bytes) -> Survey {
     if bytes.is_empty() {
         return Survey::Empty;
     }
-    let mut last = None;
+    let mut last: Option<BatchHeader> = None;
     for batch in RecordBatches::new(bytes.clone()) {
         match batch {
+            // Offsets stand outside of the checksum: that they grow is all that can be seen of them here.
+            Ok(batch)
+                if last.is_some_and(|last| batch.header().base_offset < last.next_offset()) =>
+            {
+                return Survey::Corrupt;
+            }
             Ok(batch) => last = Some(*batch.header()),
             // What comes before is handed out first; reading on reports the rest.
             Err(_) if last.is_some() => break,

@@ -236,6 +236,11 @@ impl Fetcher {
         let budget = usize::try_from(config.fetch_max_bytes).unwrap_or(0);
         let enough = enough(limit, self.far);
         let mut inner = self.shared.lock();
+        // A quota holds back the connection it was told on (KIP-219), but it means all of them.
+        let throttled = inner.fetches.throttled_until(self.broker);
+        if let Some(until) = throttled.filter(|until| *until > time && self.slot == Slot::Second) {
+            return Next::Wait(Some(until));
+        }
         let Inner {
             positions, buffer, ..
         } = &mut *inner;

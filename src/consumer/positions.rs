@@ -376,6 +376,11 @@ impl Positions {
         Some(part.position)
     }
 
+    /// The topic that the partition's position is of; nil where that is not known.
+    pub(crate) fn topic_id(&self, tp: &TopicPartition) -> Uuid {
+        self.parts.get(tp).map_or(Uuid::nil(), |part| part.topic_id)
+    }
+
     /// Goes where the policy says. Gives the partition a new epoch.
     fn reset_by_policy(&mut self, tp: &TopicPartition, cause: &str) -> Option<Error> {
         let reset = self.rules.reset;

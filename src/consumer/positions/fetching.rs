@@ -169,6 +169,18 @@ impl Positions {
         if part.revoking || part.state != State::Active || part.fetch.offset != asked.offset {
             return Outcome::default();
         }
+        if let Some(why) = implausible(asked, answer)
+            && part.doubts()
+        {
+            tracing::debug!(partition = %asked.tp, offset = asked.offset, why, "asking again");
+            part.back_off(now, base, max);
+            let message = format!(
+                "the answer for offset {} cannot be right: {why}",
+                asked.offset
+            );
+            part.trouble = Some(Error::new(ErrorKind::CorruptRecord, message));
+            return Outcome::default();
+        }
         if answer.code != codes::NONE {
             return self.refused(from, asked, answer.code, now);
         }
@@ -208,9 +220,9 @@ impl Positions {
                 Outcome::error(
                     &asked.tp,
                     Error::new(
-                        ErrorKind::RecordTooLarge,
+                        ErrorKind::CorruptRecord,
                         format!(
-                            "the batch at offset {} does not fit into max.partition.fetch.bytes, and the broker does not send it whole; raise the setting",
+                            "the broker sends only a part of the batch at offset {}: its length is damaged, or the                              broker does not send batches over max.partition.fetch.bytes whole",
                             asked.offset
                         ),
                     ),
@@ -278,10 +290,16 @@ impl Positions {
                 Outcome::default()
             }
             other => {
-                part.back_off(now, max, max);
                 let doing = format!("fetching from {} at offset {}", asked.tp, asked.offset);
                 let error = Error::from_code(other, doing);
                 part.trouble = Some(error.clone());
+                let meant = matches!(other, codes::UNSUPPORTED_COMPRESSION_TYPE)
+                    || error.kind() == ErrorKind::Authorization;
+                if !meant && part.doubts() {
+                    part.back_off(now, base, max);
+                    return Outcome::default();
+                }
+                part.back_off(now, max, max);
                 let mut outcome = Outcome::error(&asked.tp, error);
                 outcome.refresh = other == codes::TOPIC_AUTHORIZATION_FAILED;
                 outcome
@@ -333,6 +351,41 @@ impl Positions {
             discard: true,
             ..Outcome::default()
         }
+    }
+}
+
+/// What in an answer contradicts itself or what was asked. Codes, offsets and epochs stand outside of every checksum, and
+/// acting on a damaged one would reset the position or skip records.
+fn implausible(asked: &Planned, answer: &Answer) -> Option<&'static str> {
+    if answer.code != codes::NONE {
+        // Brokers send nothing else beside an error.
+        let beside = answer.high_watermark >= 0 || answer.data != Survey::Empty;
+        return beside.then_some("it has an error and an end of the log");
+    }
+    if let Some((epoch, _)) = answer.diverging {
+        let beyond = epoch > asked.last_fetched_epoch;
+        return beyond.then_some("the log parts from what was read in a later epoch");
+    }
+    match answer.data {
+        Survey::Empty => None,
+        Survey::Partial => Some("a part of a batch"),
+        Survey::Corrupt => Some("it has no batches in order"),
+        Survey::Batches { next_offset, .. } if next_offset <= asked.offset => {
+            Some("the batches lie before the offset")
+        }
+        // Seldom true all the same: the end of the log may move while the broker reads.
+        Survey::Batches { next_offset, .. }
+            if answer.high_watermark >= 0 && next_offset > answer.high_watermark =>
+        {
+            Some("the batches go beyond the end of the log")
+        }
+        // The leader has accepted the epoch that was asked with.
+        Survey::Batches { leader_epoch, .. }
+            if asked.leader_epoch >= 0 && leader_epoch > asked.leader_epoch =>
+        {
+            Some("the batches are of a leader to come")
+        }
+        Survey::Batches { .. } => None,
     }
 }
 

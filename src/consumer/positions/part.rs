@@ -11,6 +11,9 @@ use crate::consumer::lag::{PartitionLag, TimeLag};
 use crate::error::Error;
 use crate::types::{BrokerId, TopicPartition};
 
+/// So many answers in a row that cannot be right are asked for again before one is believed, or told to the application.
+pub(super) const DOUBTS: u32 = 4;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// The group's committed offset is wanted.
@@ -39,6 +42,8 @@ pub(super) struct Part {
     /// A fetch asks for it.
     pub(super) under_way: bool,
     pub(super) failures: u32,
+    /// Answers in a row that cannot be right.
+    pub(super) doubts: u32,
     pub(super) not_before: Option<Instant>,
     /// Its topic seems to be deleted: what was read of it is not to be committed, lest a new topic of
     /// the same name starts there.
@@ -77,6 +82,7 @@ impl Part {
             asking: false,
             under_way: false,
             failures: 0,
+            doubts: 0,
             not_before: None,
             gone: false,
             trouble: None,
@@ -155,7 +161,14 @@ impl Part {
         self.gone = false;
         self.trouble = None;
         self.failures = 0;
+        self.doubts = 0;
         self.not_before = None;
+    }
+
+    /// Whether an answer that cannot be right is still taken for damage on its way, to be asked for again.
+    pub(super) fn doubts(&mut self) -> bool {
+        self.doubts = self.doubts.saturating_add(1);
+        self.doubts <= DOUBTS
     }
 
     pub(super) fn back_off(&mut self, now: Instant, base: Duration, max: Duration) {
@@ -175,6 +188,7 @@ impl Part {
         self.live_again(epoch);
         self.asking = false;
         self.failures = 0;
+        self.doubts = 0;
         self.not_before = None;
         self.gone = false;
         self.trouble = None;
