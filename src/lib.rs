@@ -95,7 +95,7 @@ pub use consumer::{
     BatchRecords, Batches, BrokerFetches, Consumer, ConsumerBuilder, ConsumerHandle,
     ConsumerMetrics, Event, Explanation, GroupMetadata, IsolationLevel, Lag, LagStream,
     OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams, RecordStream,
-    Revoking, TimeLag,
+    Revoking, TimeLag, TopicPattern,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use producer::{

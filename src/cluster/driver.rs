@@ -47,14 +47,18 @@ pub(super) async fn run(cluster: Cluster) {
     }
 }
 
-/// One round: all topics asked for, at most one request for either kind.
+/// One round: all topics asked for, at most one request for either kind, and one for the list of all.
 async fn round(cluster: &Cluster, ask: &Ask) {
     let mut outcome = Ok(());
     if !ask.creatable.is_empty() {
-        outcome = request(cluster, &ask.creatable, true).await;
+        outcome = request(cluster, Some(&ask.creatable), true).await;
     }
-    if outcome.is_ok() && (ask.creatable.is_empty() || !ask.existing.is_empty()) {
-        outcome = request(cluster, &ask.existing, false).await;
+    let nothing_else = ask.creatable.is_empty() && !ask.all;
+    if outcome.is_ok() && (nothing_else || !ask.existing.is_empty()) {
+        outcome = request(cluster, Some(&ask.existing), false).await;
+    }
+    if outcome.is_ok() && ask.all {
+        outcome = request(cluster, None, false).await;
     }
     let snapshot = cluster.snapshot();
     let resolved = outcome.is_ok() && snapshot.resolves(ask.creatable.iter().chain(&ask.existing));
@@ -74,8 +78,9 @@ async fn round(cluster: &Cluster, ask: &Ask) {
 }
 
 /// Asks one broker after the other, the next one also when the last is silent, until one answers. As long as one is silent,
-/// those that failed are asked again: they may be back long before the silent one is given up.
-async fn request(cluster: &Cluster, topics: &[Arc<str>], auto_create: bool) -> Result<()> {
+/// those that failed are asked again: they may be back long before the silent one is given up. Without topics it asks which
+/// there are.
+async fn request(cluster: &Cluster, topics: Option<&[Arc<str>]>, auto_create: bool) -> Result<()> {
     let mut candidates = candidates(cluster).into_iter();
     let mut failed = VecDeque::new();
     let mut asked = FuturesUnordered::new();
@@ -95,7 +100,7 @@ async fn request(cluster: &Cluster, topics: &[Arc<str>], auto_create: bool) -> R
             biased;
             Some((endpoint, answer)) = asked.next() => match answer {
                 Ok(response) => {
-                    accept(cluster, &response);
+                    accept(cluster, &response, topics.is_none());
                     return Ok(());
                 }
                 Err(error) => {
@@ -154,18 +159,18 @@ fn candidates(cluster: &Cluster) -> Vec<Endpoint> {
 async fn ask_one(
     cluster: &Cluster,
     endpoint: &Endpoint,
-    topics: &[Arc<str>],
+    topics: Option<&[Arc<str>]>,
     auto_create: bool,
 ) -> Result<MetadataResponse> {
     let deadline = now() + cluster.config().request_timeout;
     let link = cluster.0.pool.link(endpoint, Lane::Admin, deadline).await?;
     let version = link.version::<MetadataRequest>()?;
-    let topics = topics.iter().map(|name| {
+    let topic = |name: &Arc<str>| {
         MetadataRequestTopic::default()
             .with_name(Some(TopicName(StrBytes::from_string(name.to_string()))))
-    });
+    };
     let request = MetadataRequest::default()
-        .with_topics(Some(topics.collect()))
+        .with_topics(topics.map(|topics| topics.iter().map(topic).collect()))
         .with_allow_auto_topic_creation(auto_create);
     let deadline = now() + cluster.config().request_timeout;
     let response = link.send(version, &request, deadline).await?;
@@ -185,10 +190,13 @@ async fn ask_one(
     Ok(response)
 }
 
-fn accept(cluster: &Cluster, response: &MetadataResponse) {
+fn accept(cluster: &Cluster, response: &MetadataResponse, all: bool) {
     let before = cluster.snapshot();
     cluster.update(|machine, snapshot| {
         snapshot.merge(response);
+        if all {
+            snapshot.list(response);
+        }
         snapshot.retain(|topic| machine.is_watched(topic));
         true
     });

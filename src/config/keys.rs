@@ -496,6 +496,9 @@ keys! {
     Consumer "enable.auto.commit" = "true",
         Field::Flag(|s| &mut s.consumer.auto_commit),
         "Positions are committed in the background.";
+    Consumer "exclude.internal.topics" = "true",
+        Field::Flag(|s| &mut s.consumer.exclude_internal_topics),
+        "Kafka's own topics are left out of what a pattern matches, if the client matches it.";
     Consumer "fetch.max.bytes" = "52428800",
         Field::Int(POSITIVE_INT, |s| &mut s.consumer.fetch_max_bytes),
         "Bytes of records in one answer of a broker; a first batch larger than this comes nevertheless.";

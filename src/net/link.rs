@@ -21,7 +21,7 @@ use super::connector::BoxStream;
 use super::frame::{self, Peer};
 use super::inflight::{InFlight, Observer, Outgoing};
 use crate::clock::{Instant, now};
-use crate::error::{Certainty, Error, ErrorKind, Result};
+use crate::error::{Certainty, Class, Error, ErrorKind, Result};
 use crate::types::BrokerId;
 use crate::wire::Call;
 use crate::wire::codec::{self, Segments};
@@ -49,6 +49,8 @@ pub(crate) struct LinkConfig {
     pub(crate) client_id: StrBytes,
     pub(crate) max_frame: usize,
     pub(crate) max_idle: Option<Duration>,
+    /// A longer throttle time is cut (see [`Shared::mute`]).
+    pub(crate) max_mute: Duration,
 }
 
 struct Shared {
@@ -150,12 +152,13 @@ impl Link {
         inbox.wake();
     }
 
-    /// The version to speak for `R`; an error that says so when the broker is too old.
+    /// The version to speak for `R`; an error that says so when the broker is too old. The connection ends
+    /// then: the next one negotiates again, with a broker that was replaced or an answer that is not damaged.
     pub(crate) fn version<R: Call>(&self) -> Result<i16> {
-        self.0
-            .versions
-            .pick::<R>()
-            .map_err(|error| self.0.config.peer.name(error))
+        self.0.versions.pick::<R>().map_err(|error| {
+            self.close();
+            self.0.config.peer.name(error)
+        })
     }
 
     /// Puts a request in line; its place among the link's requests is fixed when this returns.
@@ -246,12 +249,14 @@ impl Shared {
             .settle(Err(refusal.with_certainty(Certainty::NotSent)));
     }
 
+    /// Holds requests back for as long as the broker says (KIP-219), at most `request.timeout.ms`: it mutes the
+    /// connection by itself, and one damaged answer must not silence the client for weeks.
     fn mute(&self, throttle_ms: i32) {
         let Ok(millis @ 1..) = u64::try_from(throttle_ms) else {
             return;
         };
         let mut inbox = self.inbox();
-        let until = now() + Duration::from_millis(millis);
+        let until = now() + Duration::from_millis(millis).min(self.config.max_mute);
         inbox.mute = Some(inbox.mute.map_or(until, |earlier| earlier.max(until)));
         inbox.wake();
     }
@@ -296,15 +301,18 @@ impl<R: Call> Future for Pending<R> {
             return Poll::Ready(Ok(R::Response::default()));
         }
         let response = codec::decode::<R>(body, self.version).map_err(|error| {
-            self.link
-                .config
-                .peer
-                .name(error)
-                .with_certainty(Certainty::MaybeWritten)
+            let error = self.link.config.peer.name(error);
+            damaged(error).with_certainty(Certainty::MaybeWritten)
         })?;
         self.link.mute(R::throttle_ms(&response));
         Poll::Ready(Ok(response))
     }
+}
+
+/// A peer that has answered the handshake speaks Kafka's protocol: what cannot be read afterwards was damaged on its
+/// way, and is asked for again.
+fn damaged(error: Error) -> Error {
+    error.with_class(Class::Retriable)
 }
 
 /// The task's side: the socket and the machine.
@@ -398,13 +406,13 @@ impl Connection {
             self.active = now();
             let peer = &shared.config.peer;
             while let Some(mut answer) =
-                frame::split(&mut self.buffer, shared.config.max_frame, peer)?
+                frame::split(&mut self.buffer, shared.config.max_frame, peer).map_err(damaged)?
             {
                 let Some(due) = self.machine.due() else {
                     let message = "an answer came that no request asked for";
-                    return Err(peer.name(Error::new(ErrorKind::Protocol, message)));
+                    return Err(damaged(peer.name(Error::new(ErrorKind::Protocol, message))));
                 };
-                frame::expect_correlation(&mut answer, due, peer)?;
+                frame::expect_correlation(&mut answer, due, peer).map_err(damaged)?;
                 self.machine.answer(answer);
             }
         }

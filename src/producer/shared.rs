@@ -11,6 +11,7 @@ use indexmap::{IndexMap, IndexSet};
 use tokio::sync::Notify;
 
 use crate::clock::{Instant, now};
+use crate::cluster::snapshot::is_refusal;
 use crate::cluster::{Cluster, Interest, Topic};
 use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
@@ -344,11 +345,8 @@ impl Shared {
             return Some(no_topic());
         }
         let snapshot = self.cluster.snapshot();
-        if let Some(code) = snapshot.errors.get(name) {
-            let error = Error::from_code(*code, format_args!("topic '{name}'"));
-            if !error.is_retriable() {
-                return Some(error);
-            }
+        if let Some(code) = snapshot.errors.get(name).filter(|code| is_refusal(**code)) {
+            return Some(Error::from_code(*code, format_args!("topic '{name}'")));
         }
         let mut wanted = self.wanted();
         if wanted.len() < MAX_WANTED && !wanted.contains(name) {
