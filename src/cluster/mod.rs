@@ -94,6 +94,9 @@ pub(crate) struct Interest {
     auto_create: bool,
 }
 
+/// Metadata keeps asking which topics there are while this is alive.
+pub(crate) struct AllTopics(Cluster);
+
 /// Tells of new snapshots, in order, missing none that matters (level-triggered: several changes
 /// may be told as one).
 ///
@@ -183,6 +186,13 @@ impl Cluster {
             topics: topics.to_vec(),
             auto_create,
         }
+    }
+
+    /// Keeps the list of all topics in every round of metadata until the guard is dropped.
+    pub(crate) fn watch_all(&self) -> AllTopics {
+        self.metadata().machine.watch_all();
+        self.0.wishes.notify_one();
+        AllTopics(self.clone())
     }
 
     /// The topic, asking for it until the deadline while the cluster does not know it. An
@@ -371,6 +381,23 @@ impl Changes {
             }
             published.await;
         }
+    }
+}
+
+impl Interest {
+    pub(crate) fn covers(&self, topic: &str) -> bool {
+        self.topics.iter().any(|known| **known == *topic)
+    }
+
+    /// Whether it is about these topics, in this order.
+    pub(crate) fn is(&self, topics: &[Arc<str>]) -> bool {
+        self.topics == topics
+    }
+}
+
+impl Drop for AllTopics {
+    fn drop(&mut self) {
+        self.0.metadata().machine.unwatch_all();
     }
 }
 

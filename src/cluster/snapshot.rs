@@ -23,6 +23,16 @@ pub(crate) struct Snapshot {
     pub(crate) topics: IndexMap<Arc<str>, Arc<Topic>>,
     /// Error codes of topics that were asked for and not described.
     pub(crate) errors: IndexMap<Arc<str>, i16>,
+    /// Which topics there are, as of the last time that all were asked for.
+    pub(crate) all: Option<Arc<[Listed]>>,
+}
+
+/// A topic among all that there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: Uuid,
+    pub(crate) internal: bool,
 }
 
 /// A broker's address.
@@ -148,16 +158,38 @@ impl Snapshot {
         }
     }
 
+    /// Takes in the answer about all topics. One that is being made, or has no leader, is there.
+    pub(crate) fn list(&mut self, response: &MetadataResponse) {
+        let there = response.topics.iter().filter(|topic| {
+            topic.error_code == 0
+                || !GONE.contains(&topic.error_code)
+                    && crate::error::classify::classify(topic.error_code).is_retriable()
+        });
+        let mut listed: Vec<Listed> = there
+            .filter_map(|topic| {
+                Some(Listed {
+                    name: Arc::from(topic.name.as_ref()?.0.as_str()),
+                    id: topic.topic_id,
+                    internal: topic.is_internal,
+                })
+            })
+            .collect();
+        listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        if self.all.as_deref() != Some(&listed[..]) {
+            self.all = Some(listed.into());
+        }
+    }
+
     /// Takes in leaders that a broker named beside an error (KIP-951). True if anything was new.
     pub(crate) fn learn(&mut self, leaders: &[LeaderHint], brokers: &[Broker]) -> bool {
         let mut changed = false;
         for broker in brokers {
-            if self
-                .brokers
-                .get(&broker.id)
-                .is_none_or(|known| **known != *broker)
-            {
-                self.brokers.insert(broker.id, Arc::new(broker.clone()));
+            let known = self.brokers.get(&broker.id);
+            let mut broker = broker.clone();
+            // Not every answer has racks.
+            broker.rack = broker.rack.or_else(|| known?.rack.clone());
+            if known.is_none_or(|known| **known != broker) {
+                self.brokers.insert(broker.id, Arc::new(broker));
                 changed = true;
             }
         }
@@ -349,6 +381,49 @@ mod tests {
         };
         assert!(snapshot.learn(&hint(9, 7), &[nine]));
         assert_eq!(leader(&snapshot, 0), Some((9, 7)));
+    }
+
+    #[test]
+    fn a_broker_named_without_its_rack_is_no_news() {
+        let mut snapshot = Snapshot::default();
+        let mut response = answer(7, &[(1, 5)]);
+        response.brokers[0].rack = Some(StrBytes::from_static_str("east"));
+        snapshot.merge(&response);
+        let (id, known) = snapshot.brokers.first().unwrap();
+        let (id, known) = (*id, Arc::clone(known));
+        // As FindCoordinator names it.
+        let named = Broker {
+            rack: None,
+            ..(*known).clone()
+        };
+        assert!(!snapshot.learn(&[], std::slice::from_ref(&named)));
+        assert_eq!(snapshot.brokers[&id], known);
+        let moved = Broker { port: 1, ..named };
+        assert!(snapshot.learn(&[], &[moved]));
+        assert_eq!(snapshot.brokers[&id].rack.as_deref(), Some("east"));
+    }
+
+    #[test]
+    fn the_list_of_all_topics_knows_what_is_gone() {
+        let mut snapshot = Snapshot::default();
+        let mut response = answer(7, &[(1, 5)]);
+        response.topics[0].is_internal = true;
+        for (name, code) in [("gone", 3), ("young", 5), ("secret", 29)] {
+            let topic = MetadataResponseTopic::default()
+                .with_name(Some(TopicName(StrBytes::from_static_str(name))))
+                .with_error_code(code);
+            response.topics.push(topic);
+        }
+        snapshot.list(&response);
+        let first = snapshot.all.clone().unwrap();
+        let names: Vec<_> = first.iter().map(|listed| &*listed.name).collect();
+        assert_eq!(names, ["t", "young"]);
+        assert!(first[0].internal && first[0].id == Uuid::from_u128(7));
+        snapshot.list(&response);
+        assert!(
+            Arc::ptr_eq(&first, snapshot.all.as_ref().unwrap()),
+            "no news"
+        );
     }
 
     #[test]

@@ -28,3 +28,4 @@ pub(super) const INCONSISTENT_TOPIC_ID: i16 = 103;
 pub(super) const FETCH_SESSION_TOPIC_ID_ERROR: i16 = 106;
 pub(super) const FENCED_MEMBER_EPOCH: i16 = 110;
 pub(super) const STALE_MEMBER_EPOCH: i16 = 113;
+pub(super) const INVALID_REGULAR_EXPRESSION: i16 = 128;

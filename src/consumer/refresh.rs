@@ -130,7 +130,7 @@ async fn measure(shared: &Shared, since: Instant, deadline: Instant) -> Lag {
     }
     let leaders = by_leader.into_iter().map(|(broker, asked)| async move {
         let level = shared.config.isolation;
-        match offsets::list_once(shared, broker, &asked, level, deadline).await {
+        match offsets::list_once(&shared.cluster, broker, &asked, level, deadline).await {
             Ok(found) => {
                 let positions = &mut shared.lock().positions;
                 for (tp, found) in found {

@@ -17,6 +17,7 @@ mod identity;
 mod partitioner;
 #[cfg(test)]
 mod peer_tests;
+mod purge;
 mod queue;
 mod report;
 mod sender;
@@ -39,6 +40,7 @@ pub use self::builder::ProducerBuilder;
 pub use self::config::Acks;
 pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
+pub use self::purge::{Purge, PurgeReport};
 pub use self::report::{BatchReport, Histogram, ProducerMetrics};
 use self::shared::{Obstacle, Shared};
 use self::topic::Place;
@@ -250,6 +252,27 @@ impl Producer {
             Some(failure) => Err(failure.clone()),
             None => self.shared().tasks.failure().map_or(Ok(()), Err),
         }
+    }
+
+    /// Drops records that were accepted and have not ended: those never sent, or all. Their deliveries end at once, with
+    /// [`ErrorKind::Purged`] and the truth about whether they may have been written; their memory is free again.
+    ///
+    /// The producer goes on: what is sent afterwards is written once and in order, as ever. A call of
+    /// [`send`](Self::send) that waits for memory or metadata has accepted nothing yet and is not concerned; nor need
+    /// be a record that another task sends at this moment. Not counted in the report, but dropped all the same, is a batch
+    /// that another task is compressing.
+    ///
+    /// ```no_run
+    /// # fn example(producer: ottla::Producer) {
+    /// use ottla::Purge;
+    ///
+    /// // Prices that have not left by now are out of date.
+    /// let dropped = producer.purge(Purge::Unsent);
+    /// println!("{} prices were never sent", dropped.not_sent);
+    /// # }
+    /// ```
+    pub fn purge(&self, what: Purge) -> PurgeReport {
+        self.shared().purge(what)
     }
 
     /// Accepts nothing more, sends what was accepted, and after `timeout` fails the rest. The producer is closed for all

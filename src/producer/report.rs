@@ -75,6 +75,9 @@ pub struct ProducerMetrics {
     pub batch_latency: Histogram,
     /// How long answered requests took.
     pub request_latency: Histogram,
+    /// How long brokers, to keep the producer within its quota, asked it to send nothing (KIP-219): one entry for each answer
+    /// that did.
+    pub throttle_time: Histogram,
 }
 
 impl ProducerMetrics {
@@ -257,11 +260,14 @@ impl Ledger {
         self.buffer_waits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A request ended; `refused` of its batches were answered with an error.
-    pub(crate) fn request(&self, took: Duration, answered: bool, refused: u64) {
+    /// A request ended; `refused` of its batches were answered with an error, and the broker wants `throttle_ms` of silence.
+    pub(crate) fn request(&self, took: Duration, answered: bool, refused: u64, throttle_ms: i32) {
         let mut metrics = self.metrics();
         metrics.requests += 1;
         metrics.refused_batches += refused;
+        if let Ok(millis @ 1..) = u64::try_from(throttle_ms) {
+            metrics.throttle_time.add(Duration::from_millis(millis));
+        }
         if answered {
             metrics.request_latency.add(took);
         } else {

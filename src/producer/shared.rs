@@ -56,6 +56,8 @@ pub(crate) struct Shared {
     /// Flushes under way.
     pub(crate) flushes: AtomicUsize,
     closing: AtomicBool,
+    /// Why everything was ended, once it was. Slots made from then on are ended by whoever made them.
+    ended: Mutex<Option<Error>>,
     /// Every handle is gone.
     pub(crate) abandoned: AtomicBool,
 }
@@ -130,6 +132,7 @@ impl Shared {
             requests: AtomicU64::new(0),
             flushes: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
+            ended: Mutex::default(),
             abandoned: AtomicBool::new(false),
             config,
         })
@@ -271,21 +274,19 @@ impl Shared {
     }
 
     /// The less loaded of two random partitions with a leader: close to what weighing all of them gives (KIP-794), without
-    /// looking at all of them.
+    /// looking at all of them. Leaders that take no data are left out, unless that leaves none.
     fn choose_sticky(&self, entry: &TopicEntry, state: &TopicState) -> i32 {
         let clock = self.cluster.clock();
         let count = state.topic.partitions.len();
-        let led = |index: &usize| {
-            state
-                .topic
-                .partitions
-                .get(*index)
-                .is_some_and(|partition| partition.leader.is_some())
+        let blocked = self.blocked_brokers();
+        let leader = |index: usize| state.topic.partitions.get(index)?.leader;
+        let led = |index: &usize| leader(*index).is_some();
+        let takes = |index: &usize| leader(*index).is_some_and(|leader| !blocked.contains(&leader));
+        let among = |suits: &dyn Fn(&usize) -> bool| {
+            let some = (0..8).map(|_| clock.below(count)).find(suits);
+            some.or_else(|| (0..count).find(suits))
         };
-        let draw = || {
-            let some = (0..8).map(|_| clock.below(count)).find(led);
-            some.or_else(|| (0..count).find(led))
-        };
+        let draw = || among(&takes).or_else(|| among(&led));
         let load = |index: usize| state.slots.get(index).map_or(0, |slot| slot.backlog());
         let chosen = match draw() {
             Some(first) if self.config.adaptive_partitioning => {
@@ -300,6 +301,21 @@ impl Shared {
             None => clock.below(count),
         };
         entry.sticky.choose(i32::try_from(chosen).unwrap_or(0))
+    }
+
+    /// Brokers that have taken no data for `partitioner.availability.timeout.ms`.
+    fn blocked_brokers(&self) -> Vec<BrokerId> {
+        let timeout = self.config.availability_timeout;
+        if timeout.is_zero() || !self.config.adaptive_partitioning {
+            return Vec::new();
+        }
+        let time = now();
+        let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocked = homes.values().filter(|home| {
+            let since = home.blocked_since();
+            since.is_some_and(|since| time.saturating_duration_since(since) > timeout)
+        });
+        blocked.filter_map(|home| home.broker).collect()
     }
 
     // Topics.
@@ -371,6 +387,9 @@ impl Shared {
                     .or_insert_with(|| Arc::clone(&entry));
                 topics
             });
+            if let Some(entry) = self.topics.load().get(&topic.name) {
+                self.end_late(entry);
+            }
         }
         // The snapshot may have moved on before the entry could be seen by the control task.
         self.apply(&self.cluster.snapshot());
@@ -382,6 +401,17 @@ impl Shared {
             match snapshot.topic(name) {
                 Some(topic) => self.update_topic(entry, topic),
                 None => self.orphan_topic(entry),
+            }
+            self.end_late(entry);
+        }
+    }
+
+    /// Ends slots that were made while everything was being ended, and may have been missed.
+    fn end_late(&self, entry: &TopicEntry) {
+        let ended = self.ended().clone();
+        if let Some(error) = ended {
+            for slot in &entry.state.load().slots {
+                slot.close(&error);
             }
         }
     }
@@ -526,6 +556,17 @@ impl Shared {
 
     // The end.
 
+    /// Every slot there is at this moment.
+    pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
+        let topics = self.topics.load_full();
+        let states = topics.values().map(|entry| entry.state.load_full());
+        states.flat_map(|state| state.slots.clone()).collect()
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Option<Error>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn stop_intake(&self) {
         self.closing.store(true, Ordering::Release);
     }
@@ -542,13 +583,12 @@ impl Shared {
     pub(crate) fn fail_all(&self, error: &Error) -> (u64, u64) {
         self.stop_intake();
         self.budget.close();
+        self.ended().get_or_insert_with(|| error.clone());
         let mut counts = (0, 0);
-        for entry in self.topics.load_full().values() {
-            for slot in &entry.state.load_full().slots {
-                let (not_sent, maybe) = slot.close(error);
-                counts.0 += not_sent;
-                counts.1 += maybe;
-            }
+        for slot in self.slots() {
+            let (not_sent, maybe) = slot.close(error);
+            counts.0 += not_sent;
+            counts.1 += maybe;
         }
         // A list and the slots on it hold each other.
         let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);

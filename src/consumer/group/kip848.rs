@@ -60,8 +60,25 @@ pub(crate) struct Heartbeat {
     pub(crate) rack: Option<Arc<str>>,
     pub(crate) rebalance_timeout: Option<Duration>,
     pub(crate) topics: Option<Vec<Arc<str>>>,
+    /// Empty: there is none any more.
+    pub(crate) regex: Option<Arc<str>>,
     pub(crate) assignor: Option<Arc<str>>,
     pub(crate) owned: Option<Parts>,
+}
+
+impl Heartbeat {
+    /// The member leaves, for a while or for good.
+    pub(crate) fn is_farewell(&self) -> bool {
+        self.member_epoch < JOIN
+    }
+}
+
+/// What a member wants to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Subscription {
+    Names(Vec<Arc<str>>),
+    /// What the broker finds to match, by RE2/J.
+    Regex(Arc<str>),
 }
 
 /// A ConsumerGroupHeartbeat answer.
@@ -117,6 +134,7 @@ struct Sent {
     rack: Option<Arc<str>>,
     rebalance_timeout: Option<Duration>,
     topics: Option<Vec<Arc<str>>>,
+    regex: Option<Arc<str>>,
     assignor: Option<Arc<str>>,
     owned: Option<Parts>,
 }
@@ -129,7 +147,13 @@ pub(crate) struct Membership {
     member_id: Arc<str>,
     id_confirmed: bool,
     epoch: i32,
+    /// How often it joined: with each time, what was lost before is somebody else's.
+    life: u64,
+    /// There is a subscription that the broker has not refused.
+    subscribed: bool,
     topics: Vec<Arc<str>>,
+    /// `None` until there is one; then empty where there is none any more.
+    regex: Option<Arc<str>>,
     target: Parts,
     owned: Parts,
     names: BTreeMap<Uuid, Arc<str>>,
@@ -158,7 +182,10 @@ impl Membership {
             member_id,
             id_confirmed: false,
             epoch: JOIN,
+            life: 0,
+            subscribed: false,
             topics: Vec::new(),
+            regex: None,
             target: Parts::new(),
             owned: Parts::new(),
             names: BTreeMap::new(),
@@ -176,15 +203,31 @@ impl Membership {
         }
     }
 
-    /// The topics wanted from now on; joins if need be.
-    pub(crate) fn subscribe(&mut self, now: Instant, mut topics: Vec<Arc<str>>) {
+    /// What is wanted from now on; joins if need be. No topic at all is a subscription, too.
+    pub(crate) fn subscribe(&mut self, now: Instant, subscription: Subscription) {
+        let (mut topics, regex) = match subscription {
+            Subscription::Names(topics) => (topics, self.regex.as_ref().map(|_| Arc::from(""))),
+            Subscription::Regex(regex) => (Vec::new(), Some(regex)),
+        };
         topics.sort_unstable();
         topics.dedup();
-        if self.topics != topics {
+        if (&self.topics, &self.regex) != (&topics, &regex) {
             self.topics = topics;
+            self.regex = regex;
             self.urgent = true;
         }
+        self.subscribed = true;
         self.join_if_wanted(now);
+    }
+
+    /// Whether partitions of the topic are assigned, or to be.
+    pub(crate) fn knows(&self, topic: Uuid) -> bool {
+        self.target.contains_key(&topic) || self.owned.contains_key(&topic)
+    }
+
+    /// Which membership this is: another one has lost all that this one had.
+    pub(crate) fn life(&self) -> u64 {
+        self.life
     }
 
     /// The application polls again after it was absent too long: joins again.
@@ -193,7 +236,7 @@ impl Membership {
     }
 
     fn join_if_wanted(&mut self, now: Instant) {
-        if self.state == State::Idle && !self.topics.is_empty() {
+        if self.state == State::Idle && self.subscribed {
             self.join(now);
         }
     }
@@ -335,6 +378,16 @@ impl Membership {
                 let slow = now + self.settings.backoff_max;
                 self.next_heartbeat = self.next_heartbeat.map(|next| next.max(slow));
             }
+            codes::INVALID_REGULAR_EXPRESSION => {
+                // The caller's to mend, by another subscription.
+                self.effects.push_back(Effect::Fail(error()));
+                self.subscribed = false;
+                self.lose_all();
+                match self.epoch {
+                    JOIN => self.state = State::Idle,
+                    _ => self.leave(now),
+                }
+            }
             _ => self.fail(error().with_class(Class::Fatal)),
         }
     }
@@ -362,6 +415,7 @@ impl Membership {
     fn join(&mut self, now: Instant) {
         self.state = State::Joining;
         self.epoch = JOIN;
+        self.life += 1;
         self.target.clear();
         self.owned.clear();
         self.assigned_once = false;
@@ -468,6 +522,7 @@ impl Membership {
             rack: self.settings.rack.clone(),
             rebalance_timeout: Some(self.settings.rebalance_timeout),
             topics: Some(self.topics.clone()),
+            regex: self.regex.clone(),
             assignor,
             owned: Some(self.owned.clone()),
         }
@@ -487,6 +542,7 @@ impl Membership {
             rack: changed(&current.rack, &self.sent.rack),
             rebalance_timeout: changed(&current.rebalance_timeout, &self.sent.rebalance_timeout),
             topics: changed(&current.topics, &self.sent.topics),
+            regex: changed(&current.regex, &self.sent.regex),
             assignor: changed(&current.assignor, &self.sent.assignor),
             owned: changed(&current.owned, &self.sent.owned),
         };

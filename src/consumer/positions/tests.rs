@@ -1,5 +1,7 @@
 use super::*;
 use crate::clock::now;
+use crate::consumer::codes;
+use crate::consumer::lag::TimeLag;
 use proptest::prelude::*;
 
 const B1: BrokerId = BrokerId(1);
