@@ -224,7 +224,9 @@ impl Group {
             return Err(codes::FENCED_INSTANCE_ID);
         }
         if beat.epoch == LEAVE_STATIC {
-            // Its place is kept until the session ends.
+            // Its place is kept until the session ends; what it had it gave up.
+            self.memberships += 1;
+            member.membership = self.memberships;
             member.epoch = LEAVE_STATIC;
             member.revoking.clear();
             member.rebalance_end = None;

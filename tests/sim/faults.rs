@@ -88,6 +88,9 @@ pub(crate) async fn storm(world: &Rc<World>, rng: &mut StdRng) {
         .copied()
         .filter(|_| rng.random_ratio(2, 5))
         .collect();
+    let holds_back = [Kind::DelayRequests, Kind::Freeze, Kind::Cut];
+    let holds_back = kinds.iter().any(|kind| holds_back.contains(kind));
+    world.holds_back.set(holds_back);
     world.tell(format_args!("faults: {kinds:?}"));
     let busy = rng.random_range(200..8_000);
     let mut fronts = Vec::new();

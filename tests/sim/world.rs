@@ -118,6 +118,8 @@ pub(crate) struct World {
     pub(crate) partitions: i32,
     pub(crate) producers: usize,
     pub(crate) phase: Cell<Phase>,
+    /// Requests may be held back and arrive after their connection is gone, as at any broker.
+    pub(crate) holds_back: Cell<bool>,
     /// Least and most that connections are slow by.
     pub(crate) latency: (u64, u64),
     /// Rules that are to go when everything is mended.
@@ -321,6 +323,7 @@ async fn begin(rng: &mut StdRng) -> Result<Rc<World>, String> {
         partitions: partitions as i32,
         producers: rng.random_range(1..=3),
         phase: Cell::new(Phase::Storm),
+        holds_back: Cell::new(false),
         latency: (rng.random_range(0..20), rng.random_range(0..60)),
         rules: RefCell::default(),
         provocations: RefCell::default(),
