@@ -116,12 +116,13 @@ async fn measure(shared: &Shared, since: Instant, deadline: Instant) -> Lag {
     }
     let leaders = by_leader.into_iter().map(|(broker, asked)| async move {
         let level = shared.config.isolation;
+        let began = now();
         match offsets::list_once(&shared.cluster, broker, &asked, level, deadline).await {
             Ok(found) => {
                 let positions = &mut shared.lock().positions;
                 for (tp, found) in found {
                     if let Ok(found) = found {
-                        positions.note_end(&tp, found.offset, now());
+                        positions.note_end(&tp, found.offset, began, now());
                     }
                 }
             }

@@ -377,6 +377,23 @@ fn a_full_buffer_is_not_filled_further() {
     assert_eq!(plan.parts[0].tp, tp(1));
 }
 
+/// The session tells a new end once: an older answer that overtakes it would stay for good.
+#[test]
+fn an_end_looked_up_before_the_last_fetch_is_not_taken() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let end = |positions: &Positions| positions.lag(now, 10_000).remove(0).end_offset;
+    let second = Duration::from_secs(1);
+    positions.note_end(&tp(0), 90, now, now);
+    assert_eq!(end(&positions), Some(90));
+    let asked = plan(&mut positions, now).remove(0);
+    positions.accept(B1, &asked, &answer(batches(100)), now + 2 * second);
+    positions.note_end(&tp(0), 90, now + second, now + 3 * second);
+    assert_eq!(end(&positions), Some(100));
+    positions.note_end(&tp(0), 110, now + 3 * second, now + 4 * second);
+    assert_eq!(end(&positions), Some(110));
+}
+
 #[test]
 fn lag_in_records_and_time() {
     let mut positions = active(&[tp(0)], rules());
