@@ -85,6 +85,8 @@ pub enum ErrorKind {
     CorruptRecord,
     /// The producer's buffer is full (only from calls that do not wait).
     BufferFull,
+    /// The application dropped the record before it was acknowledged ([`Producer::purge`](crate::Producer::purge)).
+    Purged,
     /// Fewer in-sync replicas than `min.insync.replicas`.
     NotEnoughReplicas,
     /// A sequence number was refused: the log and the producer disagree.
@@ -262,6 +264,7 @@ impl ErrorKind {
             | Self::CorruptRecord
             | Self::Offset
             | Self::Policy
+            | Self::Purged
             | Self::AlreadyExists => Class::Caller,
         }
     }

@@ -60,7 +60,7 @@
 //! # Map
 //!
 //! - [`Client`], [`ClientBuilder`]: the connection to a cluster, shared by what is made from it
-//! - [`Producer`], [`TopicProducer`], [`Record`], [`Delivery`], [`Partitioner`], [`Compression`], [`ProducerMetrics`]
+//! - [`Producer`], [`TopicProducer`], [`Record`], [`Delivery`], [`Purge`], [`Partitioner`], [`Compression`], [`ProducerMetrics`]
 //! - [`Consumer`], [`Batches`], [`RecordView`], [`RecordStream`], [`Event`], [`Lag`]
 //! - [`admin`]: topics and the cluster
 //! - [`ProducerInterceptor`], [`ConsumerInterceptor`]: trace contexts, audits
@@ -120,7 +120,7 @@ pub use consumer::{
     BatchRecords, Batches, BrokerFetches, Consumer, ConsumerBuilder, ConsumerHandle,
     ConsumerMetrics, Event, Explanation, GroupMetadata, IsolationLevel, Lag, LagStream,
     OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams, Rebalances,
-    RecordStream, Revoking, TimeLag,
+    RecordStream, Revoking, TimeLag, TopicPattern,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use interceptor::{AddedHeaders, ConsumerInterceptor, ProducerInterceptor};
@@ -128,8 +128,8 @@ pub use metrics::client::{ApiMetrics, ClientMetrics};
 pub use metrics::histogram::{Histogram, SizeHistogram};
 pub use producer::{
     Acks, BatchReport, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner, Partitioner,
-    Producer, ProducerBuilder, ProducerMetrics, RecordMetadata, RoundRobin, TopicProducer,
-    TopicView,
+    Producer, ProducerBuilder, ProducerMetrics, Purge, PurgeReport, RecordMetadata, RoundRobin,
+    TopicProducer, TopicView,
 };
 /// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]

@@ -97,10 +97,19 @@ fn sample(key: i16, version: i16) -> Vec<u8> {
                 .with_topics(twice(topic));
             encoded(&response, version)
         }
+        // Not among the generated ones: as version 9, with ids in the place of the topics' names.
+        8 | 9 if version == 10 => {
+            let name = [&[6][..], b"topic"].concat();
+            let mut sample = sample(key, 9);
+            while let Some(at) = sample.windows(6).position(|part| part == name) {
+                sample.splice(at..at + 6, [7; 16]);
+            }
+            sample
+        }
         8 => {
             use offset_commit_response::*;
             let topic = OffsetCommitResponseTopic::default()
-                .with_name(name())
+                .with_name(TopicName(StrBytes::from_static_str("topic")))
                 .with_partitions(twice(OffsetCommitResponsePartition::default()));
             encoded(
                 &OffsetCommitResponse::default().with_topics(twice(topic)),
@@ -111,11 +120,11 @@ fn sample(key: i16, version: i16) -> Vec<u8> {
             use offset_fetch_response::*;
             let partition = OffsetFetchResponsePartitions::default().with_metadata(Some(text()));
             let topic = OffsetFetchResponseTopics::default()
-                .with_name(name())
+                .with_name(TopicName(StrBytes::from_static_str("topic")))
                 .with_partitions(twice(partition));
             let group = OffsetFetchResponseGroup::default().with_topics(twice(topic));
             encoded(
-                &OffsetFetchResponse::default().with_groups(twice(group)),
+                &OffsetFetchResponse::default().with_groups(vec![group]),
                 version,
             )
         }
@@ -169,6 +178,45 @@ fn sample(key: i16, version: i16) -> Vec<u8> {
                 .with_partitions(twice(EpochEndOffset::default()));
             encoded(
                 &OffsetForLeaderEpochResponse::default().with_topics(twice(topic)),
+                version,
+            )
+        }
+        15 => {
+            use describe_groups_response::*;
+            let member = DescribedGroupMember::default()
+                .with_member_id(text())
+                .with_member_assignment(Bytes::from(vec![1; 50]));
+            let group = DescribedGroup::default()
+                .with_group_id(GroupId(text()))
+                .with_members(twice(member));
+            encoded(
+                &DescribeGroupsResponse::default().with_groups(twice(group)),
+                version,
+            )
+        }
+        16 => {
+            use list_groups_response::*;
+            let group = ListedGroup::default().with_group_id(GroupId(text()));
+            encoded(
+                &ListGroupsResponse::default().with_groups(twice(group)),
+                version,
+            )
+        }
+        69 => {
+            use consumer_group_describe_response::*;
+            let topic = TopicPartitions::default()
+                .with_topic_name(name())
+                .with_partitions(vec![1, 2, 3]);
+            let assignment = Assignment::default().with_topic_partitions(twice(topic));
+            let member = Member::default()
+                .with_member_id(text())
+                .with_subscribed_topic_names(twice(name()))
+                .with_assignment(assignment);
+            let group = DescribedGroup::default()
+                .with_group_id(GroupId(text()))
+                .with_members(twice(member));
+            encoded(
+                &ConsumerGroupDescribeResponse::default().with_groups(twice(group)),
                 version,
             )
         }

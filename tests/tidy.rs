@@ -20,6 +20,7 @@ const MACHINES: &[&str] = &[
     "src/consumer/group/kip848.rs",
     "src/consumer/lag.rs",
     "src/consumer/positions.rs",
+    "src/consumer/positions/",
     "src/consumer/session.rs",
     "src/error.rs",
     "src/error/",

@@ -1,23 +1,34 @@
-//! Administration: topics and the cluster itself.
+//! Administration: topics, groups and the cluster itself.
 //!
 //! Every call about several topics answers for each of them ([`PerTopic`]), so that trouble with one
 //! hides nothing about the others.
 
 mod driver;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod group_tests;
+mod groups;
+mod lag;
 mod results;
 #[cfg(test)]
 mod tests;
 mod topics;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+use futures_util::future::try_join_all;
 
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Target};
 use crate::config::keys::FOREVER;
 use crate::error::{Error, Result};
 use crate::net::Lane;
+use crate::types::{OffsetAndMetadata, TopicPartition};
 use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 
+pub use groups::{GroupDescription, GroupListing, MemberDescription};
+pub use lag::{GroupLag, GroupPartitionLag};
 pub use results::{
     BrokerDescription, ClusterDescription, CreatedTopic, IntoIter, Iter, PartitionDescription,
     PerTopic, TopicDescription, TopicId, TopicListing,
@@ -273,6 +284,107 @@ impl Admin {
         // An empty list asks for no topic at all, none for every one.
         let response = self.metadata(Some(Vec::new())).await?;
         ClusterDescription::read(response)
+    }
+
+    /// All groups of the cluster that this principal may see, by name.
+    ///
+    /// # Errors
+    ///
+    /// If a broker did not answer in time: each knows only the groups that it coordinates.
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// for group in admin.list_groups().await? {
+    ///     println!("{}: {:?}", group.group, group.state);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
+        let deadline = self.deadline();
+        let brokers = self.describe_cluster().await?.brokers;
+        let lists = brokers
+            .iter()
+            .map(|broker| self.groups_at(broker.id, deadline));
+        let mut groups: Vec<_> = try_join_all(lists).await?.into_iter().flatten().collect();
+        groups.sort_unstable_by(|a, b| a.group.cmp(&b.group));
+        // A group whose coordinator has just moved may be listed by both.
+        groups.dedup_by(|a, b| a.group == b.group);
+        Ok(groups)
+    }
+
+    /// A group and its members, of either protocol.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Group`](crate::ErrorKind::Group) with Kafka's code `GROUP_ID_NOT_FOUND` (69) if there is
+    /// no such group of consumers; [`Authorization`](crate::ErrorKind::Authorization); or what kept its
+    /// coordinator from answering in time.
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// for member in admin.describe_group("billing").await?.members {
+    ///     println!("{} at {}: {:?}", member.client_id, member.host, member.partitions);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn describe_group(&self, group: &str) -> Result<GroupDescription> {
+        self.describe(group, self.deadline()).await
+    }
+
+    /// Everything that a group has committed. Empty for a group that does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Authorization`](crate::ErrorKind::Authorization), or what kept the group's coordinator from
+    /// answering in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn group_offsets(
+        &self,
+        group: &str,
+    ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
+        self.offsets_of(group, self.deadline()).await
+    }
+
+    /// How far behind a group is, in records and in time, without joining it: for each partition that it has
+    /// committed for, or that one of its members has. Records are those that `kafka-consumer-groups.sh
+    /// --describe` tells. A partition that is behind costs two fetches of a batch, for the ages.
+    ///
+    /// A partition whose end cannot be learnt (its topic was deleted, it has no leader) is there with an
+    /// error; the others are not held back.
+    ///
+    /// # Errors
+    ///
+    /// As [`describe_group`](Self::describe_group).
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// let lag = admin.group_lag("billing").await?;
+    /// println!("{} records, {:?} behind", lag.records(), lag.time().duration());
+    /// for partition in lag.partitions() {
+    ///     println!("{}: {:?}", partition.topic_partition, partition.records);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn group_lag(&self, group: &str) -> Result<GroupLag> {
+        self.lag_of(group).await
     }
 
     async fn metadata(&self, topics: Option<Vec<String>>) -> Result<MetadataResponse> {

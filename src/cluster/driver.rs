@@ -1,5 +1,6 @@
 //! The metadata task: runs the machine, asks brokers, publishes snapshots.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,14 +47,18 @@ pub(super) async fn run(cluster: Cluster) {
     }
 }
 
-/// One round: all topics asked for, at most one request for either kind.
+/// One round: all topics asked for, at most one request for either kind, and one for the list of all.
 async fn round(cluster: &Cluster, ask: &Ask) {
     let mut outcome = Ok(());
     if !ask.creatable.is_empty() {
-        outcome = request(cluster, &ask.creatable, true).await;
+        outcome = request(cluster, Some(&ask.creatable), true).await;
     }
-    if outcome.is_ok() && (ask.creatable.is_empty() || !ask.existing.is_empty()) {
-        outcome = request(cluster, &ask.existing, false).await;
+    let nothing_else = ask.creatable.is_empty() && !ask.all;
+    if outcome.is_ok() && (nothing_else || !ask.existing.is_empty()) {
+        outcome = request(cluster, Some(&ask.existing), false).await;
+    }
+    if outcome.is_ok() && ask.all {
+        outcome = request(cluster, None, false).await;
     }
     let snapshot = cluster.snapshot();
     let resolved = outcome.is_ok() && snapshot.resolves(ask.creatable.iter().chain(&ask.existing));
@@ -79,23 +84,30 @@ async fn round(cluster: &Cluster, ask: &Ask) {
     cluster.0.published.notify_waiters();
 }
 
-/// Asks one broker after the other, the next one also when the last is silent, until one answers.
-async fn request(cluster: &Cluster, topics: &[Arc<str>], auto_create: bool) -> Result<()> {
+/// Asks one broker after the other, the next one also when the last is silent, until one answers. As long as one is silent,
+/// those that failed are asked again: they may be back long before the silent one is given up. Without topics it asks which
+/// there are.
+async fn request(cluster: &Cluster, topics: Option<&[Arc<str>]>, auto_create: bool) -> Result<()> {
     let mut candidates = candidates(cluster).into_iter();
+    let mut failed = VecDeque::new();
     let mut asked = FuturesUnordered::new();
     let mut failure = None;
+    let ask = |endpoint: Endpoint| async move {
+        let answer = ask_one(cluster, &endpoint, topics, auto_create).await;
+        (endpoint, answer)
+    };
     loop {
         if asked.is_empty() {
             match candidates.next() {
-                Some(endpoint) => asked.push(ask_one(cluster, endpoint, topics, auto_create)),
+                Some(endpoint) => asked.push(ask(endpoint)),
                 None => return Err(failure.unwrap_or_else(no_brokers)),
             }
         }
         tokio::select! {
             biased;
-            Some(answer) = asked.next() => match answer {
+            Some((endpoint, answer)) = asked.next() => match answer {
                 Ok(response) => {
-                    accept(cluster, &response);
+                    accept(cluster, &response, topics.is_none());
                     return Ok(());
                 }
                 Err(error) => {
@@ -104,11 +116,12 @@ async fn request(cluster: &Cluster, topics: &[Arc<str>], auto_create: bool) -> R
                     if !keep {
                         failure = Some(error);
                     }
+                    failed.push_back(endpoint);
                 }
             },
             () = sleep(HEDGE) => {
-                if let Some(endpoint) = candidates.next() {
-                    asked.push(ask_one(cluster, endpoint, topics, auto_create));
+                if let Some(endpoint) = candidates.next().or_else(|| failed.pop_front()) {
+                    asked.push(ask(endpoint));
                 }
             }
         }
@@ -152,23 +165,19 @@ fn candidates(cluster: &Cluster) -> Vec<Endpoint> {
 
 async fn ask_one(
     cluster: &Cluster,
-    endpoint: Endpoint,
-    topics: &[Arc<str>],
+    endpoint: &Endpoint,
+    topics: Option<&[Arc<str>]>,
     auto_create: bool,
 ) -> Result<MetadataResponse> {
     let deadline = now() + cluster.config().request_timeout;
-    let link = cluster
-        .0
-        .pool
-        .link(&endpoint, Lane::Admin, deadline)
-        .await?;
+    let link = cluster.0.pool.link(endpoint, Lane::Admin, deadline).await?;
     let version = link.version::<MetadataRequest>()?;
-    let topics = topics.iter().map(|name| {
+    let topic = |name: &Arc<str>| {
         MetadataRequestTopic::default()
             .with_name(Some(TopicName(StrBytes::from_string(name.to_string()))))
-    });
+    };
     let request = MetadataRequest::default()
-        .with_topics(Some(topics.collect()))
+        .with_topics(topics.map(|topics| topics.iter().map(topic).collect()))
         .with_allow_auto_topic_creation(auto_create);
     let deadline = now() + cluster.config().request_timeout;
     let response = link.send(version, &request, deadline).await?;
@@ -188,10 +197,13 @@ async fn ask_one(
     Ok(response)
 }
 
-fn accept(cluster: &Cluster, response: &MetadataResponse) {
+fn accept(cluster: &Cluster, response: &MetadataResponse, all: bool) {
     let before = cluster.snapshot();
     cluster.update(|machine, snapshot| {
         snapshot.merge(response);
+        if all {
+            snapshot.list(response);
+        }
         snapshot.retain(|topic| machine.is_watched(topic));
         true
     });

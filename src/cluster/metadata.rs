@@ -19,12 +19,16 @@ pub(crate) struct Ask {
     /// Asked for with `allow_auto_topic_creation`.
     pub(crate) creatable: Vec<Arc<str>>,
     pub(crate) existing: Vec<Arc<str>>,
+    /// And which topics there are at all.
+    pub(crate) all: bool,
 }
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct MetadataMachine {
     topics: IndexMap<Arc<str>, Want>,
+    /// Watchers of the list of all topics.
+    all: usize,
     max_age: Duration,
     backoff: (Duration, Duration),
     /// A refresh was asked for.
@@ -50,6 +54,7 @@ impl MetadataMachine {
     pub(crate) fn new(max_age: Duration, backoff: (Duration, Duration)) -> Self {
         Self {
             topics: IndexMap::new(),
+            all: 0,
             max_age,
             backoff,
             wanted: true,
@@ -83,8 +88,23 @@ impl MetadataMachine {
         last
     }
 
+    /// One watcher more for the list of all topics; the first asks at once.
+    pub(crate) fn watch_all(&mut self) {
+        self.urgent |= self.all == 0;
+        self.all += 1;
+    }
+
+    pub(crate) fn unwatch_all(&mut self) {
+        self.all = self.all.saturating_sub(1);
+    }
+
     pub(crate) fn is_watched(&self, topic: &str) -> bool {
         self.topics.contains_key(topic)
+    }
+
+    /// Whether a round is under way: what it brings may be older than a wish of now.
+    pub(crate) fn is_asking(&self) -> bool {
+        self.asking
     }
 
     /// Somebody's knowledge proved wrong.
@@ -102,7 +122,10 @@ impl MetadataMachine {
         self.asking = true;
         self.wanted = false;
         self.urgent = false;
-        let mut ask = Ask::default();
+        let mut ask = Ask {
+            all: self.all > 0,
+            ..Ask::default()
+        };
         for (topic, want) in &mut self.topics {
             want.asked = true;
             let list = match want.creators {
@@ -206,6 +229,24 @@ mod tests {
         assert_eq!(machine.poll(start + 299_999 * MS), None);
         assert_eq!(machine.next_timeout(), Some(start + 300_000 * MS));
         assert!(machine.poll(start + 300_000 * MS).is_some());
+    }
+
+    #[test]
+    fn all_topics_are_asked_for_while_somebody_looks() {
+        let (mut machine, start) = machine();
+        machine.watch_all();
+        let ask = machine.poll(start).unwrap();
+        assert!(ask.all, "at once");
+        machine.ended(start, true, 1.0);
+        machine.watch_all();
+        assert_eq!(machine.poll(start), None, "known already");
+        machine.unwatch_all();
+        machine.watch(&"a".into(), false);
+        assert!(machine.poll(start).unwrap().all);
+        machine.ended(start, true, 1.0);
+        machine.unwatch_all();
+        machine.watch(&"b".into(), false);
+        assert!(!machine.poll(start).unwrap().all);
     }
 
     #[test]

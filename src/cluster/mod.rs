@@ -16,7 +16,7 @@ use tokio::time::timeout_at;
 
 use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
-use crate::error::{Error, ErrorKind, Result, classify};
+use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::client::Traffic;
 use crate::net::Lane;
 use crate::net::connector::Connector;
@@ -97,6 +97,9 @@ pub(crate) struct Interest {
     topics: Vec<Arc<str>>,
     auto_create: bool,
 }
+
+/// Metadata keeps asking which topics there are while this is alive.
+pub(crate) struct AllTopics(Cluster);
 
 /// Tells of new snapshots, in order, missing none that matters (level-triggered: several changes
 /// may be told as one).
@@ -195,6 +198,13 @@ impl Cluster {
         }
     }
 
+    /// Keeps the list of all topics in every round of metadata until the guard is dropped.
+    pub(crate) fn watch_all(&self) -> AllTopics {
+        self.metadata().machine.watch_all();
+        self.0.wishes.notify_one();
+        AllTopics(self.clone())
+    }
+
     /// The topic, asking for it until the deadline while the cluster does not know it. An
     /// authorization failure or a forbidden name ends it at once. Cancel safe.
     pub(crate) async fn topic(
@@ -218,9 +228,7 @@ impl Cluster {
             }
             let code = snapshot.errors.get(&name).copied();
             let answered = self.metadata().rounds > rounds;
-            if let Some(code) =
-                code.filter(|code| answered && !classify::classify(*code).is_retriable())
-            {
+            if let Some(code) = code.filter(|code| answered && snapshot::is_refusal(*code)) {
                 return Err(Error::from_code(code, format_args!("topic '{name}'")));
             }
             if self.0.tasks.is_stopping() {
@@ -293,6 +301,25 @@ impl Cluster {
     pub(crate) fn refresh(&self) {
         self.metadata().machine.refresh();
         self.0.wishes.notify_one();
+    }
+
+    /// Waits until a round of metadata requests that was not begun yet has ended, well or not, or the deadline passed.
+    /// Cancel safe.
+    pub(crate) async fn renewed(&self, deadline: Instant) {
+        let round = {
+            let mut metadata = self.metadata();
+            metadata.machine.refresh();
+            metadata.rounds + 1 + u64::from(metadata.machine.is_asking())
+        };
+        self.0.wishes.notify_one();
+        loop {
+            let mut published = pin!(self.0.published.notified());
+            published.as_mut().enable();
+            let over = self.metadata().rounds >= round || self.0.tasks.is_stopping();
+            if over || timeout_at(deadline, published).await.is_err() {
+                return;
+            }
+        }
     }
 
     /// Takes over leaders named in an answer, if newer than what is known (KIP-951).
@@ -396,6 +423,23 @@ impl Changes {
             }
             published.await;
         }
+    }
+}
+
+impl Interest {
+    pub(crate) fn covers(&self, topic: &str) -> bool {
+        self.topics.iter().any(|known| **known == *topic)
+    }
+
+    /// Whether it is about these topics, in this order.
+    pub(crate) fn is(&self, topics: &[Arc<str>]) -> bool {
+        self.topics == topics
+    }
+}
+
+impl Drop for AllTopics {
+    fn drop(&mut self) {
+        self.0.metadata().machine.unwatch_all();
     }
 }
 

@@ -23,6 +23,62 @@ pub(crate) struct Snapshot {
     pub(crate) topics: IndexMap<Arc<str>, Arc<Topic>>,
     /// Error codes of topics that were asked for and not described.
     pub(crate) errors: IndexMap<Arc<str>, i16>,
+    /// Which topics there are, as of the last time that all were asked for.
+    pub(crate) all: Option<Arc<[Listed]>>,
+    /// What answers said of topics against what is known, until it is believed or taken back.
+    doubts: IndexMap<Arc<str>, Doubt>,
+}
+
+/// A description of a topic that contradicts what is known. One answer may be damaged or out of date, and believing it
+/// would cost positions, sequences or partitions; so it is asked for again, and believed once it was said often enough.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Doubt {
+    claim: Claim,
+    times: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    /// The topic was made anew under this id.
+    Id(Uuid),
+    /// It has only so many partitions, fewer than were known.
+    Partitions(usize),
+    /// A leader epoch went back: a broker is behind, or the one known never was.
+    OlderEpoch,
+}
+
+impl Claim {
+    fn of(topic: &MetadataResponseTopic, known: &Topic) -> Option<Self> {
+        if another_id(topic.topic_id, known.id) {
+            return Some(Self::Id(topic.topic_id));
+        }
+        if topic.partitions.len() < known.partitions.len() {
+            return Some(Self::Partitions(topic.partitions.len()));
+        }
+        let older = topic.partitions.iter().any(|partition| {
+            usize::try_from(partition.partition_index)
+                .ok()
+                .and_then(|index| known.partitions.get(index))
+                .is_some_and(|known| known.leader_epoch > partition.leader_epoch)
+        });
+        older.then_some(Self::OlderEpoch)
+    }
+
+    /// How often it has to be said.
+    fn believed_after(self) -> u32 {
+        match self {
+            Self::Id(_) | Self::Partitions(_) => 2,
+            Self::OlderEpoch => 5,
+        }
+    }
+}
+
+/// A topic among all that there are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) name: Arc<str>,
+    pub(crate) id: Uuid,
+    pub(crate) internal: bool,
 }
 
 /// A broker's address.
@@ -144,10 +200,17 @@ impl Snapshot {
             return;
         }
         self.errors.swap_remove(name);
-        let before = self.topics.get(name).filter(|before| {
-            // Another id under the name is another topic, of which nothing old is true.
-            before.id == topic.topic_id || before.id.is_nil() || topic.topic_id.is_nil()
-        });
+        let mut before = self.topics.get(name).cloned();
+        let claim = before
+            .as_deref()
+            .and_then(|before| Claim::of(topic, before));
+        match claim {
+            None => _ = self.doubts.swap_remove(name),
+            Some(claim) if self.believes(name, claim) => before = None,
+            Some(Claim::OlderEpoch) => {} // what is newer in it counts
+            Some(Claim::Id(_) | Claim::Partitions(_)) => return,
+        }
+        let before = before.as_ref();
         let Some(partitions) =
             partitions(&topic.partitions, before.map(|topic| &topic.partitions[..]))
         else {
@@ -167,16 +230,55 @@ impl Snapshot {
         }
     }
 
+    /// Takes in the answer about all topics. One that is being made, or has no leader, is there.
+    pub(crate) fn list(&mut self, response: &MetadataResponse) {
+        let there = response.topics.iter().filter(|topic| {
+            topic.error_code == 0
+                || !GONE.contains(&topic.error_code)
+                    && crate::error::classify::classify(topic.error_code).is_retriable()
+        });
+        let mut listed: Vec<Listed> = there
+            .filter_map(|topic| {
+                Some(Listed {
+                    name: Arc::from(topic.name.as_ref()?.0.as_str()),
+                    id: topic.topic_id,
+                    internal: topic.is_internal,
+                })
+            })
+            .collect();
+        listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        if self.all.as_deref() != Some(&listed[..]) {
+            self.all = Some(listed.into());
+        }
+    }
+
+    /// Whether what contradicts the known was said often enough, this time included.
+    fn believes(&mut self, name: &str, claim: Claim) -> bool {
+        let doubt = self
+            .doubts
+            .entry(Arc::from(name))
+            .or_insert(Doubt { claim, times: 0 });
+        if doubt.claim != claim {
+            *doubt = Doubt { claim, times: 0 };
+        }
+        doubt.times += 1;
+        let believed = doubt.times >= claim.believed_after();
+        if believed {
+            self.doubts.swap_remove(name);
+        }
+        believed
+    }
+
     /// Takes in leaders that a broker named beside an error (KIP-951). True if anything was new.
     pub(crate) fn learn(&mut self, leaders: &[LeaderHint], brokers: &[Broker]) -> bool {
         let mut changed = false;
         for broker in brokers {
-            if self
-                .brokers
-                .get(&broker.id)
-                .is_none_or(|known| **known != *broker)
-            {
-                self.brokers.insert(broker.id, Arc::new(broker.clone()));
+            let known = self.brokers.get(&broker.id);
+            let mut broker = broker.clone();
+            // Not every answer has racks.
+            broker.rack = broker.rack.or_else(|| known?.rack.clone());
+            if known.is_none_or(|known| **known != broker) {
+                self.brokers.insert(broker.id, Arc::new(broker));
                 changed = true;
             }
         }
@@ -208,12 +310,15 @@ impl Snapshot {
     pub(crate) fn retain(&mut self, watched: impl Fn(&str) -> bool) {
         self.topics.retain(|name, _| watched(name));
         self.errors.retain(|name, _| watched(name));
+        self.doubts.retain(|name, _| watched(name));
     }
 
-    /// Whether every one of these topics is described and led.
+    /// Whether every one of these topics is described, without contradiction, and led.
     pub(crate) fn resolves<'a>(&self, topics: impl IntoIterator<Item = &'a Arc<str>>) -> bool {
         topics.into_iter().all(|name| {
-            self.topics.get(name).is_some_and(|topic| {
+            let topic = self.topics.get(name);
+            let topic = topic.filter(|_| !self.doubts.contains_key(name));
+            topic.is_some_and(|topic| {
                 topic
                     .partitions
                     .iter()
@@ -224,6 +329,20 @@ impl Snapshot {
 }
 
 const LEADER_NOT_AVAILABLE: i16 = 5;
+
+/// Codes by which brokers refuse a topic. Any other, retriable or not of Metadata at all, may be another the next time.
+const REFUSED: [i16; 5] = [17, 29, 37, 38, 44];
+
+/// Whether a topic's error code is worth telling at once: INVALID_TOPIC_EXCEPTION, TOPIC_AUTHORIZATION_FAILED, and
+/// INVALID_PARTITIONS, INVALID_REPLICATION_FACTOR and POLICY_VIOLATION of an automatic creation.
+pub(crate) fn is_refusal(code: i16) -> bool {
+    REFUSED.contains(&code)
+}
+
+/// Another id under a name is another topic, of which nothing old is true.
+fn another_id(one: Uuid, other: Uuid) -> bool {
+    one != other && !one.is_nil() && !other.is_nil()
+}
 
 fn known_broker(id: i32) -> Option<BrokerId> {
     (id >= 0).then_some(BrokerId(id))
@@ -323,8 +442,49 @@ mod tests {
         snapshot.merge(&answer(8, &[(2, 0)]));
         assert_eq!(
             (leader(&snapshot, 0), leader(&snapshot, 1)),
+            (Some((1, 5)), Some((1, 5))),
+            "one answer may be damaged"
+        );
+        assert!(!snapshot.resolves([&"t".into()]), "and is asked for again");
+        snapshot.merge(&answer(8, &[(2, 0)]));
+        assert_eq!(
+            (leader(&snapshot, 0), leader(&snapshot, 1)),
             (Some((2, 0)), None)
         );
+        assert!(snapshot.resolves([&"t".into()]));
+    }
+
+    #[test]
+    fn one_damaged_answer_changes_no_topic() {
+        let mut snapshot = Snapshot::default();
+        snapshot.merge(&answer(7, &[(1, 5), (1, 5)]));
+        for damaged in [answer(9, &[(1, 5), (1, 5)]), answer(7, &[(1, 5)])] {
+            snapshot.merge(&damaged);
+            snapshot.merge(&answer(7, &[(1, 5), (1, 5)]));
+            snapshot.merge(&damaged);
+            assert_eq!(
+                leader(&snapshot, 1),
+                Some((1, 5)),
+                "twice, but not in a row"
+            );
+            snapshot.merge(&answer(7, &[(1, 5), (1, 5)]));
+            assert!(snapshot.resolves([&"t".into()]));
+        }
+    }
+
+    #[test]
+    fn an_epoch_that_never_was_is_given_up() {
+        let mut snapshot = Snapshot::default();
+        snapshot.merge(&answer(7, &[(1, 5)]));
+        snapshot.merge(&answer(7, &[(1, 5 + (1 << 24))])); // a bit of it was flipped on its way
+        for _ in 0..4 {
+            snapshot.merge(&answer(7, &[(1, 5)]));
+            assert_eq!(leader(&snapshot, 0), Some((1, 5 + (1 << 24))));
+            assert!(!snapshot.resolves([&"t".into()]));
+        }
+        snapshot.merge(&answer(7, &[(1, 5)]));
+        assert_eq!(leader(&snapshot, 0), Some((1, 5)));
+        assert!(snapshot.resolves([&"t".into()]));
     }
 
     #[test]
@@ -368,6 +528,49 @@ mod tests {
         };
         assert!(snapshot.learn(&hint(9, 7), &[nine]));
         assert_eq!(leader(&snapshot, 0), Some((9, 7)));
+    }
+
+    #[test]
+    fn a_broker_named_without_its_rack_is_no_news() {
+        let mut snapshot = Snapshot::default();
+        let mut response = answer(7, &[(1, 5)]);
+        response.brokers[0].rack = Some(StrBytes::from_static_str("east"));
+        snapshot.merge(&response);
+        let (id, known) = snapshot.brokers.first().unwrap();
+        let (id, known) = (*id, Arc::clone(known));
+        // As FindCoordinator names it.
+        let named = Broker {
+            rack: None,
+            ..(*known).clone()
+        };
+        assert!(!snapshot.learn(&[], std::slice::from_ref(&named)));
+        assert_eq!(snapshot.brokers[&id], known);
+        let moved = Broker { port: 1, ..named };
+        assert!(snapshot.learn(&[], &[moved]));
+        assert_eq!(snapshot.brokers[&id].rack.as_deref(), Some("east"));
+    }
+
+    #[test]
+    fn the_list_of_all_topics_knows_what_is_gone() {
+        let mut snapshot = Snapshot::default();
+        let mut response = answer(7, &[(1, 5)]);
+        response.topics[0].is_internal = true;
+        for (name, code) in [("gone", 3), ("young", 5), ("secret", 29)] {
+            let topic = MetadataResponseTopic::default()
+                .with_name(Some(TopicName(StrBytes::from_static_str(name))))
+                .with_error_code(code);
+            response.topics.push(topic);
+        }
+        snapshot.list(&response);
+        let first = snapshot.all.clone().unwrap();
+        let names: Vec<_> = first.iter().map(|listed| &*listed.name).collect();
+        assert_eq!(names, ["t", "young"]);
+        assert!(first[0].internal && first[0].id == Uuid::from_u128(7));
+        snapshot.list(&response);
+        assert!(
+            Arc::ptr_eq(&first, snapshot.all.as_ref().unwrap()),
+            "no news"
+        );
     }
 
     #[test]

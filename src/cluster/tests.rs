@@ -277,6 +277,20 @@ async fn a_frozen_broker_does_not_hold_back_metadata() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_frozen_broker_does_not_keep_others_from_being_asked_again() {
+    let (cluster, script, connector) = cluster(&["one", "two"]);
+    script.says().frozen.insert("one".to_owned());
+    let refused = || connector.refused.lock().unwrap();
+    refused().push_back("two".to_owned());
+    let back = async {
+        tokio::time::sleep(5 * SECOND).await;
+        refused().clear();
+    };
+    let (ready, ()) = tokio::join!(cluster.ready(within(10)), back);
+    ready.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_last_handle_ends_all_tasks() {
     let (cluster, _, _) = cluster(&["one"]);
     cluster.ready(within(5)).await.unwrap();

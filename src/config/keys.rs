@@ -464,6 +464,9 @@ keys! {
     Producer "partitioner.adaptive.partitioning.enable" = "true",
         Field::Flag(|s| &mut s.producer.adaptive_partitioning),
         "Records without a key go more often to brokers that are quick (KIP-794).";
+    Producer "partitioner.availability.timeout.ms" = "0",
+        Field::Millis(LONG, |s| &mut s.producer.availability_timeout),
+        "Records without a key avoid brokers that have taken no data for this long although there was some for them (KIP-794); 0 turns this off, and so does `partitioner.adaptive.partitioning.enable=false`.";
     Producer "partitioner.ignore.keys" = "false",
         Field::Flag(|s| &mut s.producer.ignore_keys),
         "Records with a key are spread like those without.";
@@ -493,6 +496,9 @@ keys! {
     Consumer "enable.auto.commit" = "true",
         Field::Flag(|s| &mut s.consumer.auto_commit),
         "Positions are committed in the background.";
+    Consumer "exclude.internal.topics" = "true",
+        Field::Flag(|s| &mut s.consumer.exclude_internal_topics),
+        "Kafka's own topics are left out of what a pattern matches, if the client matches it.";
     Consumer "fetch.max.bytes" = "52428800",
         Field::Int(POSITIVE_INT, |s| &mut s.consumer.fetch_max_bytes),
         "Bytes of records in one answer of a broker; a first batch larger than this comes nevertheless.";

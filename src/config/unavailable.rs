@@ -22,10 +22,6 @@ pub(crate) static UNAVAILABLE: &[(&str, &str)] = &[
         "resolve references before the settings reach the client",
     ),
     (
-        "exclude.internal.topics",
-        "it concerns subscriptions by pattern, which are not in this version",
-    ),
-    (
         "heartbeat.interval.ms",
         "it belongs to the classic group protocol; with group.protocol=consumer the broker sets it (group.consumer.heartbeat.interval.ms)",
     ),
@@ -48,10 +44,6 @@ pub(crate) static UNAVAILABLE: &[(&str, &str)] = &[
     (
         "partition.assignment.strategy",
         "it belongs to the classic group protocol; with group.protocol=consumer use group.remote.assignor",
-    ),
-    (
-        "partitioner.availability.timeout.ms",
-        "records without a key prefer partitions with less to send, which avoids slow brokers too; remove it",
     ),
     (
         "partitioner.class",

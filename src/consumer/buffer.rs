@@ -12,8 +12,8 @@ use super::batch::{PartitionBatch, Segment, corrupt, topic_of};
 use super::positions::{PartEpoch, Position, Survey};
 use crate::error::Error;
 use crate::record::{
-    Codec, CodecPool, ControlType, DecodeLimits, DecodedBatch, RawBatch, RecordBatches,
-    RecordCursor, RecordError,
+    BatchHeader, Codec, CodecPool, ControlType, DecodeLimits, DecodedBatch, RawBatch,
+    RecordBatches, RecordCursor, RecordError,
 };
 use crate::types::TopicPartition;
 
@@ -70,9 +70,15 @@ pub(crate) fn survey(bytes: &Bytes) -> Survey {
     if bytes.is_empty() {
         return Survey::Empty;
     }
-    let mut last = None;
+    let mut last: Option<BatchHeader> = None;
     for batch in RecordBatches::new(bytes.clone()) {
         match batch {
+            // Offsets stand outside of the checksum: that they grow is all that can be seen of them here.
+            Ok(batch)
+                if last.is_some_and(|last| batch.header().base_offset < last.next_offset()) =>
+            {
+                return Survey::Corrupt;
+            }
             Ok(batch) => last = Some(*batch.header()),
             // What comes before is handed out first; reading on reports the rest.
             Err(_) if last.is_some() => break,
@@ -186,6 +192,16 @@ impl Chunk {
 
     /// The timestamp of the first record not below `position` that the application will see.
     pub(crate) fn timestamp_at(&mut self, position: Position, reading: &Reading) -> Option<i64> {
+        self.record_at(position, reading)
+            .map(|(_, timestamp)| timestamp)
+    }
+
+    /// Its offset and timestamp.
+    pub(crate) fn record_at(
+        &mut self,
+        position: Position,
+        reading: &Reading,
+    ) -> Option<(i64, i64)> {
         let mut next = position;
         if self.failed.is_some() {
             return None;
@@ -200,7 +216,7 @@ impl Chunk {
         }
         let (batch, from) = self.current.as_ref()?;
         let record = batch.records_from(*from).next()?.ok()?;
-        Some(record.timestamp().as_millis())
+        Some((record.offset(), record.timestamp().as_millis()))
     }
 
     /// Makes `current` start at the first record for the application that is not below `next`;

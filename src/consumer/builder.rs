@@ -8,6 +8,7 @@ use super::buffer::Reading;
 use super::config::{ConsumerConfig, IsolationLevel, OffsetReset};
 use super::control::{self, Wanted};
 use super::metrics;
+use super::pattern::TopicPattern;
 use super::positions::{Positions, Rules};
 use super::shared::{Shared, by_name};
 use crate::cluster::Cluster;
@@ -24,6 +25,7 @@ pub struct ConsumerBuilder {
     cluster: Cluster,
     config: ConsumerConfig,
     topics: Vec<Arc<str>>,
+    pattern: Option<TopicPattern>,
     partitions: Vec<TopicPartition>,
     interceptors: Chain<dyn ConsumerInterceptor>,
 }
@@ -34,6 +36,7 @@ impl ConsumerBuilder {
             cluster,
             config,
             topics: Vec::new(),
+            pattern: None,
             partitions: Vec::new(),
             interceptors: Chain::new(),
         }
@@ -43,6 +46,29 @@ impl ConsumerBuilder {
     /// exist are waited for.
     pub fn subscribe<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.topics.extend(topics.into_iter().map(Into::into));
+        self
+    }
+
+    /// Shares the partitions of all topics that match a pattern, those made later too.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
+    /// use ottla::TopicPattern;
+    ///
+    /// let pattern = TopicPattern::client_side(r"eu\..*")?;
+    /// let consumer = client.consumer("audit").subscribe_pattern(pattern).build().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn subscribe_pattern(mut self, pattern: TopicPattern) -> Self {
+        self.pattern = Some(pattern);
+        self
+    }
+
+    /// Whether Kafka's own topics are left out of what a pattern matches
+    /// ([client-side](TopicPattern::client_side); `exclude.internal.topics`). Default: yes.
+    pub fn exclude_internal_topics(mut self, exclude: bool) -> Self {
+        self.config.exclude_internal_topics = exclude;
         self
     }
 
@@ -186,6 +212,7 @@ impl ConsumerBuilder {
             cluster,
             config,
             topics,
+            pattern,
             mut partitions,
             interceptors,
         } = self;
@@ -209,9 +236,10 @@ impl ConsumerBuilder {
         let mut positions = Positions::new(rules);
         positions.assign(by_name(&partitions));
         let subscribes = partitions.is_empty();
-        let wanted = match partitions.is_empty() {
-            true => Wanted::Topics(topics),
-            false => Wanted::Partitions(partitions),
+        let wanted = match pattern {
+            Some(pattern) => Wanted::Pattern(pattern),
+            None if subscribes => Wanted::Topics(topics),
+            None => Wanted::Partitions(partitions),
         };
         let shared = Shared::new(
             cluster,
@@ -235,7 +263,11 @@ impl ConsumerBuilder {
         let config = &self.config;
         let wrong = |message: &'static str| Err(Error::new(ErrorKind::Config, message));
         let group = config.group_id.as_deref();
-        match (self.topics.is_empty(), self.partitions.is_empty()) {
+        if self.pattern.is_some() && !self.topics.is_empty() {
+            return wrong("`subscribe` and `subscribe_pattern` exclude each other");
+        }
+        let subscribes = !self.topics.is_empty() || self.pattern.is_some();
+        match (!subscribes, self.partitions.is_empty()) {
             (true, true) => {
                 return wrong("nothing to read: neither `subscribe` nor `assign` was called");
             }

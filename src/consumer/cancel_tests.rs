@@ -4,7 +4,6 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Buf;
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -14,14 +13,13 @@ use kafka_protocol::messages::list_offsets_response::{
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
-use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
-use kafka_protocol::protocol::{Decodable, StrBytes};
+use kafka_protocol::protocol::StrBytes;
 
 use super::*;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::ClientConfig;
-use crate::net::scripted::{Asked, Far, Scripted};
+use crate::net::scripted::{Far, Scripted, all_committed, body, nothing_committed};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -63,7 +61,7 @@ impl Script {
         while let Some(asked) = far.asked().await {
             match asked.key {
                 1 => {
-                    let request: kp::FetchRequest = decode(&asked);
+                    let request: kp::FetchRequest = body(&asked);
                     if request.session_epoch == -1 && request.session_id != 0 {
                         let mut seen = self.0.lock().unwrap();
                         seen.ended.push((host.clone(), request.session_id));
@@ -80,14 +78,10 @@ impl Script {
                 }
                 8 => {
                     self.0.lock().unwrap().commits += 1;
-                    let answer = kp::OffsetCommitResponse::default();
-                    far.answer(&asked, &answer).await;
+                    far.answer(&asked, &all_committed(&body(&asked))).await;
                 }
                 9 => {
-                    let group = kp::GroupId(StrBytes::from_static_str("g"));
-                    let group = OffsetFetchResponseGroup::default().with_group_id(group);
-                    let answer = kp::OffsetFetchResponse::default().with_groups(vec![group]);
-                    far.answer(&asked, &answer).await;
+                    far.answer(&asked, &nothing_committed(&asked)).await;
                 }
                 10 => far.answer(&asked, &coordinator()).await,
                 3 => far.answer(&asked, &metadata()).await,
@@ -125,14 +119,6 @@ fn coordinator() -> kp::FindCoordinatorResponse {
         .with_host(StrBytes::from_static_str("one"))
         .with_port(9092);
     kp::FindCoordinatorResponse::default().with_coordinators(vec![coordinator])
-}
-
-/// The body behind the rest of the header (client id, tags).
-fn decode<T: Decodable>(asked: &Asked) -> T {
-    let mut rest = asked.rest.clone();
-    let client_id = rest.get_i16().max(0);
-    rest.advance(usize::try_from(client_id).unwrap() + 1);
-    T::decode(&mut rest, asked.version).unwrap()
 }
 
 fn offset(offset: i64) -> kp::ListOffsetsResponse {

@@ -54,6 +54,8 @@ pub(crate) struct ConsumerConfig {
     pub(crate) max_poll_interval: Duration,
     /// `check.crcs`
     pub(crate) check_crcs: bool,
+    /// `exclude.internal.topics`
+    pub(crate) exclude_internal_topics: bool,
     /// `allow.auto.create.topics`
     pub(crate) allow_auto_create_topics: bool,
 }
@@ -76,6 +78,7 @@ impl Default for ConsumerConfig {
             max_poll_records: 500,
             max_poll_interval: Duration::from_secs(300),
             check_crcs: true,
+            exclude_internal_topics: true,
             allow_auto_create_topics: true,
         }
     }

@@ -86,7 +86,7 @@ impl ConsumerHandle {
         if !wanted.is_empty() {
             let deadline = now() + self.shared.cluster.config().api_timeout;
             let level = self.shared.config.isolation;
-            let found = offsets::list(&self.shared, wanted, level, deadline).await?;
+            let found = offsets::list(&self.shared.cluster, wanted, level, deadline).await?;
             for (tp, found) in &found {
                 let positions = &mut self.shared.lock().positions;
                 positions.note_end(tp, found.offset, now());

@@ -39,6 +39,15 @@ pub enum TimeLag {
 }
 
 impl TimeLag {
+    /// The largest known; `Unknown` if there is some and none of it is known.
+    pub(crate) fn worst(ages: impl Iterator<Item = Self>) -> Self {
+        ages.fold(Self::CaughtUp, |worst, age| match (worst, age) {
+            (Self::Behind(a), Self::Behind(b)) => Self::Behind(a.max(b)),
+            (Self::Behind(_), _) | (Self::Unknown, Self::CaughtUp) => worst,
+            _ => age,
+        })
+    }
+
     /// The age; zero when caught up, `None` when unknown.
     #[must_use]
     pub fn duration(self) -> Option<Duration> {
@@ -81,15 +90,22 @@ impl Lag {
     /// none of their ages is known.
     #[must_use]
     pub fn time(&self) -> TimeLag {
-        let ages = self.partitions.iter().map(|lag| lag.time);
-        let behind = ages.clone().filter_map(|time| match time {
-            TimeLag::Behind(age) => Some(age),
-            TimeLag::CaughtUp | TimeLag::Unknown => None,
-        });
-        match behind.max() {
-            Some(age) => TimeLag::Behind(age),
-            None if ages.clone().any(|time| time == TimeLag::Unknown) => TimeLag::Unknown,
-            None => TimeLag::CaughtUp,
-        }
+        TimeLag::worst(self.partitions.iter().map(|lag| lag.time))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_age_is_the_largest_that_is_known() {
+        let behind = |seconds| TimeLag::Behind(Duration::from_secs(seconds));
+        let worst = |ages: &[TimeLag]| TimeLag::worst(ages.iter().copied());
+        let (up, unknown) = (TimeLag::CaughtUp, TimeLag::Unknown);
+        assert_eq!(worst(&[]), up);
+        assert_eq!(worst(&[up, unknown, up]), unknown);
+        assert_eq!(worst(&[behind(1), unknown, behind(2), up]), behind(2));
+        assert_eq!(worst(&[unknown, behind(1)]), behind(1));
     }
 }

@@ -21,7 +21,12 @@ pub(crate) mod group;
 mod handle;
 mod lag;
 mod metrics;
-mod offsets;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod mock_tests;
+pub(crate) mod offsets;
+mod pattern;
+pub(crate) mod peek;
 mod positions;
 mod refresh;
 mod session;
@@ -38,6 +43,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use buffer::Reading;
+
 pub use batch::{BatchRecords, Batches, PartitionBatch};
 pub use builder::ConsumerBuilder;
 pub use config::{IsolationLevel, OffsetReset};
@@ -46,6 +53,7 @@ pub use explain::Explanation;
 pub use handle::{ConsumerHandle, GroupMetadata};
 pub use lag::{Lag, PartitionLag, TimeLag};
 pub use metrics::{BrokerFetches, ConsumerMetrics, Rebalances};
+pub use pattern::TopicPattern;
 pub use refresh::LagStream;
 pub use split::{PartitionStream, PartitionStreams};
 pub use stream::RecordStream;
@@ -54,7 +62,8 @@ use crate::clock::{Instant, now};
 use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
-use offsets::{EARLIEST, Identity, LATEST};
+use control::{Wanted, to_commit};
+use offsets::{EARLIEST, Identity, LATEST, ToCommit};
 use positions::ResetTo;
 use shared::{Closing, CommitWish, News, Shared};
 
@@ -329,7 +338,16 @@ impl Consumer {
         topics: impl IntoIterator<Item = T>,
     ) -> Result<()> {
         let topics = topics.into_iter().map(Into::into);
-        self.shared.subscribe(topics.collect())
+        self.shared.subscribe(Wanted::Topics(topics.collect()))
+    }
+
+    /// The same, of the topics that match a pattern, now and later.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if this consumer was built with `assign`.
+    pub fn subscribe_pattern(&mut self, pattern: TopicPattern) -> Result<()> {
+        self.shared.subscribe(Wanted::Pattern(pattern))
     }
 
     /// Reads these partitions from now on, instead of those it was built with. Partitions that stay keep
@@ -359,9 +377,11 @@ impl Consumer {
     /// Cancel safe: the commit, once begun, goes on in the background; commits never overtake each
     /// other.
     pub async fn commit(&mut self) -> Result<()> {
-        let offsets = self.shared.lock().positions.handed_out();
-        let offsets = offsets.into_iter().map(|(tp, at)| (tp, at.to_commit()));
-        self.commit_all(offsets.collect()).await
+        let offsets = {
+            let positions = &self.shared.lock().positions;
+            to_commit(positions, positions.handed_out())
+        };
+        self.commit_all(offsets).await
     }
 
     /// Commits these offsets: of each partition that of the next record to read. They need not be of
@@ -378,27 +398,55 @@ impl Consumer {
         &mut self,
         offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
     ) -> Result<()> {
-        self.commit_all(offsets.into_iter().collect()).await
+        let offsets = self.of_topics(offsets);
+        self.commit_all(offsets).await
     }
 
-    async fn commit_all(&self, offsets: Vec<(TopicPartition, OffsetAndMetadata)>) -> Result<()> {
+    fn of_topics(
+        &self,
+        offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
+    ) -> Vec<ToCommit> {
+        let snapshot = self.shared.cluster.snapshot();
+        // The application's iterator is not run under the lock.
+        let offsets: Vec<_> = offsets.into_iter().collect();
+        let inner = self.shared.lock();
+        // An offset of what is assigned is of the topic that is read, which may be gone; any other, of
+        // that which has the name now.
+        let topic_id = |tp: &TopicPartition| match inner.positions.topic_id(tp) {
+            id if id.is_nil() => snapshot.topic(&tp.topic).map_or(id, |topic| topic.id),
+            id => id,
+        };
+        let offsets = offsets.into_iter().map(|(tp, offset)| ToCommit {
+            topic_id: topic_id(&tp),
+            tp,
+            offset,
+        });
+        offsets.collect()
+    }
+
+    async fn commit_all(&self, offsets: Vec<ToCommit>) -> Result<()> {
         self.group()?;
-        if let Some((tp, bad)) = offsets.iter().find(|(_, offset)| offset.offset < 0) {
-            let message = format!("cannot commit offset {}: offsets start at 0", bad.offset);
-            return Err(
-                Error::new(ErrorKind::InvalidArgument, message).with_topic_partition(tp.clone())
-            );
+        if let Some(bad) = offsets.iter().find(|one| one.offset.offset < 0) {
+            let offset = bad.offset.offset;
+            let message = format!("cannot commit offset {offset}: offsets start at 0");
+            let error = Error::new(ErrorKind::InvalidArgument, message);
+            return Err(error.with_topic_partition(bad.tp.clone()));
         }
         if offsets.is_empty() {
             return Ok(());
         }
         let deadline = self.deadline();
         let (reply, outcome) = tokio::sync::oneshot::channel();
-        self.shared.lock().commits.push_back(CommitWish {
-            offsets,
-            deadline,
-            reply,
-        });
+        {
+            let mut inner = self.shared.lock();
+            let life = inner.life;
+            inner.commits.push_back(CommitWish {
+                offsets,
+                life,
+                deadline,
+                reply,
+            });
+        }
         self.shared.control.notify_one();
         let closed = || Err(Error::new(ErrorKind::Closed, "the client was closed"));
         tokio::select! {
@@ -481,7 +529,7 @@ impl Consumer {
     ) -> Result<BTreeMap<TopicPartition, i64>> {
         let wanted = owned(partitions).map(|tp| (tp, which)).collect();
         let level = self.shared.config.isolation;
-        let found = offsets::list(&self.shared, wanted, level, self.deadline()).await?;
+        let found = offsets::list(&self.shared.cluster, wanted, level, self.deadline()).await?;
         let found = found.into_iter().map(|(tp, found)| (tp, found.offset));
         Ok(found.collect())
     }
@@ -509,7 +557,7 @@ impl Consumer {
             wanted.push((tp, time.as_millis()));
         }
         let level = self.shared.config.isolation;
-        let found = offsets::list(&self.shared, wanted, level, self.deadline()).await?;
+        let found = offsets::list(&self.shared.cluster, wanted, level, self.deadline()).await?;
         let found = found.into_iter().filter(|(_, found)| found.offset >= 0);
         Ok(found
             .map(|(tp, found)| (tp, (found.offset, Timestamp::from_millis(found.timestamp))))

@@ -6,18 +6,12 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::offset_commit_request::{
-    OffsetCommitRequestPartition, OffsetCommitRequestTopic,
-};
-use kafka_protocol::messages::offset_fetch_request::{
-    OffsetFetchRequestGroup, OffsetFetchRequestTopic, OffsetFetchRequestTopics,
-};
 use kafka_protocol::protocol::StrBytes;
+use uuid::Uuid;
 
 use super::codes;
 use super::config::IsolationLevel;
 use super::fetcher::{isolation, topic_name};
-use super::shared::Shared;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, CoordinatorKey};
 use crate::error::{Error, ErrorKind, Result, classify};
@@ -25,35 +19,54 @@ use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
 use crate::wire::Call;
+use crate::wire::offsets::{
+    BY_TOPIC_ID, CommitPartition, CommitTopic, FetchTopic, FetchedOffset, OffsetCommitRequest,
+    OffsetFetchRequest, OffsetFetchResponse,
+};
 
 /// Kafka's timestamp for the end of the log.
-pub(super) const LATEST: i64 = -1;
+pub(crate) const LATEST: i64 = -1;
+/// Kafka's timestamp for the record with the largest timestamp (KIP-734).
+pub(crate) const NEWEST: i64 = -3;
 /// Kafka's timestamp for the beginning of the log.
-pub(super) const EARLIEST: i64 = -2;
+pub(crate) const EARLIEST: i64 = -2;
 
 /// The group and, for members, the id and epoch that requests carry.
 #[derive(Clone, Debug)]
-pub(super) struct Identity {
-    pub(super) group: Arc<str>,
-    pub(super) instance_id: Option<Arc<str>>,
-    pub(super) member: Option<(Arc<str>, i32)>,
+pub(crate) struct Identity {
+    pub(crate) group: Arc<str>,
+    pub(crate) instance_id: Option<Arc<str>>,
+    pub(crate) member: Option<(Arc<str>, i32)>,
 }
 
 /// What ListOffsets found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// -1 if no record has the timestamp.
-    pub(super) offset: i64,
-    pub(super) timestamp: i64,
-    pub(super) leader_epoch: i32,
+    pub(crate) offset: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) leader_epoch: i32,
 }
 
-/// One request to the group's coordinator, and one only: members judge failures themselves.
-pub(super) async fn ask_coordinator<R: Call>(
+/// An offset to be committed.
+#[derive(Clone, Debug)]
+pub(crate) struct ToCommit {
+    pub(crate) tp: TopicPartition,
+    /// The topic that the offset is of; nil where that is not known, so that its name has to do.
+    pub(crate) topic_id: Uuid,
+    pub(crate) offset: OffsetAndMetadata,
+}
+
+/// What the group has committed of a partition (`None`: nothing), or why that is not known.
+pub(crate) type Lookup = Result<Option<OffsetAndMetadata>, i16>;
+
+/// One request to the group's coordinator, and one only: members judge failures themselves. `build`
+/// may choose a lower version than it is offered.
+pub(crate) async fn ask_coordinator<R: Call>(
     cluster: &Cluster,
     group: &str,
     deadline: Instant,
-    build: impl Fn(i16) -> Result<R> + Send + Sync,
+    build: impl Fn(i16) -> Result<(i16, R)> + Send + Sync,
 ) -> Result<(BrokerId, R::Response)> {
     let key = CoordinatorKey::Group(group);
     let broker = cluster.coordinator(key, deadline).await?;
@@ -65,8 +78,7 @@ pub(super) async fn ask_coordinator<R: Call>(
         .link(broker, Lane::Coordinator, deadline)
         .await
         .inspect_err(|_| doubt())?;
-    let version = link.version::<R>()?;
-    let request = build(version)?;
+    let (version, request) = build(link.version::<R>()?)?;
     let deadline = deadline.min(now() + cluster.config().request_timeout);
     let response = link
         .send(version, &request, deadline)
@@ -87,10 +99,22 @@ pub(super) async fn committed(
         cluster.config().retry_backoff_max,
     );
     loop {
-        let error = match committed_once(cluster, identity, partitions, deadline).await {
+        // Anew for each attempt: the topic may have been made anew.
+        let snapshot = cluster.snapshot();
+        let id = |tp: &TopicPartition| snapshot.topic(&tp.topic).map(|topic| topic.id);
+        let asked = partitions.iter().map(|tp| (tp.clone(), id(tp)));
+        let asked: Vec<_> = asked.map(|(tp, id)| (tp, id.unwrap_or_default())).collect();
+        let found = committed_once(cluster, identity, &asked, deadline).await;
+        let error = match found.and_then(|found| settle(found, &identity.group)) {
             Ok(found) => return Ok(found),
             Err(error) => error,
         };
+        if error
+            .code()
+            .is_some_and(|code| code.get() == codes::UNKNOWN_TOPIC_ID)
+        {
+            cluster.refresh();
+        }
         let pause = backoff.fail(cluster.clock());
         if !error.is_retriable() || now() + pause >= deadline {
             return Err(error);
@@ -99,120 +123,165 @@ pub(super) async fn committed(
     }
 }
 
-/// The same, one attempt.
+/// All that is known, if everything is.
+pub(crate) fn settle(
+    found: BTreeMap<TopicPartition, Lookup>,
+    group: &str,
+) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
+    let mut settled = BTreeMap::new();
+    for (tp, found) in found {
+        match found {
+            Ok(Some(offset)) => drop(settled.insert(tp, offset)),
+            Ok(None) => {}
+            Err(code) => return Err(lookup_error(code, group).with_topic_partition(tp)),
+        }
+    }
+    Ok(settled)
+}
+
+/// Why a committed offset could not be looked up.
+pub(super) fn lookup_error(code: i16, group: &str) -> Error {
+    Error::from_code(
+        code,
+        format_args!("looking up committed offsets of group '{group}'"),
+    )
+}
+
+/// The same, one attempt, with an outcome for every partition that was asked about.
 pub(super) async fn committed_once(
     cluster: &Cluster,
     identity: &Identity,
-    partitions: &[TopicPartition],
+    partitions: &[(TopicPartition, Uuid)],
     deadline: Instant,
-) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
-    let group = &identity.group;
-    let build = |version| Ok(offset_fetch(identity, partitions, version));
-    let (broker, response) =
-        ask_coordinator::<kp::OffsetFetchRequest>(cluster, group, deadline, build).await?;
-    let doing = || format!("looking up committed offsets of group '{group}'");
-    let mut code = response.error_code;
-    let mut found = BTreeMap::new();
-    let mut take = |topic: &str, partition: i32, part: (i64, i32, Option<&str>, i16)| {
-        let tp = TopicPartition::new(topic, partition);
-        let (offset, epoch, metadata, part_code) = part;
-        if part_code != codes::NONE {
-            return Err(Error::from_code(part_code, doing()).with_topic_partition(tp));
-        }
-        if offset >= 0 {
-            let offset = OffsetAndMetadata::new(offset)
-                .with_metadata(metadata.unwrap_or_default())
-                .with_leader_epoch((epoch >= 0).then_some(epoch));
-            found.insert(tp, offset);
-        }
-        Ok(())
+) -> Result<BTreeMap<TopicPartition, Lookup>> {
+    let mut topics: BTreeMap<&str, FetchTopic> = BTreeMap::new();
+    for (tp, id) in partitions {
+        let topic = topics.entry(&tp.topic).or_insert_with(|| FetchTopic {
+            name: str_bytes(&tp.topic),
+            id: *id,
+            partitions: Vec::new(),
+        });
+        topic.partitions.push(tp.partition);
+    }
+    let names: BTreeMap<Uuid, &str> = topics
+        .iter()
+        .map(|(name, topic)| (topic.id, *name))
+        .collect();
+    let request = OffsetFetchRequest {
+        group_id: str_bytes(&identity.group),
+        member: identity
+            .member
+            .as_ref()
+            .map(|(id, epoch)| (str_bytes(id), *epoch)),
+        topics: Some(topics.values().cloned().collect()),
+        // Offsets still pending in a transaction are waited for (KIP-447).
+        require_stable: true,
     };
-    for topic in &response.topics {
-        for part in &topic.partitions {
-            let metadata = part.metadata.as_ref().map(StrBytes::as_str);
-            let of = (
-                part.committed_offset,
-                part.committed_leader_epoch,
-                metadata,
-                part.error_code,
-            );
-            take(&topic.name, part.partition_index, of)?;
+    let version = |offered| nameable(offered, topics.values().map(|topic| topic.id));
+    let mut answers = offset_fetch(cluster, request, version, deadline).await?;
+    let mut found = BTreeMap::new();
+    for topic in std::mem::take(&mut answers.topics) {
+        let Some(name) = named(&topic.name, topic.id, &names) else {
+            continue;
+        };
+        for (partition, answer) in topic.partitions {
+            let tp = TopicPartition::new(name, partition);
+            found.insert(tp, lookup(answer));
         }
     }
-    for answer in &response.groups {
-        if answer.error_code != codes::NONE {
-            code = answer.error_code;
-        }
-        for topic in &answer.topics {
-            for part in &topic.partitions {
-                let metadata = part.metadata.as_ref().map(StrBytes::as_str);
-                let of = (
-                    part.committed_offset,
-                    part.committed_leader_epoch,
-                    metadata,
-                    part.error_code,
-                );
-                take(&topic.name, part.partition_index, of)?;
-            }
-        }
-    }
-    if code != codes::NONE {
-        if classify::classify(code).refresh == classify::Refresh::Coordinator {
-            cluster.forget_coordinator(CoordinatorKey::Group(group), broker);
-        }
-        return Err(Error::from_code(code, doing()));
+    // What is left out is not known: taking it for "nothing committed" would start anew.
+    for (tp, _) in partitions {
+        found
+            .entry(tp.clone())
+            .or_insert(Err(codes::UNKNOWN_SERVER_ERROR));
     }
     Ok(found)
 }
 
-fn offset_fetch(
-    identity: &Identity,
-    partitions: &[TopicPartition],
-    version: i16,
-) -> kp::OffsetFetchRequest {
-    let group = kp::GroupId(str_bytes(&identity.group));
-    let mut topics: BTreeMap<&str, Vec<i32>> = BTreeMap::new();
-    for tp in partitions {
-        topics.entry(&tp.topic).or_default().push(tp.partition);
-    }
-    let request = kp::OffsetFetchRequest::default();
-    if version < 8 {
-        let topics = topics.into_iter().map(|(name, partitions)| {
-            OffsetFetchRequestTopic::default()
-                .with_name(topic_name(name))
-                .with_partition_indexes(partitions)
-        });
-        let request = request
-            .with_group_id(group)
-            .with_topics(Some(topics.collect()));
-        return match version {
-            7.. => request.with_require_stable(true),
-            _ => request,
-        };
-    }
-    let topics = topics.into_iter().map(|(name, partitions)| {
-        OffsetFetchRequestTopics::default()
-            .with_name(topic_name(name))
-            .with_partition_indexes(partitions)
+/// Everything that a group has committed, with an outcome for every partition; one attempt.
+pub(crate) async fn all_committed(
+    cluster: &Cluster,
+    group: &str,
+    deadline: Instant,
+) -> Result<BTreeMap<TopicPartition, Lookup>> {
+    let request = OffsetFetchRequest {
+        group_id: str_bytes(group),
+        require_stable: true,
+        ..OffsetFetchRequest::default()
+    };
+    // By name: those of topics that were deleted have no other that is known here.
+    let version = |offered: i16| offered.min(BY_TOPIC_ID - 1);
+    let answer = offset_fetch(cluster, request, version, deadline).await?;
+    let topics = answer.topics.into_iter();
+    let each = topics.flat_map(|topic| {
+        let name: Arc<str> = Arc::from(topic.name.as_str());
+        let partitions = topic.partitions.into_iter();
+        partitions.map(move |(partition, answer)| {
+            let tp = TopicPartition::new(Arc::clone(&name), partition);
+            (tp, lookup(answer))
+        })
     });
-    let mut asked = OffsetFetchRequestGroup::default()
-        .with_group_id(group)
-        .with_topics(Some(topics.collect()));
-    if let Some((id, epoch)) = identity.member.as_ref().filter(|_| version >= 9) {
-        asked = asked
-            .with_member_id(Some(str_bytes(id)))
-            .with_member_epoch(*epoch);
+    Ok(each.collect())
+}
+
+fn lookup(answer: FetchedOffset) -> Lookup {
+    if answer.error_code != codes::NONE {
+        return Err(answer.error_code);
     }
-    // Offsets still pending in a transaction are waited for (KIP-447).
-    request.with_groups(vec![asked]).with_require_stable(true)
+    let metadata = answer.metadata.unwrap_or_default();
+    let epoch = answer.leader_epoch;
+    Ok((answer.offset >= 0).then(|| {
+        OffsetAndMetadata::new(answer.offset)
+            .with_metadata(metadata.as_str())
+            .with_leader_epoch((epoch >= 0).then_some(epoch))
+    }))
+}
+
+async fn offset_fetch(
+    cluster: &Cluster,
+    request: OffsetFetchRequest,
+    version: impl Fn(i16) -> i16 + Send + Sync,
+    deadline: Instant,
+) -> Result<OffsetFetchResponse> {
+    let group = request.group_id.clone();
+    let build = |offered| Ok((version(offered), request.clone()));
+    let (broker, response) = ask_coordinator(cluster, &group, deadline, build).await?;
+    if response.error_code != codes::NONE {
+        doubt_coordinator(cluster, response.error_code, &group, broker);
+        return Err(lookup_error(response.error_code, &group));
+    }
+    Ok(response)
+}
+
+/// The highest version in which all topics can be named: by id only where every id is known.
+fn nameable(offered: i16, mut ids: impl Iterator<Item = Uuid>) -> i16 {
+    match ids.any(|id| id.is_nil()) {
+        true => offered.min(BY_TOPIC_ID - 1),
+        false => offered,
+    }
+}
+
+/// The name of a topic in an answer; `None` for one that was not asked about.
+fn named<'a>(name: &'a str, id: Uuid, names: &BTreeMap<Uuid, &'a str>) -> Option<&'a str> {
+    match id.is_nil() {
+        true => Some(name),
+        false => names.get(&id).copied(),
+    }
+}
+
+fn doubt_coordinator(cluster: &Cluster, code: i16, group: &str, broker: BrokerId) {
+    if classify::classify(code).refresh == classify::Refresh::Coordinator {
+        cluster.forget_coordinator(CoordinatorKey::Group(group), broker);
+    }
 }
 
 /// Commits; `identity` is asked for each attempt, since a member's epoch moves on and its membership may
-/// end. Retries until the deadline. The error of the first partition that failed for good, if any.
-pub(super) async fn commit(
+/// end. Retries until the deadline. The error of the first partition that failed for good, if any; the
+/// others are committed all the same.
+pub(crate) async fn commit(
     cluster: &Cluster,
     identity: impl Fn() -> Result<Identity> + Send + Sync,
-    offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
+    offsets: Vec<ToCommit>,
     deadline: Instant,
 ) -> Result<()> {
     let mut backoff = Backoff::new(
@@ -220,43 +289,64 @@ pub(super) async fn commit(
         cluster.config().retry_backoff_max,
     );
     let mut left = offsets;
+    let mut refused = None;
     while !left.is_empty() {
         let who = identity()?;
-        let outcome = commit_once(cluster, &who, &left, deadline).await;
-        let error = match outcome {
-            Ok((broker, failed)) => {
-                left.retain(|(tp, _)| failed.contains_key(tp));
-                let Some((tp, code)) = failed.into_iter().next() else {
-                    return Ok(());
-                };
-                if classify::classify(code).refresh == classify::Refresh::Coordinator {
-                    cluster.forget_coordinator(CoordinatorKey::Group(&who.group), broker);
-                }
-                let doing = format!("committing to group '{}'", who.group);
-                let error = Error::from_code(code, doing).with_topic_partition(tp);
-                if !commit_again(code, &who) {
-                    return Err(error);
-                }
-                error
+        let failed = match commit_once(cluster, &who, &left, deadline).await {
+            Ok(failed) => failed,
+            Err(error) if error.is_retriable() => {
+                pause(cluster, &mut backoff, deadline, error).await?;
+                continue;
             }
-            Err(error) if error.is_retriable() => error,
             Err(error) => return Err(error),
         };
-        let pause = backoff.fail(cluster.clock());
-        if now() + pause >= deadline {
-            return Err(error);
+        left.retain(|one| failed.contains_key(&one.tp));
+        let mut again = None;
+        for (tp, code) in failed {
+            let doing = format!("committing to group '{}'", who.group);
+            let error = Error::from_code(code, doing).with_topic_partition(tp.clone());
+            let one = left.iter().position(|one| one.tp == tp);
+            let retry = one.is_some_and(|at| commit_again(cluster, code, &who, &left[at]));
+            if retry {
+                again.get_or_insert(error);
+            } else {
+                left.retain(|one| one.tp != tp);
+                refused.get_or_insert(error);
+            }
         }
-        tokio::time::sleep(pause).await;
+        if let Some(error) = again {
+            pause(cluster, &mut backoff, deadline, error).await?;
+        }
     }
+    refused.map_or(Ok(()), Err)
+}
+
+/// Waits before the next attempt, if there is time for one.
+async fn pause(
+    cluster: &Cluster,
+    backoff: &mut Backoff,
+    deadline: Instant,
+    error: Error,
+) -> Result<()> {
+    let pause = backoff.fail(cluster.clock());
+    if now() + pause >= deadline {
+        return Err(error);
+    }
+    tokio::time::sleep(pause).await;
     Ok(())
 }
 
 /// Whether the same commit may work later. A stale epoch means that the member's next heartbeat is
 /// on its way (KIP-848); not being a member at all does not mend.
-fn commit_again(code: i16, who: &Identity) -> bool {
+fn commit_again(cluster: &Cluster, code: i16, who: &Identity, of: &ToCommit) -> bool {
     match code {
         codes::STALE_MEMBER_EPOCH => who.member.is_some(),
         codes::UNKNOWN_MEMBER_ID | codes::FENCED_MEMBER_EPOCH => false,
+        // The coordinator has not heard of a new topic, or the topic is gone; its id is nobody else's.
+        codes::UNKNOWN_TOPIC_ID => {
+            cluster.refresh();
+            cluster.snapshot().topic_by_id(of.topic_id).is_some()
+        }
         codes::COORDINATOR_LOAD_IN_PROGRESS
         | codes::COORDINATOR_NOT_AVAILABLE
         | codes::NOT_COORDINATOR
@@ -269,62 +359,82 @@ fn commit_again(code: i16, who: &Identity) -> bool {
     }
 }
 
+/// One attempt; the partitions that were not committed, each with its code.
 async fn commit_once(
     cluster: &Cluster,
     who: &Identity,
-    offsets: &[(TopicPartition, OffsetAndMetadata)],
+    offsets: &[ToCommit],
     deadline: Instant,
-) -> Result<(BrokerId, BTreeMap<TopicPartition, i16>)> {
-    let build = |_| Ok(offset_commit(who, offsets));
-    let (broker, response) =
-        ask_coordinator::<kp::OffsetCommitRequest>(cluster, &who.group, deadline, build).await?;
-    let mut failed = BTreeMap::new();
+) -> Result<BTreeMap<TopicPartition, i16>> {
+    let ids = || offsets.iter().map(|one| one.topic_id);
+    let build = |offered| Ok((nameable(offered, ids()), offset_commit(who, offsets)));
+    let (broker, response) = ask_coordinator(cluster, &who.group, deadline, build).await?;
+    let names: BTreeMap<Uuid, &str> = offsets
+        .iter()
+        .map(|one| (one.topic_id, &*one.tp.topic))
+        .collect();
+    // What an answer leaves out was not committed, as far as anybody knows.
+    let mut failed: BTreeMap<TopicPartition, i16> = offsets
+        .iter()
+        .map(|one| (one.tp.clone(), codes::UNKNOWN_SERVER_ERROR))
+        .collect();
     for topic in &response.topics {
-        for part in &topic.partitions {
-            if part.error_code != codes::NONE {
-                let tp = TopicPartition::new(topic.name.as_str(), part.partition_index);
-                failed.insert(tp, part.error_code);
+        let Some(name) = named(&topic.name, topic.id, &names) else {
+            continue;
+        };
+        for (partition, code) in &topic.partitions {
+            let tp = TopicPartition::new(name, *partition);
+            match *code {
+                codes::NONE => drop(failed.remove(&tp)),
+                code => {
+                    doubt_coordinator(cluster, code, &who.group, broker);
+                    failed.entry(tp).and_modify(|told| *told = code);
+                }
             }
         }
     }
-    Ok((broker, failed))
+    Ok(failed)
 }
 
-fn offset_commit(
-    who: &Identity,
-    offsets: &[(TopicPartition, OffsetAndMetadata)],
-) -> kp::OffsetCommitRequest {
-    let mut topics: BTreeMap<&str, Vec<OffsetCommitRequestPartition>> = BTreeMap::new();
-    for (tp, offset) in offsets {
-        let metadata = (!offset.metadata.is_empty()).then(|| str_bytes(&offset.metadata));
-        let partition = OffsetCommitRequestPartition::default()
-            .with_partition_index(tp.partition)
-            .with_committed_offset(offset.offset)
-            .with_committed_leader_epoch(offset.leader_epoch.unwrap_or(-1))
-            .with_committed_metadata(Some(metadata.unwrap_or_default()));
-        topics.entry(&tp.topic).or_default().push(partition);
+fn offset_commit(who: &Identity, offsets: &[ToCommit]) -> OffsetCommitRequest {
+    let mut topics: BTreeMap<(&str, Uuid), CommitTopic> = BTreeMap::new();
+    for ToCommit {
+        tp,
+        topic_id,
+        offset,
+    } in offsets
+    {
+        let topic = topics
+            .entry((&tp.topic, *topic_id))
+            .or_insert_with(|| CommitTopic {
+                name: str_bytes(&tp.topic),
+                id: *topic_id,
+                partitions: Vec::new(),
+            });
+        topic.partitions.push(CommitPartition {
+            partition: tp.partition,
+            offset: offset.offset,
+            leader_epoch: offset.leader_epoch.unwrap_or(-1),
+            metadata: str_bytes(&offset.metadata),
+        });
     }
-    let topics = topics.into_iter().map(|(name, partitions)| {
-        OffsetCommitRequestTopic::default()
-            .with_name(topic_name(name))
-            .with_partitions(partitions)
-    });
-    let (member, epoch) = match &who.member {
+    let (member_id, member_epoch) = match &who.member {
         Some((id, epoch)) => (str_bytes(id), *epoch),
         None => (StrBytes::default(), -1),
     };
     let instance_id = who.instance_id.as_ref().filter(|_| who.member.is_some());
-    kp::OffsetCommitRequest::default()
-        .with_group_id(kp::GroupId(str_bytes(&who.group)))
-        .with_generation_id_or_member_epoch(epoch)
-        .with_member_id(member)
-        .with_group_instance_id(instance_id.map(|id| str_bytes(id)))
-        .with_topics(topics.collect())
+    OffsetCommitRequest {
+        group_id: str_bytes(&who.group),
+        member_epoch,
+        member_id,
+        instance_id: instance_id.map(|id| str_bytes(id)),
+        topics: topics.into_values().collect(),
+    }
 }
 
 /// Asks one leader, once. Partitions with an error come with its code.
-pub(super) async fn list_once(
-    shared: &Shared,
+pub(crate) async fn list_once(
+    cluster: &Cluster,
     broker: BrokerId,
     asked: &[(TopicPartition, i32, i64)],
     level: IsolationLevel,
@@ -350,7 +460,6 @@ pub(super) async fn list_once(
         .with_replica_id(kp::BrokerId(-1))
         .with_isolation_level(isolation(level))
         .with_topics(topics);
-    let cluster = &shared.cluster;
     let link = cluster.link(broker, Lane::Admin, deadline).await?;
     let version = link.version::<kp::ListOffsetsRequest>()?;
     let timeout = cluster.config().request_timeout;
@@ -380,13 +489,12 @@ pub(super) async fn list_once(
 
 /// Offsets by timestamp ([`LATEST`] and [`EARLIEST`] included), asking the leaders until each has
 /// answered or the deadline passes.
-pub(super) async fn list(
-    shared: &Shared,
+pub(crate) async fn list(
+    cluster: &Cluster,
     wanted: Vec<(TopicPartition, i64)>,
     level: IsolationLevel,
     deadline: Instant,
 ) -> Result<BTreeMap<TopicPartition, Found>> {
-    let cluster = &shared.cluster;
     let config = cluster.config();
     let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
     let mut found = BTreeMap::new();
@@ -406,7 +514,7 @@ pub(super) async fn list(
             }
         }
         for (broker, asked) in by_leader {
-            match list_once(shared, broker, &asked, level, deadline).await {
+            match list_once(cluster, broker, &asked, level, deadline).await {
                 Ok(answers) => {
                     for (tp, answer) in answers {
                         match answer {
@@ -450,11 +558,11 @@ pub(super) fn not_a_member(group: &str) -> Error {
     Error::from_code(codes::UNKNOWN_MEMBER_ID, doing)
 }
 
-pub(super) fn no_partition(tp: &TopicPartition, count: usize) -> Error {
+pub(crate) fn no_partition(tp: &TopicPartition, count: usize) -> Error {
     let message = format!("the topic has {count} partitions, numbered from 0");
     Error::new(ErrorKind::UnknownPartition, message).with_topic_partition(tp.clone())
 }
 
-pub(super) fn str_bytes(text: &str) -> StrBytes {
+pub(crate) fn str_bytes(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -12,9 +13,10 @@ use uuid::Uuid;
 use super::batch::{Batches, PartitionBatch};
 use super::buffer::{Chunk, FetchBuffer, Reading, Taking};
 use super::config::ConsumerConfig;
-use super::control::Wanted;
+use super::control::{Wanted, to_commit};
 use super::lag::Lag;
 use super::metrics::{ConsumerMetrics, Fetches, Ledger};
+use super::offsets::ToCommit;
 use super::positions::{Known, Leader, PartEpoch, Position, Positions, ResetTo};
 use super::split::Split;
 use crate::clock::{Instant, now};
@@ -22,7 +24,7 @@ use crate::cluster::{Cluster, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interceptor::{Chain, ConsumerInterceptor};
 use crate::tasks::Tasks;
-use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
+use crate::types::{BrokerId, TopicPartition};
 
 pub(super) struct Shared {
     pub(super) cluster: Cluster,
@@ -69,6 +71,8 @@ pub(super) struct Inner {
     pub(super) split: Split,
     /// Id and epoch of the group member, for commits and transactions.
     pub(super) member: Option<(Arc<str>, i32)>,
+    /// Which membership it is: with each, what was assigned before is lost.
+    pub(super) life: u64,
 }
 
 /// A change of the assignment, in order with the records.
@@ -81,7 +85,8 @@ pub(super) enum News {
 
 /// A commit that the application asked for.
 pub(super) struct CommitWish {
-    pub(super) offsets: Vec<(TopicPartition, OffsetAndMetadata)>,
+    pub(super) offsets: Vec<ToCommit>,
+    pub(super) life: u64,
     pub(super) deadline: Instant,
     pub(super) reply: tokio::sync::oneshot::Sender<Result<()>>,
 }
@@ -133,6 +138,7 @@ impl Shared {
                 rewanted: None,
                 split: Split::default(),
                 member: None,
+                life: 0,
             }),
             ready: Notify::new(),
             fetchable: Notify::new(),
@@ -231,6 +237,23 @@ impl Shared {
         }
     }
 
+    /// A commit ended.
+    pub(super) fn tell_commit(
+        &self,
+        offsets: &[ToCommit],
+        took: Duration,
+        outcome: std::result::Result<(), &Error>,
+    ) {
+        self.ledger.committed(took, outcome.is_ok());
+        if !self.interceptors.is_empty() {
+            let offsets = offsets.iter();
+            let offsets: Vec<_> = offsets
+                .map(|one| (one.tp.clone(), one.offset.clone()))
+                .collect();
+            self.interceptors.on_commit(&offsets, outcome);
+        }
+    }
+
     /// The lag, from what is here. Buffered batches are decoded outside of the lock.
     pub(super) fn lag(&self) -> Lag {
         let inner = self.lock();
@@ -283,15 +306,16 @@ impl Shared {
     }
 
     /// Reads other topics of a group.
-    pub(super) fn subscribe(&self, topics: Vec<Arc<str>>) -> Result<()> {
-        if !self.subscribes || topics.is_empty() {
+    pub(super) fn subscribe(&self, wanted: Wanted) -> Result<()> {
+        let nothing = matches!(&wanted, Wanted::Topics(topics) if topics.is_empty());
+        if !self.subscribes || nothing {
             let message = match self.subscribes {
                 true => "nothing to subscribe to",
                 false => "this consumer was made with `assign`: it has no subscription",
             };
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        self.lock().rewanted = Some(Wanted::Topics(topics));
+        self.lock().rewanted = Some(wanted);
         self.control.notify_one();
         Ok(())
     }
@@ -310,9 +334,11 @@ impl Shared {
         if self.config.auto_commit && self.config.group_id.is_some() {
             let mut offsets = inner.positions.uncommitted();
             offsets.retain(|(tp, _)| gone.contains(tp));
-            let offsets = offsets.into_iter().map(|(tp, at)| (tp, at.to_commit()));
+            let offsets = to_commit(&inner.positions, offsets);
+            let life = inner.life;
             inner.commits.push_back(CommitWish {
-                offsets: offsets.collect(),
+                offsets,
+                life,
                 deadline: now() + self.cluster.config().api_timeout,
                 // Nobody waits for it.
                 reply: tokio::sync::oneshot::channel().0,

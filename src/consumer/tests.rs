@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
@@ -14,13 +14,13 @@ use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
-use kafka_protocol::protocol::{Decodable, StrBytes};
+use kafka_protocol::protocol::StrBytes;
 
 use super::*;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::ClientConfig;
-use crate::net::scripted::{Far, Scripted};
+use crate::net::scripted::{Far, Scripted, all_committed, body, nothing_committed};
 use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -35,6 +35,8 @@ struct Says {
     empty: bool,
     /// Hosts in the order in which they were asked for records.
     fetched: Vec<String>,
+    /// Answers about offsets say nothing about any partition.
+    terse: bool,
     /// Offsets as they were committed.
     committed: Vec<i64>,
 }
@@ -73,6 +75,7 @@ impl Script {
                     };
                     let partition = match first {
                         true => PartitionData::default()
+                            .with_high_watermark(1)
                             .with_preferred_read_replica((-1).into())
                             .with_records(Some(one_record())),
                         false => {
@@ -87,19 +90,21 @@ impl Script {
                 2 => far.answer(&asked, &offset_0()).await,
                 3 => far.answer(&asked, &metadata()).await,
                 8 => {
-                    // Behind the client id and the header's tags.
-                    let mut rest = asked.rest.clone();
-                    let length = usize::from(rest.get_u16());
-                    rest.advance(length + 1);
-                    let request = kp::OffsetCommitRequest::decode(&mut rest, asked.version);
-                    let offset = request.unwrap().topics[0].partitions[0].committed_offset;
+                    let request: kp::OffsetCommitRequest = body(&asked);
+                    let offset = request.topics[0].partitions[0].committed_offset;
                     self.says().committed.push(offset);
-                    let response = kp::OffsetCommitResponse::default();
+                    let response = match self.says().terse {
+                        true => kp::OffsetCommitResponse::default(),
+                        false => all_committed(&request),
+                    };
                     far.answer(&asked, &response).await;
                 }
                 9 => {
-                    let group = OffsetFetchResponseGroup::default();
-                    let response = kp::OffsetFetchResponse::default().with_groups(vec![group]);
+                    let response = match self.says().terse {
+                        true => kp::OffsetFetchResponse::default()
+                            .with_groups(vec![OffsetFetchResponseGroup::default()]),
+                        false => nothing_committed(&asked),
+                    };
                     far.answer(&asked, &response).await;
                 }
                 10 => far.answer(&asked, &coordinator()).await,
@@ -242,4 +247,33 @@ async fn who_is_not_a_member_does_not_commit_in_the_name_of_the_group() {
     let error = consumer.commit_offsets([offset]).await.unwrap_err();
     assert_eq!(error.code().map(|code| code.get()), Some(25), "{error}");
     assert_eq!(script.says().committed, [0; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_answer_about_offsets_leaves_out_is_not_known() {
+    let script = Script::default();
+    let mut consumer = given_one(&script).await;
+    script.says().terse = true;
+    let error = consumer.commit().await.unwrap_err();
+    assert_eq!(
+        error.topic_partition(),
+        Some(&TopicPartition::new("t", 0)),
+        "{error}"
+    );
+
+    // Nor does a partition start anew because nothing was said about its commit.
+    let script = Script::default();
+    script.says().terse = true;
+    let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
+    let builder = builder
+        .group_id("g")
+        .assign([TopicPartition::new("t", 0)])
+        .offset_reset(OffsetReset::Earliest);
+    let mut consumer = builder.build().await.unwrap();
+    let batches = consumer.poll_timeout(10 * SECOND).await.unwrap().unwrap();
+    assert!(batches.is_empty());
+    assert_eq!(consumer.position(&TopicPartition::new("t", 0)), None);
+    script.says().terse = false;
+    let batches = consumer.poll_timeout(10 * SECOND).await.unwrap().unwrap();
+    assert_eq!(batches.record_count(), 1);
 }

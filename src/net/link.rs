@@ -21,7 +21,7 @@ use super::connector::BoxStream;
 use super::frame::{self, Peer};
 use super::inflight::{InFlight, Observer, Outgoing};
 use crate::clock::{Instant, now};
-use crate::error::{Certainty, Error, ErrorKind, Result};
+use crate::error::{Certainty, Class, Error, ErrorKind, Result};
 use crate::metrics::client::{Ticket, Traffic};
 use crate::quiet::Gate;
 use crate::types::BrokerId;
@@ -54,6 +54,8 @@ pub(crate) struct LinkConfig {
     pub(crate) traffic: Arc<Traffic>,
     /// Keeps a broker that always hangs up from filling the log.
     pub(crate) losses: Arc<Gate>,
+    /// A longer throttle time is cut (see [`Shared::mute`]).
+    pub(crate) max_mute: Duration,
 }
 
 struct Shared {
@@ -160,12 +162,13 @@ impl Link {
         inbox.wake();
     }
 
-    /// The version to speak for `R`; an error that says so when the broker is too old.
+    /// The version to speak for `R`; an error that says so when the broker is too old. The connection ends
+    /// then: the next one negotiates again, with a broker that was replaced or an answer that is not damaged.
     pub(crate) fn version<R: Call>(&self) -> Result<i16> {
-        self.0
-            .versions
-            .pick::<R>()
-            .map_err(|error| self.0.config.peer.name(error))
+        self.0.versions.pick::<R>().map_err(|error| {
+            self.close();
+            self.0.config.peer.name(error)
+        })
     }
 
     /// Puts a request in line; its place among the link's requests is fixed when this returns.
@@ -259,6 +262,8 @@ impl Shared {
             .settle(Err(refusal.with_certainty(Certainty::NotSent)));
     }
 
+    /// Holds requests back for as long as the broker says (KIP-219), at most `request.timeout.ms`: it mutes the
+    /// connection by itself, and one damaged answer must not silence the client for weeks.
     fn mute<R: Call>(&self, response: &R::Response) {
         let Ok(millis @ 1..) = u64::try_from(R::throttle_ms(response)) else {
             return;
@@ -266,7 +271,7 @@ impl Shared {
         let time = Duration::from_millis(millis);
         self.config.traffic.throttled::<R>(time);
         let mut inbox = self.inbox();
-        let until = now() + time;
+        let until = now() + time.min(self.config.max_mute);
         inbox.mute = Some(inbox.mute.map_or(until, |earlier| earlier.max(until)));
         inbox.wake();
     }
@@ -311,15 +316,18 @@ impl<R: Call> Future for Pending<R> {
             return Poll::Ready(Ok(R::Response::default()));
         }
         let response = codec::decode::<R>(body, self.version).map_err(|error| {
-            self.link
-                .config
-                .peer
-                .name(error)
-                .with_certainty(Certainty::MaybeWritten)
+            let error = self.link.config.peer.name(error);
+            damaged(error).with_certainty(Certainty::MaybeWritten)
         })?;
         self.link.mute::<R>(&response);
         Poll::Ready(Ok(response))
     }
+}
+
+/// A peer that has answered the handshake speaks Kafka's protocol: what cannot be read afterwards was damaged on its
+/// way, and is asked for again.
+fn damaged(error: Error) -> Error {
+    error.with_class(Class::Retriable)
 }
 
 /// The task's side: the socket and the machine.
@@ -414,13 +422,13 @@ impl Connection {
             shared.config.traffic.received(read);
             let peer = &shared.config.peer;
             while let Some(mut answer) =
-                frame::split(&mut self.buffer, shared.config.max_frame, peer)?
+                frame::split(&mut self.buffer, shared.config.max_frame, peer).map_err(damaged)?
             {
                 let Some(due) = self.machine.due() else {
                     let message = "an answer came that no request asked for";
-                    return Err(peer.name(Error::new(ErrorKind::Protocol, message)));
+                    return Err(damaged(peer.name(Error::new(ErrorKind::Protocol, message))));
                 };
-                frame::expect_correlation(&mut answer, due, peer)?;
+                frame::expect_correlation(&mut answer, due, peer).map_err(damaged)?;
                 self.machine.answer(answer);
             }
         }

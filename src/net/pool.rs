@@ -17,7 +17,7 @@ use super::handshake;
 use super::link::{Link, LinkConfig};
 use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Class, Error, ErrorKind, Result};
 use crate::metrics::client::Traffic;
 use crate::quiet::Gate;
 use crate::tasks::Tasks;
@@ -284,7 +284,13 @@ impl Pool {
             .connect(host, *port, deadline)
             .await
             .map_err(|error| peer.name(error))?;
-        let versions = handshake::negotiate(&mut stream, &peer, &self.client_id).await?;
+        let versions = handshake::negotiate(&mut stream, &peer, &self.client_id)
+            .await
+            .map_err(|error| match (error.kind(), id.0) {
+                // The cluster itself named this address: a broker is there, and the answer was damaged.
+                (ErrorKind::Protocol, 0..) => error.with_class(Class::Retriable),
+                _ => error,
+            })?;
         let max_frame = match door.lane {
             // Its size is bounded by what each request asks for.
             Lane::Fetch => codec::MAX_FRAME,
@@ -298,6 +304,7 @@ impl Pool {
             max_idle: self.config.connections_max_idle,
             traffic: Arc::clone(&self.traffic),
             losses: Arc::clone(&door.losses),
+            max_mute: self.config.request_timeout,
         };
         let (link, task) = Link::open(stream, versions, config);
         self.tasks.spawn("link", task);

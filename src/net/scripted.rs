@@ -4,8 +4,18 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use bytes::{Buf, Bytes, BytesMut};
-use kafka_protocol::messages::{ApiVersionsResponse, api_versions_response::ApiVersion};
-use kafka_protocol::protocol::{Encodable, HeaderVersion};
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::offset_commit_response::{
+    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
+};
+use kafka_protocol::messages::offset_fetch_response::{
+    OffsetFetchResponseGroup, OffsetFetchResponsePartitions, OffsetFetchResponseTopics,
+};
+use kafka_protocol::messages::{
+    ApiVersionsResponse, OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest,
+    OffsetFetchResponse,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
 
@@ -120,13 +130,56 @@ impl Far {
     }
 }
 
+/// The body behind the rest of the header (client id, tags).
+pub(crate) fn body<T: Decodable>(asked: &Asked) -> T {
+    let mut rest = asked.rest.clone();
+    let client_id = rest.get_i16().max(0);
+    rest.advance(usize::try_from(client_id).unwrap() + 1);
+    T::decode(&mut rest, asked.version).unwrap()
+}
+
+/// Says to an OffsetCommit that all of it is done.
+pub(crate) fn all_committed(request: &OffsetCommitRequest) -> OffsetCommitResponse {
+    let topics = request.topics.iter().map(|topic| {
+        let partitions = topic.partitions.iter().map(|asked| {
+            OffsetCommitResponsePartition::default().with_partition_index(asked.partition_index)
+        });
+        OffsetCommitResponseTopic::default()
+            .with_name(topic.name.clone())
+            .with_partitions(partitions.collect())
+    });
+    OffsetCommitResponse::default().with_topics(topics.collect())
+}
+
+/// Says to an OffsetFetch that nothing is committed.
+pub(crate) fn nothing_committed(asked: &Asked) -> OffsetFetchResponse {
+    let request: OffsetFetchRequest = body(asked);
+    let groups = request.groups.iter().map(|group| {
+        let topics = group.topics.iter().flatten().map(|topic| {
+            let partitions = topic.partition_indexes.iter().map(|index| {
+                OffsetFetchResponsePartitions::default()
+                    .with_partition_index(*index)
+                    .with_committed_offset(-1)
+            });
+            OffsetFetchResponseTopics::default()
+                .with_name(topic.name.clone())
+                .with_partitions(partitions.collect())
+        });
+        OffsetFetchResponseGroup::default()
+            .with_group_id(group.group_id.clone())
+            .with_topics(topics.collect())
+    });
+    OffsetFetchResponse::default().with_groups(groups.collect())
+}
+
 /// Every API in every version.
 pub(crate) fn everything() -> ApiVersionsResponse {
     let keys = (0..90).map(|key| {
         ApiVersion::default()
             .with_api_key(key)
             .with_min_version(0)
-            .with_max_version(20)
+            // Offsets by topic names, so that the generated messages can read and answer requests.
+            .with_max_version(if matches!(key, 8 | 9) { 9 } else { 20 })
     });
     ApiVersionsResponse::default().with_api_keys(keys.collect())
 }

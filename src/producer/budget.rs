@@ -289,6 +289,9 @@ impl Future for Acquire {
                     state: Mutex::default(),
                 });
                 let mut line = budget.line();
+                if line.closed {
+                    return Poll::Ready(Err(BudgetClosed));
+                }
                 line.waiters.push_back(Arc::clone(&waiter));
                 budget.0.state.fetch_or(WAITED_FOR, Ordering::AcqRel);
                 // Bytes may have come back before the flag was up.
@@ -393,6 +396,8 @@ mod tests {
         assert!(poll(waiting.as_mut()).is_none());
         budget.close();
         assert_eq!(poll(waiting.as_mut()).unwrap().err(), Some(BudgetClosed));
+        let mut late = pin!(budget.acquire(1));
+        assert_eq!(poll(late.as_mut()).unwrap().err(), Some(BudgetClosed));
         drop(held);
         assert_eq!(budget.charged(), 0);
     }

@@ -123,6 +123,14 @@ impl ProducerBuilder {
         self
     }
 
+    /// How long a broker may take no data although there is some for it until records without keys go to partitions that
+    /// other brokers lead (`partitioner.availability.timeout.ms`). Zero, the default, turns this off; so does
+    /// [`adaptive_partitioning`](Self::adaptive_partitioning) when off. Where no broker takes data any partition is as good.
+    pub fn availability_timeout(mut self, timeout: Duration) -> Self {
+        self.config.availability_timeout = timeout;
+        self
+    }
+
     /// Chooses partitions by other means than the key's hash (`partitioner.class`).
     pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
         self.partitioner = Some(Box::new(partitioner));

@@ -59,6 +59,8 @@ pub(crate) struct ProducerConfig {
     pub(crate) ignore_keys: bool,
     /// `partitioner.adaptive.partitioning.enable` (KIP-794)
     pub(crate) adaptive_partitioning: bool,
+    /// `partitioner.availability.timeout.ms` (KIP-794); zero: off
+    pub(crate) availability_timeout: Duration,
 }
 
 impl Default for ProducerConfig {
@@ -78,6 +80,7 @@ impl Default for ProducerConfig {
             topic_compression: BTreeMap::new(),
             ignore_keys: false,
             adaptive_partitioning: true,
+            availability_timeout: Duration::ZERO,
         }
     }
 }

@@ -44,7 +44,7 @@ async fn follow(shared: Arc<Shared>) {
         failures: Gate::default(),
     };
     let mut changes = control.shared.cluster.changes();
-    control.shared.apply(&control.shared.cluster.snapshot());
+    control.shared.apply();
     loop {
         if control.shared.abandoned.load(Ordering::Acquire) {
             let shared = Arc::clone(&control.shared);
@@ -130,7 +130,7 @@ impl Control {
         tokio::select! {
             biased;
             result = asking => self.answered(result),
-            snapshot = changes.changed() => self.shared.apply(&snapshot),
+            _ = changes.changed() => self.shared.apply(),
             () = self.shared.control.notified() => {}
             () = time => {
                 if self.ask_after.is_some_and(|at| at <= now()) {

@@ -17,6 +17,7 @@ mod identity;
 mod partitioner;
 #[cfg(test)]
 mod peer_tests;
+mod purge;
 mod queue;
 mod report;
 mod sender;
@@ -39,6 +40,7 @@ pub use self::builder::ProducerBuilder;
 pub use self::config::Acks;
 pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
+pub use self::purge::{Purge, PurgeReport};
 pub use self::report::{BatchReport, ProducerMetrics};
 use self::shared::{Obstacle, Shared};
 use self::topic::Place;
@@ -112,7 +114,8 @@ impl Producer {
 
     /// Accepts a record and fixes its place in its partition. The [`Delivery`] tells what became of it.
     ///
-    /// Waits only while the topic is not known yet or `buffer.memory` is used up, at most `max.block.ms`.
+    /// Waits only while the topic is not known yet or `buffer.memory` is used up, or to look whether a partition that is
+    /// not known has been added; at most `max.block.ms`.
     ///
     /// # Errors
     ///
@@ -162,6 +165,11 @@ impl Producer {
         match self.shared().accept(place, record, &mut None, &mut None) {
             Ok(delivery) => Ok(delivery),
             Err(Obstacle::Error(error)) => Err(error),
+            Err(Obstacle::UnknownPartition(error)) => {
+                // It may have been added since.
+                self.shared().cluster.refresh();
+                Err(error)
+            }
             Err(Obstacle::NeedsBytes(bytes)) => {
                 self.shared().urge();
                 Err(Error::new(
@@ -273,6 +281,27 @@ impl Producer {
         }
     }
 
+    /// Drops records that were accepted and have not ended: those never sent, or all. Their deliveries end at once, with
+    /// [`ErrorKind::Purged`] and the truth about whether they may have been written; their memory is free again.
+    ///
+    /// The producer goes on: what is sent afterwards is written once and in order, as ever. A call of
+    /// [`send`](Self::send) that waits for memory or metadata has accepted nothing yet and is not concerned; nor need
+    /// be a record that another task sends at this moment. Not counted in the report, but dropped all the same, is a batch
+    /// that another task is compressing.
+    ///
+    /// ```no_run
+    /// # fn example(producer: ottla::Producer) {
+    /// use ottla::Purge;
+    ///
+    /// // Prices that have not left by now are out of date.
+    /// let dropped = producer.purge(Purge::Unsent);
+    /// println!("{} prices were never sent", dropped.not_sent);
+    /// # }
+    /// ```
+    pub fn purge(&self, what: Purge) -> PurgeReport {
+        self.shared().purge(what)
+    }
+
     /// Accepts nothing more, sends what was accepted, and after `timeout` fails the rest. The producer is closed for all
     /// its clones.
     ///
@@ -340,12 +369,19 @@ impl Producer {
     ) -> Result<Delivery> {
         let shared = self.shared();
         let deadline = now() + shared.config.max_block;
+        let mut looked = false;
         loop {
             let mut charge = None;
             match obstacle {
                 Obstacle::Error(error) => return Err(error),
                 Obstacle::UnknownTopic => {
                     Box::pin(shared.look_up(record.topic(), deadline)).await?;
+                }
+                Obstacle::UnknownPartition(error) => {
+                    if std::mem::replace(&mut looked, true) {
+                        return Err(error);
+                    }
+                    Box::pin(shared.look_again(deadline)).await;
                 }
                 Obstacle::NeedsBytes(bytes) => charge = Some(self.charge(bytes, deadline).await?),
             }

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicUsize};
 use std::sync::{Mutex, OnceLock};
 use std::task::Poll;
 
 use bytes::{Buf, Bytes};
+use futures::FutureExt;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
@@ -32,6 +33,17 @@ struct Script {
     /// The leader of every partition, as metadata has it.
     leader: AtomicU32,
     metadata_requests: AtomicUsize,
+    /// How often the topics were deleted and made anew.
+    made_anew: AtomicU32,
+    /// Partitions beyond the first three.
+    added: AtomicI32,
+    /// The partition that `two` leads whatever `leader` says.
+    lost_partition: AtomicI32,
+    /// Producer ids given out.
+    identities: AtomicU32,
+    throttle_millis: AtomicU32,
+    /// Answers to Produce wait while this is set.
+    silent: AtomicBool,
     /// Error codes of the batches to come; then they are written.
     codes: Mutex<VecDeque<i16>>,
     /// The batches that were written, as their bytes, by topic and partition.
@@ -54,8 +66,11 @@ impl Script {
     /// Every sequence follows the one before.
     fn assert_in_sequence(&self) {
         for (partition, batches) in &*self.written.lock().unwrap() {
-            let mut next = 0;
+            let (mut next, mut identity) = (0, &batches[0][43..53]);
             for batch in batches {
+                if batch[43..53] != *identity {
+                    (next, identity) = (0, &batch[43..53]);
+                }
                 let sequence = (&batch[53..57]).get_i32();
                 assert_eq!(sequence, next, "{partition:?}");
                 next += records(batch) as i32;
@@ -80,6 +95,7 @@ fn cluster() -> (Cluster, Arc<Script>) {
         .push_back("two".to_owned());
     let script = Arc::new(Script {
         leader: AtomicU32::new(1),
+        lost_partition: AtomicI32::new(-1),
         ..Script::default()
     });
     let broker = Arc::clone(&script);
@@ -111,6 +127,9 @@ async fn serve(mut far: Far, script: Arc<Script>) {
         match asked.key {
             0 => {
                 let response = produced(&mut asked, &script);
+                while script.silent.load(Ordering::Relaxed) {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
                 far.answer(&asked, &response).await;
             }
             3 => {
@@ -118,7 +137,8 @@ async fn serve(mut far: Far, script: Arc<Script>) {
                 far.answer(&asked, &metadata(&script)).await;
             }
             22 => {
-                let response = InitProducerIdResponse::default().with_producer_id(7.into());
+                let id = 7 + i64::from(script.identities.fetch_add(1, Ordering::Relaxed));
+                let response = InitProducerIdResponse::default().with_producer_id(id.into());
                 far.answer(&asked, &response).await;
             }
             other => panic!("request {other}"),
@@ -130,19 +150,28 @@ fn text(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())
 }
 
+fn topics(script: &Script) -> [(&'static str, uuid::Uuid); 2] {
+    let anew = 2 * u128::from(script.made_anew.load(Ordering::Relaxed));
+    [("t", ID + anew), ("packed", ID + anew + 1)]
+        .map(|(name, id)| (name, uuid::Uuid::from_u128(id)))
+}
+
 fn metadata(script: &Script) -> MetadataResponse {
     let leader = script.leader.load(Ordering::Relaxed) as i32;
-    let partitions = (0..3).map(|number| {
+    let lost = script.lost_partition.load(Ordering::Relaxed);
+    let count = 3 + script.added.load(Ordering::Relaxed);
+    let partitions = (0..count).map(|number| {
+        let leader = if number == lost { 2 } else { leader };
         MetadataResponsePartition::default()
             .with_partition_index(number)
             .with_leader_id(leader.into())
             .with_leader_epoch(if leader == 1 { 2 } else { 1 })
     });
     let partitions: Vec<_> = partitions.collect();
-    let topics = [("t", ID), ("packed", ID + 1)].map(|(name, id)| {
+    let topics = topics(script).map(|(name, id)| {
         MetadataResponseTopic::default()
             .with_name(Some(TopicName(text(name))))
-            .with_topic_id(uuid::Uuid::from_u128(id))
+            .with_topic_id(id)
             .with_partitions(partitions.clone())
     });
     let brokers = [(1, "one"), (2, "two")].map(|(id, host)| {
@@ -161,19 +190,23 @@ fn produced(asked: &mut Asked, script: &Script) -> ProduceResponse {
     let name = asked.rest.get_i16().max(0) as usize;
     asked.rest.advance(name + 1);
     let request = ProduceRequest::decode(&mut asked.rest, asked.version).unwrap();
+    assert_eq!(asked.version, 13, "by topic id");
+    let known = topics(script);
     let topics = request.topic_data.into_iter().map(|topic| {
-        let name = match topic.topic_id.as_u128() {
-            ID => "t".to_owned(),
-            id if id == ID + 1 => "packed".to_owned(),
-            _ => topic.name.to_string(),
-        };
+        let name = known.iter().find(|(_, id)| *id == topic.topic_id);
         let partitions = topic.partition_data.into_iter().map(|partition| {
-            let code = script.codes.lock().unwrap().pop_front().unwrap_or(0);
+            // UNKNOWN_TOPIC_ID
+            let code = match name {
+                None => 100,
+                Some(_) => script.codes.lock().unwrap().pop_front().unwrap_or(0),
+            };
             let batch = partition.records.unwrap();
             let mut offset = 0;
-            if code == 0 {
+            if let (0, Some((name, _))) = (code, name) {
                 let mut written = script.written.lock().unwrap();
-                let log = written.entry((name.clone(), partition.index)).or_default();
+                let log = written
+                    .entry(((*name).to_owned(), partition.index))
+                    .or_default();
                 offset = log.iter().map(|batch| records(batch)).sum::<u64>() as i64;
                 log.push(batch);
             }
@@ -187,7 +220,9 @@ fn produced(asked: &mut Asked, script: &Script) -> ProduceResponse {
             .with_name(topic.name)
             .with_topic_id(topic.topic_id)
     });
-    ProduceResponse::default().with_responses(topics.collect())
+    ProduceResponse::default()
+        .with_throttle_time_ms(script.throttle_millis.load(Ordering::Relaxed) as i32)
+        .with_responses(topics.collect())
 }
 
 fn record<'a>(value: &'a [u8]) -> Record<'a> {
@@ -347,6 +382,180 @@ async fn what_lay_with_a_dead_broker_goes_to_the_new_leader() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_purged_ends_at_once_and_what_follows_is_written_in_order() {
+    let (producer, script) = producer(|builder| builder).await;
+    let topic = producer.topic("t");
+    topic.deliver(record(b"before")).await.unwrap();
+    script.silent.store(true, Ordering::Relaxed);
+    let sent = topic.send(record(b"sent")).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let unsent = topic.send(record(b"unsent")).await.unwrap();
+    let report = producer.purge(Purge::Unsent);
+    assert_eq!((report.not_sent, report.maybe_written), (1, 0));
+    let error = unsent.now_or_never().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Purged);
+    assert_eq!(error.certainty(), Some(Certainty::NotSent));
+    assert_eq!(error.topic_partition().unwrap().partition, 0);
+
+    let report = producer.purge(Purge::All);
+    assert_eq!((report.not_sent, report.maybe_written), (0, 1));
+    let error = sent.now_or_never().unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Purged);
+    assert_eq!(error.certainty(), Some(Certainty::MaybeWritten));
+    assert_eq!(producer.buffered_bytes(), 0);
+    producer.flush().now_or_never().unwrap().unwrap();
+
+    let after = topic.send(record(b"after")).await.unwrap();
+    script.silent.store(false, Ordering::Relaxed);
+    assert_eq!(after.await.unwrap().offset, Some(2));
+    script.assert_in_sequence();
+    assert_eq!(producer.metrics().failed_records, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_purged_while_it_is_compressed_ends_as_purged() {
+    let (producer, script) = producer(|builder| builder).await;
+    let topic = producer.topic("t");
+    topic.deliver(record(b"before")).await.unwrap();
+    let delivery = topic.send(record(b"x")).await.unwrap();
+    let slot = Arc::clone(&producer.shared().slots()[0]);
+    let sealing = slot.lock().take_open(&slot).unwrap();
+    producer.purge(Purge::Unsent);
+    sealing.seal(&producer.shared().codecs);
+    let error = delivery.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Purged);
+    assert_settled(&producer, &script, 1..=1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_made_while_everything_is_ended_is_ended_too() {
+    let (producer, _) = producer(|builder| builder).await;
+    let shared = Arc::clone(producer.shared());
+    shared.fail_all(&shared.end());
+    // As a call of `send` does that learns of the topic only now.
+    shared
+        .look_up("t", now() + Duration::from_secs(1))
+        .await
+        .unwrap();
+    let slots = shared.slots();
+    assert_eq!(slots.len(), 3);
+    assert!(slots.iter().all(|slot| slot.lock().queue.is_closed()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_made_anew_gets_what_its_predecessor_did_not() {
+    let (producer, script) = producer(|builder| builder).await;
+    let topic = producer.topic("t");
+    topic.deliver(record(b"old")).await.unwrap();
+    script.made_anew.store(1, Ordering::Relaxed);
+    script.written.lock().unwrap().clear();
+    let deliveries = topic.send_all((0..3).map(|_| record(b"new"))).await;
+    assert_eq!(deliveries.unwrap().await.unwrap(), 3);
+    assert_eq!(script.records(), 3);
+    assert!(producer.metrics().refused_batches > 0, "by its old id");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_not_known_is_looked_for_once() {
+    let (producer, script) = producer(|builder| builder).await;
+    let topic = producer.topic("t");
+    topic.deliver(record(b"a")).await.unwrap();
+    script.added.store(2, Ordering::Relaxed);
+    let added = Record::new().partition(4);
+    topic.deliver(added).await.unwrap();
+    let (before, start) = (script.metadata_requests.load(Ordering::Relaxed), now());
+    let error = topic.send(Record::new().partition(5)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownPartition, "{error}");
+    assert_eq!(error.certainty(), Some(Certainty::NotSent));
+    assert!(error.to_string().contains("it has 5"), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(1));
+    let asked = script.metadata_requests.load(Ordering::Relaxed) - before;
+    assert_eq!(asked, 1);
+    // Who does not wait has it looked for in the background.
+    script.added.store(3, Ordering::Relaxed);
+    let refused = topic.try_send(Record::new().partition(5)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::UnknownPartition);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    topic
+        .try_send(Record::new().partition(5))
+        .unwrap()
+        .await
+        .unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_producer_goes_on_under_another_id() {
+    // INVALID_PRODUCER_EPOCH, PRODUCER_FENCED
+    for code in [47, 90] {
+        let (producer, script) = producer(|builder| builder).await;
+        let topic = producer.topic("t");
+        topic.deliver(record(b"a")).await.unwrap();
+        script.codes.lock().unwrap().push_back(code);
+        topic.deliver(record(b"b")).await.unwrap();
+        topic.deliver(record(b"c")).await.unwrap();
+        script.assert_in_sequence();
+        let ids: Vec<_> = script
+            .batches("t", 0)
+            .iter()
+            .map(|batch| (&batch[43..51]).get_i64())
+            .collect();
+        assert_eq!(ids, [7, 8, 8]);
+        // Where it cannot be tried again, the error says what it was.
+        let (producer, script) = self::producer(|builder| builder.retries(1)).await;
+        script.codes.lock().unwrap().extend([code; 2]);
+        let error = producer.deliver(Record::to("t")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
+        assert_eq!(error.certainty(), Some(Certainty::NotSent));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_throttled_producer_is_slower_and_says_so() {
+    let (producer, script) = producer(|builder| builder).await;
+    let topic = producer.topic("t");
+    topic.deliver(record(b"warm")).await.unwrap();
+    script.throttle_millis.store(700, Ordering::Relaxed);
+    let start = now();
+    for _ in 0..4 {
+        topic.deliver(record(b"x")).await.unwrap();
+    }
+    assert!(start.elapsed() >= Duration::from_millis(3 * 700));
+    let metrics = producer.metrics();
+    assert_eq!((metrics.throttle_time.count(), metrics.retries), (4, 0));
+    assert_eq!(metrics.throttle_time.max(), Duration::from_millis(700));
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_without_keys_avoid_a_broker_that_takes_nothing() {
+    let second = Duration::from_secs(1);
+    let sent = |timeout| async move {
+        let builder =
+            |builder: ProducerBuilder| builder.availability_timeout(timeout).batch_size(100);
+        let (producer, script) = producer(builder).await;
+        // Partition 1 is led by a broker that takes no connections.
+        script.lost_partition.store(1, Ordering::Relaxed);
+        let topic = producer.topic("t");
+        let lost = topic.send(Record::new().partition(1)).await.unwrap();
+        tokio::time::sleep(3 * second).await;
+        let mut partitions = [0; 3];
+        for _ in 0..60 {
+            let delivery = topic.send(Record::new().value(&[0; 60])).await.unwrap();
+            partitions[delivery.partition() as usize] += 1;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        drop(lost);
+        partitions
+    };
+    let [first, lost, last] = sent(2 * second).await;
+    assert!(
+        lost == 0 && first > 10 && last > 10,
+        "{first} {lost} {last}"
+    );
+    let [_, lost, _] = sent(Duration::ZERO).await;
+    assert!(lost > 0, "only because of the setting");
+}
+
 /// Polls so many times; what is still pending then is dropped.
 async fn polled<F: Future>(future: F, times: usize) -> Option<F::Output> {
     let mut future = pin!(future);
@@ -383,28 +592,30 @@ async fn assert_settled(
 
 #[tokio::test(start_paused = true)]
 async fn a_send_given_up_while_the_topic_is_looked_up_sends_nothing() {
-    let mut ended = false;
-    for times in 0..40 {
+    let mut ended = [false; 6];
+    for times in 0..120 {
         let (producer, script) = producer(|builder| builder).await;
         let topic = producer.topic("t");
-        let (accepted, delivery) = match times % 2 {
-            0 => {
-                let delivery = polled(topic.send(record(b"a")), times / 2).await;
-                (delivery.is_some(), delivery.map(Result::unwrap))
-            }
-            _ => {
-                let record = Record::to("t").value("a");
-                let delivery = polled(producer.send(record), times / 2).await;
-                (delivery.is_some(), delivery.map(Result::unwrap))
-            }
+        let (way, polls) = (times % 6, times / 6);
+        let named = || Record::to("t").value("a");
+        let done = match way {
+            0 => polled(topic.send(record(b"a")), polls).await.is_some(),
+            1 => polled(producer.send(named()), polls).await.is_some(),
+            2 => polled(topic.send_all([record(b"a")]), polls)
+                .await
+                .is_some(),
+            3 => polled(producer.send_all([named()]), polls).await.is_some(),
+            4 => polled(topic.deliver(record(b"a")), polls).await.is_some(),
+            _ => polled(producer.deliver(named()), polls).await.is_some(),
         };
-        drop(delivery);
-        ended |= accepted;
-        assert_settled(&producer, &script, accepted.into()..=accepted.into()).await;
+        ended[way] |= done;
+        // Who waits for the end of a record as well may have had it accepted.
+        let most = if way < 4 { done.into() } else { 1 };
+        assert_settled(&producer, &script, done.into()..=most).await;
         // What was begun does not get in the way of what follows.
         producer.deliver(Record::to("t").value("b")).await.unwrap();
     }
-    assert!(ended);
+    assert_eq!(ended, [true; 6]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -447,23 +658,32 @@ async fn calls_given_up_while_memory_is_waited_for_hold_none_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_flush_or_delivery_given_up_loses_only_the_wait() {
-    let mut ended = [false; 2];
-    for times in 0..20 {
+    let mut ended = [false; 3];
+    for times in 0..30 {
         let (producer, script) = producer(|builder| builder).await;
         let mut delivery = producer.send(Record::to("t").value("a")).await.unwrap();
-        match times % 2 {
-            0 => ended[0] |= polled(producer.flush(), times / 2).await.is_some(),
-            _ => {
-                let done = polled(&mut delivery, times / 2).await;
+        let both = [1, 2].map(|partition| Record::to("t").partition(partition));
+        let mut deliveries = producer.send_all(both).await.unwrap();
+        match times % 3 {
+            0 => ended[0] |= polled(producer.flush(), times / 3).await.is_some(),
+            1 => {
+                let done = polled(&mut delivery, times / 3).await;
                 ended[1] |= done.is_some();
                 if done.is_none() {
                     assert!(delivery.await.is_ok());
                 }
             }
+            _ => {
+                let done = polled(&mut deliveries, times / 3).await;
+                ended[2] |= done.is_some();
+                if done.is_none() {
+                    assert_eq!(deliveries.await.unwrap(), 2);
+                }
+            }
         }
-        assert_settled(&producer, &script, 1..=1).await;
+        assert_settled(&producer, &script, 3..=3).await;
     }
-    assert_eq!(ended, [true; 2]);
+    assert_eq!(ended, [true; 3]);
 }
 
 #[tokio::test(start_paused = true)]

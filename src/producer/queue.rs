@@ -104,6 +104,8 @@ struct Entry<S> {
     /// Whether some attempt ended without an answer that says it was not written. Never becomes false again while
     /// the stamp lasts.
     maybe_written: bool,
+    /// In flight to a log that is not the partition's any more.
+    old_log: bool,
     state: State,
     /// `None` while it is compressed, and once it was given up while still in flight.
     payload: Option<S>,
@@ -197,6 +199,8 @@ pub(crate) enum Why {
     Gap,
     /// The producer was closed or failed.
     Closed,
+    /// The application dropped it.
+    Purged,
 }
 
 /// What became of one answer.
@@ -278,6 +282,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             attempts: 0,
             stamp: None,
             maybe_written: false,
+            old_log: false,
             state: State::Compressing,
             payload: None,
             records: 0,
@@ -285,7 +290,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         Some((id, open.batch))
     }
 
-    /// Puts a sealed batch into the place kept for it; gives it back if the place is gone (the queue was closed).
+    /// Puts a sealed batch into the place kept for it; gives it back if the place is gone (the queue was closed or purged).
     pub(crate) fn seal(&mut self, id: BatchId, batch: S) -> Result<(), S> {
         match self.position(id) {
             Some(index) => {
@@ -319,6 +324,10 @@ impl<O, S: Payload> PartitionQueue<O, S> {
     /// any sequence as the first.
     pub(crate) fn new_log(&mut self) {
         self.confirmed = false;
+        for entry in &mut self.entries {
+            // An acknowledgement by the old log says nothing of the new one.
+            entry.old_log = matches!(entry.state, State::InFlight { .. });
+        }
     }
 
     /// Forgets back-offs, since the cluster changed in a way that may have cured what they wait for.
@@ -387,6 +396,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         self.in_flight += 1;
         let entry = &mut self.entries[index];
         entry.attempts += 1;
+        entry.old_log = false;
         entry.state = State::InFlight { broker };
         match &mut entry.payload {
             Some(batch) => Next::Send {
@@ -537,6 +547,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
                     attempts: 0,
                     stamp: None,
                     maybe_written: false,
+                    old_log: false,
                     state: State::Waiting { not_before: None },
                     records: piece.records(),
                     payload: Some(piece),
@@ -572,6 +583,23 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             Some(open) if over(open.created) => self.open.take().map(|open| open.batch),
             _ => None,
         }
+    }
+
+    /// Ends what no request has carried yet and, if `sent`, everything else too; goes on with what comes. The open batch
+    /// is returned: it has no payload to finish.
+    ///
+    /// What was never sent has no sequence, and leaves no trace. For what was, the rules for batches given up hold.
+    pub(crate) fn purge(&mut self, sent: bool, out: &mut Vec<Finished<S>>) -> Option<O> {
+        let before = out.len();
+        // From the back, so that sequences certainly not written are used again one after the other.
+        for index in (0..self.entries.len()).rev() {
+            if sent || self.entries[index].attempts == 0 {
+                self.give_up(index, Why::Purged, out);
+            }
+        }
+        out[before..].reverse();
+        self.fill_hole(out);
+        self.open.take().map(|open| open.batch)
     }
 
     /// Ends everything and takes nothing more.
@@ -676,7 +704,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         let Some(entry) = self.entries.remove(index) else {
             return;
         };
-        self.confirmed = true;
+        self.confirmed |= !entry.old_log;
         if let Some(hole) = &self.hole
             && !hole.certain
             && entry.id > hole.last

@@ -68,8 +68,6 @@ pub struct ProducerMetrics {
     pub failed_requests: u64,
     /// Answers that refused a batch, whether it was then repeated or failed.
     pub refused_batches: u64,
-    /// How long brokers asked the producer to be silent, added up (quotas, KIP-219).
-    pub throttled: Duration,
     /// Calls of `send` that had to wait for `buffer.memory`.
     pub buffer_waits: u64,
     /// How long they waited, added up. Calls that still wait, or were given up, are left out.
@@ -86,6 +84,9 @@ pub struct ProducerMetrics {
     pub batch_latency: Histogram,
     /// How long answered requests took.
     pub request_latency: Histogram,
+    /// How long brokers, to keep the producer within its quota, asked it to send nothing (KIP-219): one entry for each answer
+    /// that did.
+    pub throttle_time: Histogram,
 }
 
 impl ProducerMetrics {
@@ -200,7 +201,9 @@ impl Ledger {
         match answer {
             Some(throttled) => {
                 metrics.request_latency.add(took);
-                metrics.throttled += throttled;
+                if !throttled.is_zero() {
+                    metrics.throttle_time.add(throttled);
+                }
             }
             None => metrics.failed_requests += 1,
         }

@@ -52,6 +52,7 @@ pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
     };
     loop {
         sender.turn();
+        sender.note_blocked();
         sender.wait().await;
     }
 }
@@ -92,6 +93,8 @@ struct Request {
 struct Part {
     slot: Arc<Slot>,
     id: BatchId,
+    /// The topic's, as the request names it.
+    topic_id: uuid::Uuid,
     settled: bool,
 }
 
@@ -135,6 +138,20 @@ impl Sender {
                 state.queued = false;
             }
         }
+    }
+
+    /// Says since when this broker has been handed nothing although there is something, for those who choose partitions
+    /// (`partitioner.availability.timeout.ms`).
+    fn note_blocked(&self) {
+        if self.shared.config.availability_timeout.is_zero() {
+            return;
+        }
+        let since = match self.requests.back() {
+            Some(request) => Some(request.sent),
+            None if self.work.is_empty() => None,
+            None => Some(self.home.blocked_since().unwrap_or_else(now)),
+        };
+        self.home.set_blocked_since(since);
     }
 
     fn connect(&mut self, broker: BrokerId) {
@@ -223,10 +240,11 @@ impl Sender {
                         drop(state);
                         total += bytes.len();
                         room = limit.saturating_sub(total);
-                        add(&self.shared, &mut body, &slot, bytes);
+                        let topic_id = add(&self.shared, &mut body, &slot, bytes);
                         parts.push(Part {
                             slot: Arc::clone(&slot),
                             id,
+                            topic_id,
                             settled: false,
                         });
                         // There may be more for the next request.
@@ -291,7 +309,7 @@ impl Sender {
         }
         let timeout = self.shared.cluster.config().request_timeout;
         let pending = link.send_produce(
-            version,
+            body.version(version),
             self.shared.config.acks.code(),
             i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
             None,
@@ -484,9 +502,10 @@ impl Sender {
                 // Answers come in the order of the request; the search is for those that do not.
                 let is_it = |part: &Part| {
                     part.slot.tp.partition == answer.index
-                        && (*part.slot.tp.topic == *topic.name.0
-                            || (topic.name.0.is_empty()
-                                && self.shared.topic_id(&part.slot.tp.topic) == topic.topic_id))
+                        && match topic.name.0.is_empty() {
+                            true => part.topic_id == topic.topic_id,
+                            false => *part.slot.tp.topic == *topic.name.0,
+                        }
                 };
                 let found = match parts.get(guess) {
                     Some(part) if is_it(part) => Some(guess),
@@ -618,10 +637,11 @@ impl Sender {
                 let mut state = slot.lock();
                 let refused = state.queue.put_pieces(part.id, pieces, &mut finished);
                 slot.note_backlog(&state);
+                let why = state.why_gone();
                 state.schedule(slot);
                 drop(state);
                 for batch in refused.err().into_iter().flatten() {
-                    let error = self.shared.end().with_certainty(Certainty::NotSent);
+                    let error = why().with_certainty(Certainty::NotSent);
                     batch.end(Outcome::Failed(error.with_topic_partition(slot.tp.clone())));
                 }
             }
@@ -670,16 +690,24 @@ fn producer_stamp(stamp: Option<Stamp>) -> ProducerStamp {
     }
 }
 
-fn add(shared: &Shared, body: &mut ProduceBody, slot: &Slot, bytes: bytes::Bytes) {
+/// Adds a batch to a request; returns the id under which its topic goes.
+fn add(shared: &Shared, body: &mut ProduceBody, slot: &Slot, bytes: bytes::Bytes) -> uuid::Uuid {
     let part = (slot.tp.partition, bytes);
     // Slots of a topic tend to come one after the other, but must not be in the request under the same name twice.
     let same = |topic: &&mut ProduceTopic| topic.name == slot.tp.topic;
     match body.topics.iter_mut().rev().find(same) {
-        Some(topic) => topic.partitions.push(part),
-        None => body.topics.push(ProduceTopic {
-            name: Arc::clone(&slot.tp.topic),
-            id: shared.topic_id(&slot.tp.topic),
-            partitions: vec![part],
-        }),
+        Some(topic) => {
+            topic.partitions.push(part);
+            topic.id
+        }
+        None => {
+            let id = shared.topic_id(&slot.tp.topic);
+            body.topics.push(ProduceTopic {
+                name: Arc::clone(&slot.tp.topic),
+                id,
+                partitions: vec![part],
+            });
+            id
+        }
     }
 }

@@ -11,7 +11,8 @@ use indexmap::{IndexMap, IndexSet};
 use tokio::sync::Notify;
 
 use crate::clock::{Instant, now};
-use crate::cluster::{Cluster, Interest, Snapshot, Topic};
+use crate::cluster::snapshot::is_refusal;
+use crate::cluster::{Cluster, Interest, Topic};
 use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::SAMPLE;
@@ -45,6 +46,8 @@ pub(crate) struct Shared {
     identity: Mutex<IdentityMachine>,
     /// Replaced as a whole when a topic is first used.
     topics: ArcSwap<IndexMap<Arc<str>, Arc<TopicEntry>>>,
+    /// Makes those who take over snapshots take turns.
+    applying: Mutex<()>,
     /// One ready list, and one sender task, per broker; `None` for partitions without a leader.
     homes: Mutex<IndexMap<Option<BrokerId>, Arc<ReadyList>>>,
     /// Topics that calls which do not wait asked for, and until when they are looked for.
@@ -58,6 +61,8 @@ pub(crate) struct Shared {
     /// Flushes under way.
     pub(crate) flushes: AtomicUsize,
     closing: AtomicBool,
+    /// Why everything was ended, once it was. Slots made from then on are ended by whoever made them.
+    ended: Mutex<Option<Error>>,
     /// Every handle is gone.
     pub(crate) abandoned: AtomicBool,
 }
@@ -65,9 +70,8 @@ pub(crate) struct Shared {
 /// A topic that is produced to.
 pub(crate) struct TopicEntry {
     sticky: Arc<Sticky>,
+    /// Changed by whoever made the entry, and then under [`Shared::applying`].
     state: ArcSwap<TopicState>,
-    /// Makes those who change `state` take turns.
-    changing: Mutex<()>,
     _interest: Interest,
 }
 
@@ -80,6 +84,8 @@ struct TopicState {
 /// Why a record could not be accepted at once.
 pub(crate) enum Obstacle {
     UnknownTopic,
+    /// Not in the metadata at hand; the error is for when it is not in newer metadata either.
+    UnknownPartition(Error),
     NeedsBytes(usize),
     Error(Error),
 }
@@ -126,6 +132,7 @@ impl Shared {
             flushing: Flushing::default(),
             identity: Mutex::new(IdentityMachine::new(idempotent)),
             topics: ArcSwap::default(),
+            applying: Mutex::default(),
             homes: Mutex::default(),
             wanted: Mutex::default(),
             control: Notify::new(),
@@ -133,6 +140,7 @@ impl Shared {
             requests: AtomicU64::new(0),
             flushes: AtomicUsize::new(0),
             closing: AtomicBool::new(false),
+            ended: Mutex::default(),
             abandoned: AtomicBool::new(false),
             config,
         })
@@ -241,7 +249,7 @@ impl Shared {
         record: &Record<'_>,
         entry: &TopicEntry,
         state: &'a TopicState,
-    ) -> Result<&'a Arc<Slot>, Error> {
+    ) -> Result<&'a Arc<Slot>, Obstacle> {
         let view = TopicView {
             topic: &state.topic,
         };
@@ -261,34 +269,30 @@ impl Shared {
             .filter(|_| partition < count)
             .and_then(|index| state.slots.get(index));
         slot.ok_or_else(|| {
-            // It may have been added since.
-            self.cluster.refresh();
-            Error::new(
+            Obstacle::UnknownPartition(Error::new(
                 ErrorKind::UnknownPartition,
                 format!(
                     "topic '{}' has no partition {partition}: it has {count}, numbered from 0",
                     record.topic()
                 ),
-            )
+            ))
         })
     }
 
     /// The less loaded of two random partitions with a leader: close to what weighing all of them gives (KIP-794), without
-    /// looking at all of them.
+    /// looking at all of them. Leaders that take no data are left out, unless that leaves none.
     fn choose_sticky(&self, entry: &TopicEntry, state: &TopicState) -> i32 {
         let clock = self.cluster.clock();
         let count = state.topic.partitions.len();
-        let led = |index: &usize| {
-            state
-                .topic
-                .partitions
-                .get(*index)
-                .is_some_and(|partition| partition.leader.is_some())
+        let blocked = self.blocked_brokers();
+        let leader = |index: usize| state.topic.partitions.get(index)?.leader;
+        let led = |index: &usize| leader(*index).is_some();
+        let takes = |index: &usize| leader(*index).is_some_and(|leader| !blocked.contains(&leader));
+        let among = |suits: &dyn Fn(&usize) -> bool| {
+            let some = (0..8).map(|_| clock.below(count)).find(suits);
+            some.or_else(|| (0..count).find(suits))
         };
-        let draw = || {
-            let some = (0..8).map(|_| clock.below(count)).find(led);
-            some.or_else(|| (0..count).find(led))
-        };
+        let draw = || among(&takes).or_else(|| among(&led));
         let load = |index: usize| state.slots.get(index).map_or(0, |slot| slot.backlog());
         let chosen = match draw() {
             Some(first) if self.config.adaptive_partitioning => {
@@ -305,6 +309,21 @@ impl Shared {
         entry.sticky.choose(i32::try_from(chosen).unwrap_or(0))
     }
 
+    /// Brokers that have taken no data for `partitioner.availability.timeout.ms`.
+    fn blocked_brokers(&self) -> Vec<BrokerId> {
+        let timeout = self.config.availability_timeout;
+        if timeout.is_zero() || !self.config.adaptive_partitioning {
+            return Vec::new();
+        }
+        let time = now();
+        let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        let blocked = homes.values().filter(|home| {
+            let since = home.blocked_since();
+            since.is_some_and(|since| time.saturating_duration_since(since) > timeout)
+        });
+        blocked.filter_map(|home| home.broker).collect()
+    }
+
     // Topics.
 
     /// Learns of a topic, waiting until the deadline.
@@ -317,17 +336,20 @@ impl Shared {
         Ok(())
     }
 
+    /// Looks whether partitions were added, waiting until the deadline.
+    pub(crate) async fn look_again(self: &Arc<Self>, deadline: Instant) {
+        self.cluster.renewed(deadline).await;
+        self.apply();
+    }
+
     /// Has a topic looked up in the background.
     pub(crate) fn want(&self, name: &str) -> Option<Error> {
         if name.is_empty() {
             return Some(no_topic());
         }
         let snapshot = self.cluster.snapshot();
-        if let Some(code) = snapshot.errors.get(name) {
-            let error = Error::from_code(*code, format_args!("topic '{name}'"));
-            if !error.is_retriable() {
-                return Some(error);
-            }
+        if let Some(code) = snapshot.errors.get(name).filter(|code| is_refusal(**code)) {
+            return Some(Error::from_code(*code, format_args!("topic '{name}'")));
         }
         let mut wanted = self.wanted();
         if wanted.len() < MAX_WANTED && !wanted.contains(name) {
@@ -363,7 +385,6 @@ impl Shared {
                     topic: Arc::new(empty),
                     slots: Vec::new(),
                 }),
-                changing: Mutex::default(),
                 _interest: self.cluster.watch(std::slice::from_ref(&topic.name), true),
             });
             self.update_topic(&entry, topic);
@@ -374,26 +395,43 @@ impl Shared {
                     .or_insert_with(|| Arc::clone(&entry));
                 topics
             });
+            if let Some(entry) = self.topics.load().get(&topic.name) {
+                self.end_late(entry);
+            }
         }
         // The snapshot may have moved on before the entry could be seen by the control task.
-        self.apply(&self.cluster.snapshot());
+        self.apply();
     }
 
-    /// Takes over a snapshot: leaders, new partitions, topics made anew.
-    pub(crate) fn apply(self: &Arc<Self>, snapshot: &Snapshot) {
-        for (name, entry) in self.topics.load_full().iter() {
+    /// Takes over the cluster's snapshot: leaders, new partitions, topics made anew.
+    pub(crate) fn apply(self: &Arc<Self>) {
+        // One after the other, each with the newest, so that nobody goes back to what another has left behind.
+        let turn = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
+        let topics = self.topics.load_full();
+        let snapshot = self.cluster.snapshot();
+        for (name, entry) in topics.iter() {
             match snapshot.topic(name) {
                 Some(topic) => self.update_topic(entry, topic),
                 None => self.orphan_topic(entry),
             }
         }
+        drop(turn);
+        for entry in topics.values() {
+            self.end_late(entry);
+        }
+    }
+
+    /// Ends slots that were made while everything was being ended, and may have been missed.
+    fn end_late(&self, entry: &TopicEntry) {
+        let ended = self.ended().clone();
+        if let Some(error) = ended {
+            for slot in &entry.state.load().slots {
+                slot.close(&error);
+            }
+        }
     }
 
     fn update_topic(self: &Arc<Self>, entry: &TopicEntry, topic: &Arc<Topic>) {
-        let _turn = entry
-            .changing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         let state = entry.state.load_full();
         if Arc::ptr_eq(&state.topic, topic) {
             return;
@@ -437,10 +475,6 @@ impl Shared {
     }
 
     fn orphan_topic(self: &Arc<Self>, entry: &TopicEntry) {
-        let _turn = entry
-            .changing
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
         let state = entry.state.load_full();
         if state
             .topic
@@ -538,6 +572,17 @@ impl Shared {
 
     // The end.
 
+    /// Every slot there is at this moment.
+    pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
+        let topics = self.topics.load_full();
+        let states = topics.values().map(|entry| entry.state.load_full());
+        states.flat_map(|state| state.slots.clone()).collect()
+    }
+
+    fn ended(&self) -> MutexGuard<'_, Option<Error>> {
+        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn stop_intake(&self) {
         self.closing.store(true, Ordering::Release);
     }
@@ -554,13 +599,12 @@ impl Shared {
     pub(crate) fn fail_all(&self, error: &Error) -> (u64, u64) {
         self.stop_intake();
         self.budget.close();
+        self.ended().get_or_insert_with(|| error.clone());
         let mut counts = (0, 0);
-        for entry in self.topics.load_full().values() {
-            for slot in &entry.state.load_full().slots {
-                let (not_sent, maybe) = slot.close(error);
-                counts.0 += not_sent;
-                counts.1 += maybe;
-            }
+        for slot in self.slots() {
+            let (not_sent, maybe) = slot.close(error);
+            counts.0 += not_sent;
+            counts.1 += maybe;
         }
         // A list and the slots on it hold each other.
         let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);

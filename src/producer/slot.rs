@@ -100,6 +100,9 @@ pub(crate) struct ReadyList {
     pub(crate) broker: Option<BrokerId>,
     slots: Mutex<VecDeque<Arc<Slot>>>,
     pub(crate) notify: Notify,
+    /// Since when the broker has been handed nothing although something waits for it or for its answer. Kept only with
+    /// `partitioner.availability.timeout.ms`.
+    blocked_since: Mutex<Option<Instant>>,
 }
 
 impl ReadyList {
@@ -108,7 +111,21 @@ impl ReadyList {
             broker,
             slots: Mutex::default(),
             notify: Notify::new(),
+            blocked_since: Mutex::default(),
         })
+    }
+
+    pub(crate) fn blocked_since(&self) -> Option<Instant> {
+        *self.blocked()
+    }
+
+    pub(crate) fn set_blocked_since(&self, since: Option<Instant>) {
+        *self.blocked() = since;
+    }
+
+    fn blocked(&self) -> MutexGuard<'_, Option<Instant>> {
+        let blocked = self.blocked_since.lock();
+        blocked.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn push(&self, slot: Arc<Slot>) {
@@ -324,6 +341,28 @@ impl Slot {
         let open = state.queue.close(&mut finished);
         self.note_backlog(&state);
         drop(state);
+        self.give_up(finished, open, error)
+    }
+
+    /// Ends what was never sent and, if `sent`, everything else in line too. Counts as `close` does.
+    pub(crate) fn purge(self: &Arc<Self>, sent: bool, error: &Error) -> (u64, u64) {
+        let mut finished = Vec::new();
+        let mut state = self.lock();
+        let open = state.queue.purge(sent, &mut finished);
+        self.note_backlog(&state);
+        state.schedule(self);
+        drop(state);
+        self.give_up(finished, open, error)
+    }
+
+    /// Ends batches outside of the lock; returns how many of their records certainly were not and how many may have been
+    /// written.
+    fn give_up(
+        &self,
+        finished: Vec<Finished<ReadyBatch>>,
+        open: Option<OpenBatch>,
+        error: &Error,
+    ) -> (u64, u64) {
         let mut counts = (0, 0);
         for Finished { batch, end } in &finished {
             let records = u64::from(batch.records());
@@ -395,6 +434,14 @@ impl SlotState {
         }
     }
 
+    /// Why a batch does not find its place any more.
+    pub(crate) fn why_gone(&self) -> fn() -> Error {
+        match self.queue.is_closed() {
+            true => closed,
+            false => purged,
+        }
+    }
+
     /// Takes the open batch out to be sealed.
     pub(crate) fn take_open<'a>(&mut self, slot: &'a Arc<Slot>) -> Option<Sealing<'a>> {
         let (id, batch) = self.queue.take_open()?;
@@ -437,11 +484,12 @@ impl Sealing<'_> {
                 };
                 let mut state = self.slot.lock();
                 let refused = state.queue.seal(self.id, batch).err();
+                let why = state.why_gone();
                 state.schedule(self.slot);
                 drop(state);
                 if let Some(batch) = refused {
                     batch.end(Outcome::Failed(
-                        closed()
+                        why()
                             .with_certainty(Certainty::NotSent)
                             .with_topic_partition(self.slot.tp.clone()),
                     ));
@@ -682,6 +730,13 @@ fn contents(writer: &BatchWriter) -> Contents {
 
 pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the producer is closed")
+}
+
+pub(crate) fn purged() -> Error {
+    Error::new(
+        ErrorKind::Purged,
+        "the application dropped the record (Producer::purge)",
+    )
 }
 
 pub(crate) fn unknown_offset() -> Outcome {

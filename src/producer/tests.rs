@@ -133,7 +133,11 @@ async fn sending_allocates_nothing_per_record() {
 
 #[tokio::test]
 async fn what_cannot_be_accepted_is_refused_with_the_reason() {
-    let producer = producer(|config| config.max_request_size = 1000).await;
+    let producer = producer(|config| {
+        config.max_request_size = 1000;
+        config.max_block = Duration::from_millis(20);
+    })
+    .await;
     let error = producer.send(record(&[0; 2000])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RecordTooLarge);
     assert!(

@@ -25,7 +25,12 @@ pub(crate) fn is_fatal(code: i16, idempotent: bool) -> bool {
 fn certainty(code: i16, acks: Acks) -> Certainty {
     match code {
         // A leader that is deposed while it waits for replicas answers so as well, with the batch in its log.
-        UNKNOWN_TOPIC_OR_PARTITION | NOT_LEADER_OR_FOLLOWER if acks == Acks::All => {
+        UNKNOWN_TOPIC_OR_PARTITION
+        | NOT_LEADER_OR_FOLLOWER
+        | UNKNOWN_TOPIC_ID
+        | INCONSISTENT_TOPIC_ID
+            if acks == Acks::All =>
+        {
             Certainty::MaybeWritten
         }
         code => write_certainty(code),
@@ -43,6 +48,8 @@ const DUPLICATE_SEQUENCE_NUMBER: i16 = 46;
 const INVALID_PRODUCER_EPOCH: i16 = 47;
 const UNKNOWN_PRODUCER_ID: i16 = 59;
 const PRODUCER_FENCED: i16 = 90;
+const UNKNOWN_TOPIC_ID: i16 = 100;
+const INCONSISTENT_TOPIC_ID: i16 = 103;
 
 #[cfg(test)]
 mod tests {
@@ -59,6 +66,8 @@ mod tests {
         assert_eq!(verdict(45, Acks::All), Answer::OutOfSequence);
         assert_eq!(again(6, Acks::All), Certainty::MaybeWritten);
         assert_eq!(again(6, Acks::Leader), Certainty::NotSent);
+        // UNKNOWN_TOPIC_ID
+        assert_eq!(again(100, Acks::All), Certainty::MaybeWritten);
         // REQUEST_TIMED_OUT, NOT_ENOUGH_REPLICAS, NOT_ENOUGH_REPLICAS_AFTER_APPEND
         assert_eq!(again(7, Acks::All), Certainty::MaybeWritten);
         assert_eq!(again(19, Acks::All), Certainty::NotSent);

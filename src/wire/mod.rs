@@ -4,11 +4,19 @@ pub(crate) mod codec;
 pub(crate) mod guard;
 #[cfg(feature = "unstable-internals")]
 pub(crate) mod internals;
+pub(crate) mod offsets;
 pub(crate) mod produce;
 pub(crate) mod versions;
 
-use kafka_protocol::messages as kp;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
+
+/// The generated messages, but for those that are written by hand here.
+mod kp {
+    pub(super) use super::offsets::{
+        OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
+    };
+    pub(super) use kafka_protocol::messages::*;
+}
 
 /// A request that the client sends, with what every answer has in common.
 pub(crate) trait Call: Encodable + HeaderVersion + Send + Sync + 'static {
@@ -67,14 +75,17 @@ macro_rules! calls {
 // flexible encodings pass the guard against hostile lengths (`wire/guard.rs`).
 calls! {
     3 MetadataRequest => MetadataResponse, "Metadata" 9..=13 throttle throttle_time_ms;
-    0 ProduceRequest => ProduceResponse, "Produce" 9..=12 throttle throttle_time_ms;
+    0 ProduceRequest => ProduceResponse, "Produce" 9..=13 throttle throttle_time_ms;
     1 FetchRequest => FetchResponse, "Fetch" 12..=17 throttle throttle_time_ms error error_code;
     2 ListOffsetsRequest => ListOffsetsResponse, "ListOffsets" 6..=10 throttle throttle_time_ms;
     23 OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse, "OffsetForLeaderEpoch" 4..=4 throttle throttle_time_ms;
     22 InitProducerIdRequest => InitProducerIdResponse, "InitProducerId" 2..=5 throttle throttle_time_ms error error_code;
     10 FindCoordinatorRequest => FindCoordinatorResponse, "FindCoordinator" 3..=6 throttle throttle_time_ms error error_code;
-    8 OffsetCommitRequest => OffsetCommitResponse, "OffsetCommit" 8..=9 throttle throttle_time_ms;
-    9 OffsetFetchRequest => OffsetFetchResponse, "OffsetFetch" 6..=9 throttle throttle_time_ms error error_code;
+    8 OffsetCommitRequest => OffsetCommitResponse, "OffsetCommit" 8..=10 throttle throttle_time_ms;
+    9 OffsetFetchRequest => OffsetFetchResponse, "OffsetFetch" 6..=10 throttle throttle_time_ms error error_code;
+    15 DescribeGroupsRequest => DescribeGroupsResponse, "DescribeGroups" 5..=6 throttle throttle_time_ms;
+    16 ListGroupsRequest => ListGroupsResponse, "ListGroups" 3..=5 throttle throttle_time_ms error error_code;
+    69 ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse, "ConsumerGroupDescribe" 0..=1 throttle throttle_time_ms;
     68 ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse, "ConsumerGroupHeartbeat" 0..=1 throttle throttle_time_ms error error_code;
     19 CreateTopicsRequest => CreateTopicsResponse, "CreateTopics" 5..=7 throttle throttle_time_ms;
     20 DeleteTopicsRequest => DeleteTopicsResponse, "DeleteTopics" 4..=6 throttle throttle_time_ms;

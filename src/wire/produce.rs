@@ -26,6 +26,14 @@ pub(crate) struct ProduceTopic {
 const BY_TOPIC_ID: i16 = 13;
 
 impl ProduceBody {
+    /// The version to use where `highest` is the highest that both ends speak: one with topic ids needs all of them.
+    pub(crate) fn version(&self, highest: i16) -> i16 {
+        match self.topics.iter().any(|topic| topic.id.is_nil()) {
+            true => highest.min(BY_TOPIC_ID - 1),
+            false => highest,
+        }
+    }
+
     /// The body in a flexible version (9 and up) as segments, in which the batches are shared, not copied.
     pub(crate) fn segments(
         &self,
@@ -131,11 +139,24 @@ mod tests {
                         topic("orders", &body.topics[0].partitions),
                         topic("b", &body.topics[1].partitions),
                     ]);
+                assert_eq!(body.version(version), version);
                 let mut expected = BytesMut::new();
                 request.encode(&mut expected, version).unwrap();
                 let written = body.segments(version, -1, 30_000, transactional).concat();
                 assert_eq!(written, expected.as_ref(), "version {version}");
             }
         }
+    }
+
+    #[test]
+    fn a_topic_whose_id_is_not_known_goes_by_its_name() {
+        let topic = |id| ProduceTopic {
+            name: "t".into(),
+            id: Uuid::from_u128(id),
+            partitions: Vec::new(),
+        };
+        let topics = vec![topic(1), topic(0)];
+        let body = ProduceBody { topics };
+        assert_eq!((body.version(13), body.version(9)), (12, 9));
     }
 }

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::clock::Instant;
 use crate::consumer::codes;
-use crate::error::{Class, Error};
+use crate::error::{Class, Error, ErrorKind};
 use crate::types::TopicPartition;
 
 /// Partitions by topic id.
@@ -32,6 +32,11 @@ const JOIN: i32 = 0;
 const LEAVE: i32 = -1;
 /// With this epoch a static member leaves for a while: its place is kept for the session time-out.
 const LEAVE_STATIC: i32 = -2;
+/// The longest pause between heartbeats: brokers allow no more unless told to (`group.consumer.max.heartbeat.interval.ms`),
+/// coming earlier harms nobody, and a damaged answer must not make a member forget the group.
+const MAX_INTERVAL: Duration = Duration::from_secs(15);
+/// After so many failures in a row an unexpected answer is believed.
+const UNEXPECTED: u32 = 10;
 
 /// What the group protocol needs to know of the configuration.
 #[derive(Clone, Debug)]
@@ -60,8 +65,25 @@ pub(crate) struct Heartbeat {
     pub(crate) rack: Option<Arc<str>>,
     pub(crate) rebalance_timeout: Option<Duration>,
     pub(crate) topics: Option<Vec<Arc<str>>>,
+    /// Empty: there is none any more.
+    pub(crate) regex: Option<Arc<str>>,
     pub(crate) assignor: Option<Arc<str>>,
     pub(crate) owned: Option<Parts>,
+}
+
+impl Heartbeat {
+    /// The member leaves, for a while or for good.
+    pub(crate) fn is_farewell(&self) -> bool {
+        self.member_epoch < JOIN
+    }
+}
+
+/// What a member wants to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Subscription {
+    Names(Vec<Arc<str>>),
+    /// What the broker finds to match, by RE2/J.
+    Regex(Arc<str>),
 }
 
 /// A ConsumerGroupHeartbeat answer.
@@ -117,6 +139,7 @@ struct Sent {
     rack: Option<Arc<str>>,
     rebalance_timeout: Option<Duration>,
     topics: Option<Vec<Arc<str>>>,
+    regex: Option<Arc<str>>,
     assignor: Option<Arc<str>>,
     owned: Option<Parts>,
 }
@@ -129,7 +152,13 @@ pub(crate) struct Membership {
     member_id: Arc<str>,
     id_confirmed: bool,
     epoch: i32,
+    /// How often it joined: with each time, what was lost before is somebody else's.
+    life: u64,
+    /// There is a subscription that the broker has not refused.
+    subscribed: bool,
     topics: Vec<Arc<str>>,
+    /// `None` until there is one; then empty where there is none any more.
+    regex: Option<Arc<str>>,
     target: Parts,
     owned: Parts,
     names: BTreeMap<Uuid, Arc<str>>,
@@ -158,7 +187,10 @@ impl Membership {
             member_id,
             id_confirmed: false,
             epoch: JOIN,
+            life: 0,
+            subscribed: false,
             topics: Vec::new(),
+            regex: None,
             target: Parts::new(),
             owned: Parts::new(),
             names: BTreeMap::new(),
@@ -176,15 +208,31 @@ impl Membership {
         }
     }
 
-    /// The topics wanted from now on; joins if need be.
-    pub(crate) fn subscribe(&mut self, now: Instant, mut topics: Vec<Arc<str>>) {
+    /// What is wanted from now on; joins if need be. No topic at all is a subscription, too.
+    pub(crate) fn subscribe(&mut self, now: Instant, subscription: Subscription) {
+        let (mut topics, regex) = match subscription {
+            Subscription::Names(topics) => (topics, self.regex.as_ref().map(|_| Arc::from(""))),
+            Subscription::Regex(regex) => (Vec::new(), Some(regex)),
+        };
         topics.sort_unstable();
         topics.dedup();
-        if self.topics != topics {
+        if (&self.topics, &self.regex) != (&topics, &regex) {
             self.topics = topics;
+            self.regex = regex;
             self.urgent = true;
         }
+        self.subscribed = true;
         self.join_if_wanted(now);
+    }
+
+    /// Whether partitions of the topic are assigned, or to be.
+    pub(crate) fn knows(&self, topic: Uuid) -> bool {
+        self.target.contains_key(&topic) || self.owned.contains_key(&topic)
+    }
+
+    /// Which membership this is: another one has lost all that this one had.
+    pub(crate) fn life(&self) -> u64 {
+        self.life
     }
 
     /// The application polls again after it was absent too long: joins again.
@@ -193,7 +241,7 @@ impl Membership {
     }
 
     fn join_if_wanted(&mut self, now: Instant) {
-        if self.state == State::Idle && !self.topics.is_empty() {
+        if self.state == State::Idle && self.subscribed {
             self.join(now);
         }
     }
@@ -277,13 +325,39 @@ impl Membership {
             Ok(answer) if answer.code == codes::NONE => self.heard(now, answer),
             Ok(answer) => self.refused(now, &answer),
             Err(error) if error.is_retriable() => self.retry(now),
-            Err(error) => self.fail(error),
+            Err(error) => self.unexpected(now, error),
+        }
+    }
+
+    /// What no broker should say here may be a damaged answer, or one to a damaged request: only if it goes on it
+    /// ends the membership.
+    fn unexpected(&mut self, now: Instant, error: Error) {
+        let meant = matches!(
+            error.kind(),
+            ErrorKind::Authentication
+                | ErrorKind::Authorization
+                | ErrorKind::UnsupportedVersion
+                | ErrorKind::Config
+                | ErrorKind::Closed
+                | ErrorKind::Fatal
+        );
+        if meant || self.failures >= UNEXPECTED {
+            self.fail(error);
+        } else {
+            tracing::warn!(member = %self.member_id, %error, "unexpected answer to a heartbeat; trying again");
+            self.retry(now);
         }
     }
 
     fn heard(&mut self, now: Instant, answer: HeartbeatAnswer) {
+        if answer.member_epoch <= JOIN {
+            // Of those who leave: not an answer to this heartbeat.
+            return self.retry(now);
+        }
         self.failures = 0;
-        self.interval = answer.interval.max(Duration::from_millis(1));
+        self.interval = answer
+            .interval
+            .clamp(Duration::from_millis(1), MAX_INTERVAL);
         self.next_heartbeat = Some(self.sent_at.unwrap_or(now) + self.interval);
         if let Some(id) = answer.member_id.filter(|id| !id.is_empty()) {
             self.member_id = id;
@@ -335,7 +409,24 @@ impl Membership {
                 let slow = now + self.settings.backoff_max;
                 self.next_heartbeat = self.next_heartbeat.map(|next| next.max(slow));
             }
-            _ => self.fail(error().with_class(Class::Fatal)),
+            codes::INVALID_REGULAR_EXPRESSION => {
+                // The caller's to mend, by another subscription.
+                self.effects.push_back(Effect::Fail(error()));
+                self.subscribed = false;
+                self.lose_all();
+                match self.epoch {
+                    JOIN => self.state = State::Idle,
+                    _ => self.leave(now),
+                }
+            }
+            codes::INCONSISTENT_GROUP_PROTOCOL
+            | codes::INVALID_GROUP_ID
+            | codes::GROUP_ID_NOT_FOUND
+            | codes::GROUP_MAX_SIZE_REACHED
+            | codes::FENCED_INSTANCE_ID
+            | codes::UNRELEASED_INSTANCE_ID
+            | codes::UNSUPPORTED_ASSIGNOR => self.fail(error()),
+            _ => self.unexpected(now, error()),
         }
     }
 
@@ -362,6 +453,7 @@ impl Membership {
     fn join(&mut self, now: Instant) {
         self.state = State::Joining;
         self.epoch = JOIN;
+        self.life += 1;
         self.target.clear();
         self.owned.clear();
         self.assigned_once = false;
@@ -468,6 +560,7 @@ impl Membership {
             rack: self.settings.rack.clone(),
             rebalance_timeout: Some(self.settings.rebalance_timeout),
             topics: Some(self.topics.clone()),
+            regex: self.regex.clone(),
             assignor,
             owned: Some(self.owned.clone()),
         }
@@ -487,6 +580,7 @@ impl Membership {
             rack: changed(&current.rack, &self.sent.rack),
             rebalance_timeout: changed(&current.rebalance_timeout, &self.sent.rebalance_timeout),
             topics: changed(&current.topics, &self.sent.topics),
+            regex: changed(&current.regex, &self.sent.regex),
             assignor: changed(&current.assignor, &self.sent.assignor),
             owned: changed(&current.owned, &self.sent.owned),
         };

@@ -1,5 +1,8 @@
+use super::part::DOUBTS;
 use super::*;
 use crate::clock::now;
+use crate::consumer::codes;
+use crate::consumer::lag::TimeLag;
 use proptest::prelude::*;
 
 const B1: BrokerId = BrokerId(1);
@@ -413,6 +416,15 @@ fn bytes_without_progress_are_an_error_and_not_a_loop() {
     for data in [batches(0), Survey::Corrupt, Survey::Partial] {
         let mut positions = active(&[tp(0)], rules());
         let now = now();
+        let mut now = now;
+        // On its way an answer may be damaged; the same again and again is what the broker has.
+        for _ in 0..DOUBTS {
+            let asked = plan(&mut positions, now).remove(0);
+            let outcome = positions.accept(B1, &asked, &answer(data), now);
+            assert!(!outcome.buffer && outcome.error.is_none());
+            assert!(plan(&mut positions, now).is_empty(), "not at once");
+            now += Duration::from_secs(2);
+        }
         let asked = plan(&mut positions, now).remove(0);
         let outcome = positions.accept(B1, &asked, &answer(data), now);
         assert!(!outcome.buffer);
@@ -422,6 +434,69 @@ fn bytes_without_progress_are_an_error_and_not_a_loop() {
             positions.position(&tp(0)),
             Some(Position::new(0)),
             "nothing is skipped"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_right_moves_nothing() {
+    let whole = || answer(batches(7));
+    let damaged = [
+        (
+            "an error beside the end of the log",
+            Answer {
+                code: 1,
+                high_watermark: 100,
+                ..refusal(1)
+            },
+        ),
+        (
+            "an error beside records",
+            Answer {
+                code: 1,
+                high_watermark: -1,
+                ..whole()
+            },
+        ),
+        ("a code that no broker gives", refusal(23_808)),
+        (
+            "offsets beyond the end of the log",
+            Answer {
+                high_watermark: 6,
+                ..whole()
+            },
+        ),
+        (
+            "a leader to come",
+            answer(Survey::Batches {
+                next_offset: 7,
+                leader_epoch: 4,
+            }),
+        ),
+        (
+            "an epoch that parts above what was read",
+            Answer {
+                diverging: Some((9, 3)),
+                ..whole()
+            },
+        ),
+    ];
+    for (what, damaged) in damaged {
+        let mut positions = active(&[tp(0)], rules());
+        let now = now();
+        let asked = plan(&mut positions, now).remove(0);
+        let outcome = positions.accept(B1, &asked, &damaged, now);
+        assert!(
+            !outcome.buffer && !outcome.discard && outcome.error.is_none(),
+            "{what}"
+        );
+        assert_eq!(positions.position(&tp(0)), Some(Position::new(0)), "{what}");
+        let later = now + Duration::from_secs(2);
+        let again = plan(&mut positions, later).remove(0);
+        assert_eq!(again, asked, "{what}");
+        assert!(
+            positions.accept(B1, &again, &whole(), later).buffer,
+            "{what}"
         );
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! The model has several brokers that share one log (replication is perfect), a connection to each that keeps order,
 //! connections that break with requests on the way (some of which are still processed later: zombies), refusals before and
-//! after the append, leader moves and time-outs. It remembers five batches per producer, as a broker does.
+//! after the append, leader moves and time-outs. It remembers five batches per producer, as a broker does. The topic may be
+//! deleted and made anew (requests name it by its id, and those under the old id are refused), and the application may
+//! purge what it sent.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -28,6 +30,8 @@ impl Payload for Batch {
 /// The producer state and log of one partition, as its leader has them.
 #[derive(Default)]
 struct Log {
+    /// The topic's id.
+    id: u32,
     records: Vec<u64>,
     /// By producer id: the epoch and the last five batches (first and last sequence).
     producers: BTreeMap<i64, (i16, VecDeque<(i32, i32)>)>,
@@ -80,6 +84,7 @@ impl Log {
 
 struct Request {
     id: BatchId,
+    topic: u32,
     stamp: Option<Stamp>,
     records: Vec<u64>,
 }
@@ -90,6 +95,10 @@ struct World {
     now: Instant,
     queue: PartitionQueue<Batch, Batch>,
     log: Log,
+    /// Of topics deleted.
+    old_logs: Vec<Vec<u64>>,
+    /// The topic's id as the client knows it.
+    topic: u32,
     leader: usize,
     identity: Identity,
     /// Per broker, in order of sending.
@@ -120,6 +129,8 @@ impl World {
             now: now(),
             queue,
             log: Log::default(),
+            old_logs: Vec::new(),
+            topic: 0,
             leader: 0,
             identity: Identity { id: 1, epoch: 0 },
             wires: (0..3).map(|_| VecDeque::new()).collect(),
@@ -151,6 +162,8 @@ impl World {
             88..92 => self.break_connection(),
             92..94 => self.move_leader(),
             94..97 => self.pass_time(),
+            97 if self.chance(50) => self.purge(),
+            97 => self.make_anew(),
             _ => self.learn_leader(),
         }
     }
@@ -174,8 +187,30 @@ impl World {
         if count > 0 {
             let index = self.rng.random_range(0..count);
             let (id, batch) = self.compressing.remove(index).unwrap();
-            self.queue.seal(id, batch).unwrap();
+            if let Err(purged) = self.queue.seal(id, batch) {
+                self.not_sent.extend(purged.0);
+            }
         }
+    }
+
+    fn purge(&mut self) {
+        let mut out = Vec::new();
+        let sent = self.chance(50);
+        if let Some(open) = self.queue.purge(sent, &mut out) {
+            self.not_sent.extend(open.0);
+        }
+        let certain = |end| matches!(end, End::Failed(Certainty::NotSent, Why::Purged));
+        assert!(sent || out.iter().all(|finished| certain(finished.end)));
+        self.finish(out);
+    }
+
+    fn make_anew(&mut self) {
+        let anew = Log {
+            id: self.log.id + 1,
+            ..Log::default()
+        };
+        let old = std::mem::replace(&mut self.log, anew);
+        self.old_logs.push(old.records);
     }
 
     fn send(&mut self) {
@@ -196,6 +231,7 @@ impl World {
                     let records = batch.0.clone();
                     self.wires[usize::try_from(broker).unwrap()].push_back(Request {
                         id,
+                        topic: self.topic,
                         stamp,
                         records,
                     });
@@ -256,7 +292,10 @@ impl World {
         } else {
             self.rng.random_range(0..100)
         };
-        if broker != self.leader || roll < 4 {
+        if request.topic != self.log.id {
+            // Such as when the topic is deleted while replicas are waited for.
+            Answer::Again(Certainty::MaybeWritten)
+        } else if broker != self.leader || roll < 4 {
             Answer::Again(Certainty::NotSent)
         } else if roll < 5 {
             Answer::Refused(Certainty::NotSent)
@@ -336,6 +375,10 @@ impl World {
 
     fn learn_leader(&mut self) {
         let leader = BrokerId(i32::try_from(self.leader).unwrap());
+        if self.topic != self.log.id {
+            self.topic = self.log.id;
+            self.queue.new_log();
+        }
         if self.queue.set_leader(Some(leader)) {
             self.queue.retry_now();
         }
@@ -394,7 +437,8 @@ impl World {
             usize::try_from(self.next_record).unwrap(),
             "every record ends once"
         );
-        let log: std::collections::BTreeSet<_> = self.log.records.iter().collect();
+        let logs = || self.old_logs.iter().chain([&self.log.records]);
+        let log: std::collections::BTreeSet<_> = logs().flatten().collect();
         for record in &self.acknowledged {
             assert!(
                 log.contains(record),
@@ -408,7 +452,7 @@ impl World {
             );
         }
         if self.rules.idempotent {
-            for pair in self.log.records.windows(2) {
+            for pair in logs().flat_map(|records| records.windows(2)) {
                 assert!(
                     pair[0] < pair[1],
                     "{} before {}: duplicate or out of order",

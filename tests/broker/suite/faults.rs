@@ -1,46 +1,29 @@
 //! Brokers that die, freeze and come back while records flow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ottla::{OffsetReset, Record};
+use ottla::{Client, OffsetReset, Producer, Record};
 use ottla_testcontainers::Cluster;
 use tokio::time::timeout;
 
 use crate::support::{LONG, Result, client, partitions, text};
 
-const RECORDS: usize = 60_000;
+const RECORDS: usize = 200_000;
 const PARTITIONS: i32 = 6;
 
-/// Each acknowledged record is there exactly once, in the order in which it was accepted.
+/// Each acknowledged record of an idempotent producer is there exactly once, in the order in which it was accepted; of
+/// one that is not idempotent, none is missing.
 #[tokio::test]
-async fn idempotent_records_survive_a_kill_a_freeze_and_a_restart_exactly_once() -> Result {
+async fn records_survive_kills_a_freeze_and_a_roll() -> Result {
     let cluster = Cluster::builder().brokers(3).start().await?;
-    let topic = "faults";
-    cluster.create_topic(topic, PARTITIONS as u32, 3).await?;
+    let topics = ["exactly-once", "at-least-once"];
+    for topic in topics {
+        cluster.create_topic(topic, PARTITIONS as u32, 3).await?;
+    }
     let client = client(&cluster).await?;
-    let producer = client.producer().build().await?;
-    let produce = async {
-        let mut deliveries = Vec::with_capacity(RECORDS);
-        for number in 0..RECORDS {
-            let value = number.to_string();
-            let record = Record::to(topic)
-                .partition(number as i32 % PARTITIONS)
-                .value(&value);
-            deliveries.push(producer.send(record).await?);
-            if number % 200 == 0 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-        let mut offsets: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
-        for delivery in deliveries {
-            let metadata = delivery.await?;
-            if let Some(offset) = metadata.offset {
-                offsets.entry(metadata.partition).or_default().push(offset);
-            }
-        }
-        Result::<BTreeMap<i32, Vec<i64>>>::Ok(offsets)
-    };
+    let idempotent = client.producer().build().await?;
+    let plain = client.producer().idempotence(false).build().await?;
     let break_things = async {
         let pause = || tokio::time::sleep(Duration::from_secs(2));
         pause().await;
@@ -52,42 +35,28 @@ async fn idempotent_records_survive_a_kill_a_freeze_and_a_restart_exactly_once()
         pause().await;
         cluster.broker(2).unpause().await?;
         pause().await;
-        cluster.broker(3).stop().await?;
+        for broker in cluster.brokers() {
+            broker.stop().await?;
+            broker.start().await?;
+        }
+        cluster.broker(3).kill().await?;
         cluster.broker(3).start().await?;
         Result::Ok(())
     };
-    let (offsets, ()) = tokio::try_join!(produce, break_things)?;
+    // A tenth of the records without idempotence.
+    let (offsets, _, ()) = tokio::try_join!(
+        produce(&idempotent, topics[0], RECORDS),
+        produce(&plain, topics[1], RECORDS / 10),
+        break_things,
+    )?;
     for (partition, offsets) in &offsets {
         assert!(
             offsets.windows(2).all(|pair| pair[0] < pair[1]),
             "partition {partition}: offsets out of order"
         );
     }
-    let mut consumer = client
-        .reader()
-        .assign(partitions(topic, PARTITIONS))
-        .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await?;
-    let mut read: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
-    let mut seen = 0;
-    while seen < RECORDS {
-        let batches = timeout(LONG, consumer.poll())
-            .await
-            .map_err(|_| format!("{seen} of {RECORDS} came"))??;
-        for batch in &batches.ok_or("closed")? {
-            for record in batch.records() {
-                read.entry(batch.partition())
-                    .or_default()
-                    .push(text(record?.value()).parse()?);
-                seen += 1;
-            }
-        }
-    }
-    for (partition, numbers) in read {
-        let expected: Vec<usize> = (0..RECORDS)
-            .filter(|number| *number as i32 % PARTITIONS == partition)
-            .collect();
+    for (partition, numbers) in read(&client, topics[0]).await? {
+        let expected: Vec<usize> = mine(partition, RECORDS).collect();
         assert!(
             numbers == expected,
             "partition {partition}: {} records, {} expected",
@@ -95,7 +64,74 @@ async fn idempotent_records_survive_a_kill_a_freeze_and_a_restart_exactly_once()
             expected.len()
         );
     }
-    let report = producer.close(LONG).await;
-    assert!(report.is_complete(), "{report:?}");
+    for (partition, numbers) in read(&client, topics[1]).await? {
+        let there: BTreeSet<usize> = numbers.into_iter().collect();
+        let missing = mine(partition, RECORDS / 10).filter(|number| !there.contains(number));
+        assert_eq!(missing.count(), 0, "partition {partition}");
+    }
+    for producer in [idempotent, plain] {
+        let report = producer.close(LONG).await;
+        assert!(report.is_complete(), "{report:?}");
+    }
     Ok(())
+}
+
+/// Those of the first `count` numbers that go to a partition.
+fn mine(partition: i32, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).filter(move |number| *number as i32 % PARTITIONS == partition)
+}
+
+/// Sends numbers in half a minute; returns the offsets that were acknowledged, in the order of sending.
+async fn produce(
+    producer: &Producer,
+    topic: &str,
+    count: usize,
+) -> Result<BTreeMap<i32, Vec<i64>>> {
+    let mut deliveries = Vec::with_capacity(count);
+    for number in 0..count {
+        let value = number.to_string();
+        let record = Record::to(topic)
+            .partition(number as i32 % PARTITIONS)
+            .value(&value);
+        deliveries.push(producer.send(record).await?);
+        if number % (count / 1000) == 0 {
+            tokio::time::sleep(Duration::from_millis(30)).await;
+        }
+    }
+    let mut offsets: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
+    for delivery in deliveries {
+        let metadata = delivery.await?;
+        if let Some(offset) = metadata.offset {
+            offsets.entry(metadata.partition).or_default().push(offset);
+        }
+    }
+    Ok(offsets)
+}
+
+/// The numbers in a topic, by partition in the order of the log.
+async fn read(client: &Client, topic: &str) -> Result<BTreeMap<i32, Vec<usize>>> {
+    let partitions = partitions(topic, PARTITIONS);
+    let mut consumer = client
+        .reader()
+        .assign(partitions.clone())
+        .offset_reset(OffsetReset::Earliest)
+        .build()
+        .await?;
+    let mut read: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
+    let ends = consumer.end_offsets(&partitions).await?;
+    let count: i64 = ends.values().sum();
+    let mut seen = 0;
+    while seen < count {
+        let batches = timeout(LONG, consumer.poll())
+            .await
+            .map_err(|_| format!("{seen} of {count} came"))??;
+        for batch in &batches.ok_or("closed")? {
+            for record in batch.records() {
+                let numbers = read.entry(batch.partition()).or_default();
+                numbers.push(text(record?.value()).parse()?);
+                seen += 1;
+            }
+        }
+    }
+    Ok(read)
 }

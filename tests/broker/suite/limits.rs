@@ -70,6 +70,62 @@ async fn a_record_larger_than_a_request_may_be() -> Result {
 }
 
 #[tokio::test]
+async fn a_header_larger_than_a_request_may_be() -> Result {
+    let (cluster, topic) = (one().await?, unique("headers"));
+    cluster.create_topic(&topic, 1, 1).await?;
+    let client = client(cluster).await?;
+    let name = "n".repeat(2 << 20);
+    let error = refusal(&client, Record::to(&topic).header(&name, "v")).await?;
+    assert_eq!(error.kind(), ErrorKind::RecordTooLarge);
+    // One that fits is written as it is.
+    let name = "n".repeat(500_000);
+    let producer = client.producer().build().await?;
+    let record = Record::to(&topic).header(&name, "v");
+    assert_eq!(producer.deliver(record).await?.offset, Some(0));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_time_before_1970_is_refused() -> Result {
+    let (cluster, topic) = (one().await?, unique("times"));
+    cluster.create_topic(&topic, 1, 1).await?;
+    let client = client(cluster).await?;
+    for millis in [-1, i64::MIN] {
+        let record = Record::to(&topic).timestamp(ottla::Timestamp::from_millis(millis));
+        let error = refusal(&client, record).await?;
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.to_string().contains(&millis.to_string()), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_closed_producer_takes_nothing() -> Result {
+    let (cluster, topic) = (one().await?, unique("closed"));
+    cluster.create_topic(&topic, 1, 1).await?;
+    let client = client(cluster).await?;
+    let producer = client.producer().build().await?;
+    let clone = producer.clone();
+    assert!(producer.close(BLOCK).await.is_complete());
+    let record = || Record::to(&topic).value("v");
+    for error in [
+        clone.send(record()).await.unwrap_err(),
+        clone.try_send(record()).unwrap_err(),
+        clone.deliver(record()).await.unwrap_err(),
+        clone.send_all([record()]).await.unwrap_err(),
+        clone
+            .topic(topic.as_str())
+            .send(record())
+            .await
+            .unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), ErrorKind::Closed, "{error}");
+        assert_eq!(error.certainty(), Some(Certainty::NotSent), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_record_larger_than_the_topic_takes_fails_alone() -> Result {
     let (cluster, topic) = (one().await?, unique("small"));
     cluster

@@ -13,4 +13,7 @@ mod group;
 mod interop;
 mod java_on_mock;
 mod limits;
+mod offsets;
+mod producer;
+mod subscriptions;
 mod tools;

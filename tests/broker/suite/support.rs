@@ -31,10 +31,15 @@ pub(crate) async fn one() -> Result<&'static Cluster> {
         .await?)
 }
 
-/// One broker of Kafka 3.9, the oldest that is tested.
+/// One broker of Kafka 3.9, the oldest that is tested, without automatic creation of topics.
 pub(crate) async fn old() -> Result<&'static Cluster> {
     Ok(OLD
-        .get_or_try_init(|| Cluster::builder().version("3.9").start())
+        .get_or_try_init(|| {
+            Cluster::builder()
+                .version("3.9")
+                .config("auto.create.topics.enable", "false")
+                .start()
+        })
         .await?)
 }
 

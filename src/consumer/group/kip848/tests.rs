@@ -13,6 +13,10 @@ fn name(id: Uuid) -> Option<Arc<str>> {
     }
 }
 
+fn names(topics: &[&str]) -> Subscription {
+    Subscription::Names(topics.iter().map(|topic| Arc::from(*topic)).collect())
+}
+
 fn settings() -> Settings {
     Settings {
         instance_id: None,
@@ -57,7 +61,7 @@ impl Rig {
     fn new(settings: Settings) -> Self {
         let now = crate::clock::now();
         let mut machine = Membership::new(settings, "m".into());
-        machine.subscribe(now, vec!["t".into(), "u".into()]);
+        machine.subscribe(now, names(&["t", "u"]));
         Self { machine, now }
     }
 
@@ -342,10 +346,79 @@ fn an_answer_to_an_older_heartbeat_is_dropped() {
 #[test]
 fn a_changed_subscription_is_told_at_once() {
     let mut rig = Rig::member(settings());
-    rig.machine.subscribe(rig.now, vec!["u".into()]);
+    rig.machine.subscribe(rig.now, names(&["u"]));
     let (_, heartbeat) = rig.call();
     assert_eq!(heartbeat.topics.as_deref(), Some(&["u".into()][..]));
     assert_eq!(heartbeat.owned, None);
+}
+
+#[test]
+fn a_pattern_and_names_take_each_others_place() {
+    let mut rig = Rig::member(settings());
+    let life = rig.machine.life();
+    rig.machine
+        .subscribe(rig.now, Subscription::Regex("t|u".into()));
+    let (token, heartbeat) = rig.call();
+    assert_eq!(heartbeat.regex.as_deref(), Some("t|u"));
+    assert_eq!(heartbeat.topics.as_deref(), Some(&[][..]));
+    rig.answer(token, ok(2, None));
+    rig.machine.subscribe(rig.now, names(&["u"]));
+    let (token, heartbeat) = rig.call();
+    assert_eq!(heartbeat.regex.as_deref(), Some(""), "none any more");
+    assert_eq!(heartbeat.topics.as_deref(), Some(&["u".into()][..]));
+    rig.answer(token, ok(3, None));
+    assert_eq!(rig.machine.life(), life, "the same membership");
+    rig.now += Duration::from_secs(5);
+    let (_, heartbeat) = rig.call();
+    assert_eq!((heartbeat.regex, heartbeat.topics), (None, None));
+}
+
+#[test]
+fn members_of_brokers_without_patterns_do_not_mention_them() {
+    let mut rig = Rig::new(settings());
+    assert_eq!(rig.call().1.regex, None);
+}
+
+#[test]
+fn a_refused_pattern_ends_the_membership_until_the_next_subscription() {
+    let mut rig = Rig::member(settings());
+    rig.machine
+        .subscribe(rig.now, Subscription::Regex("(".into()));
+    let (token, _) = rig.call();
+    rig.answer(token, code(codes::INVALID_REGULAR_EXPRESSION));
+    match rig.next() {
+        Some(Effect::Fail(error)) => {
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(!error.is_fatal());
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(matches!(rig.next(), Some(Effect::Lost(_))));
+    let (token, leave) = rig.call();
+    assert_eq!(leave.member_epoch, LEAVE);
+    rig.answer(token, ok(-1, None));
+    assert!(matches!(rig.next(), Some(Effect::Left)));
+    rig.machine.resume(rig.now);
+    assert!(rig.next().is_none(), "there is nothing to join with");
+    let life = rig.machine.life();
+    rig.machine
+        .subscribe(rig.now, Subscription::Regex("t".into()));
+    let (_, heartbeat) = rig.call();
+    assert_eq!(heartbeat.member_epoch, JOIN);
+    assert_eq!(heartbeat.regex.as_deref(), Some("t"));
+    assert!(rig.machine.life() > life);
+}
+
+#[test]
+fn no_topic_at_all_is_a_subscription_too() {
+    let mut machine = Membership::new(settings(), "m".into());
+    let now = crate::clock::now();
+    assert!(machine.poll(now, name).is_none());
+    machine.subscribe(now, names(&[]));
+    match machine.poll(now, name) {
+        Some(Effect::Call(_, heartbeat)) => assert_eq!(heartbeat.topics, Some(Vec::new())),
+        other => panic!("{other:?}"),
+    }
 }
 
 proptest! {

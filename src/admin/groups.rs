@@ -1,0 +1,367 @@
+//! Groups: which there are, who is in them, and what they have committed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::{Buf, TryGetError};
+use kafka_protocol::messages as kp;
+use kafka_protocol::messages::consumer_group_describe_response as new;
+use kafka_protocol::messages::describe_groups_response as old;
+
+use super::Admin;
+use crate::clock::{Instant, now};
+use crate::cluster::CoordinatorKey;
+use crate::consumer::offsets::{self, ask_coordinator, str_bytes};
+use crate::error::{Error, ErrorKind, Result, classify};
+use crate::net::Lane;
+use crate::net::backoff::Backoff;
+use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
+use crate::wire::Call;
+
+const GROUP_ID_NOT_FOUND: i16 = 69;
+
+/// A group in a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupListing {
+    /// Its name (`group.id`).
+    pub group: String,
+    /// `consumer` (KIP-848), `classic`, `share` or whatever else the broker knows; `None` from brokers older
+    /// than Kafka 3.8.
+    pub kind: Option<String>,
+    /// `Stable`, `Empty` and so on; `None` from brokers older than Kafka 2.6.
+    pub state: Option<String>,
+}
+
+/// A group and its members.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GroupDescription {
+    /// Its name (`group.id`).
+    pub group: String,
+    /// `Stable`, `Empty`, `Reconciling` and so on, in Kafka's words.
+    pub state: String,
+    /// The broker that coordinates it.
+    pub coordinator: BrokerId,
+    /// How partitions are shared out; empty while nothing is.
+    pub assignor: String,
+    /// The members, by their ids.
+    pub members: Vec<MemberDescription>,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemberDescription {
+    /// The id of this life of the member.
+    pub member: String,
+    /// The name that it keeps over restarts (`group.instance.id`), if it has one.
+    pub instance: Option<String>,
+    /// Its `client.id`.
+    pub client_id: String,
+    /// Where it connects from.
+    pub host: String,
+    /// What is assigned to it at present.
+    pub partitions: Vec<TopicPartition>,
+}
+
+impl Admin {
+    /// Asks a group's coordinator until it answers for the group or the deadline passes. `code` is what the
+    /// answer says about the group.
+    async fn of_group<R: Call>(
+        &self,
+        group: &str,
+        deadline: Instant,
+        build: impl Fn() -> R + Send + Sync,
+        code: impl Fn(&R::Response) -> i16 + Send,
+    ) -> Result<(BrokerId, R::Response)> {
+        let config = self.cluster.config();
+        let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
+        loop {
+            let asked = ask_coordinator(&self.cluster, group, deadline, |version| {
+                Ok((version, build()))
+            });
+            let error = match asked.await {
+                Ok((broker, response)) => {
+                    let code = code(&response);
+                    let meaning = classify::classify(code);
+                    if code == 0 || !meaning.is_retriable() {
+                        return Ok((broker, response));
+                    }
+                    if meaning.refresh == classify::Refresh::Coordinator {
+                        let key = CoordinatorKey::Group(group);
+                        self.cluster.forget_coordinator(key, broker);
+                    }
+                    Error::from_code(code, format_args!("asking about group '{group}'"))
+                }
+                Err(error) => error,
+            };
+            let pause = backoff.fail(self.cluster.clock());
+            if !error.is_retriable() || now() + pause >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    pub(super) async fn describe(
+        &self,
+        group: &str,
+        deadline: Instant,
+    ) -> Result<GroupDescription> {
+        let described = self.describe_new(group, deadline).await;
+        let elsewhere = match &described {
+            Ok(None) => true,
+            Err(error) => error.kind() == ErrorKind::UnsupportedVersion,
+            Ok(Some(_)) => false,
+        };
+        match (elsewhere, described) {
+            (true, _) => self.describe_old(group, deadline).await,
+            (_, Ok(Some(described))) => Ok(described),
+            (_, Ok(None)) => Err(not_found(group)),
+            (_, Err(error)) => Err(error),
+        }
+    }
+
+    /// `None` if there is no such group of the protocol of KIP-848.
+    async fn describe_new(
+        &self,
+        group: &str,
+        deadline: Instant,
+    ) -> Result<Option<GroupDescription>> {
+        let build = || {
+            let id = kp::GroupId(str_bytes(group));
+            kp::ConsumerGroupDescribeRequest::default().with_group_ids(vec![id])
+        };
+        let code = |answer: &kp::ConsumerGroupDescribeResponse| {
+            answer.groups.first().map_or(0, |group| group.error_code)
+        };
+        let (coordinator, response) = self.of_group(group, deadline, build, code).await?;
+        let described = only(response.groups, group)?;
+        match described.error_code {
+            0 => {}
+            GROUP_ID_NOT_FOUND => return Ok(None),
+            code => return Err(refused(group, code, described.error_message.as_deref())),
+        }
+        let mut members: Vec<_> = described.members.into_iter().map(new_member).collect();
+        members.sort_unstable_by(|a, b| a.member.cmp(&b.member));
+        Ok(Some(GroupDescription {
+            group: group.to_owned(),
+            state: described.group_state.to_string(),
+            coordinator,
+            assignor: described.assignor_name.to_string(),
+            members,
+        }))
+    }
+
+    async fn describe_old(&self, group: &str, deadline: Instant) -> Result<GroupDescription> {
+        let build = || {
+            let id = kp::GroupId(str_bytes(group));
+            kp::DescribeGroupsRequest::default().with_groups(vec![id])
+        };
+        let code = |answer: &kp::DescribeGroupsResponse| {
+            answer.groups.first().map_or(0, |group| group.error_code)
+        };
+        let (coordinator, response) = self.of_group(group, deadline, build, code).await?;
+        let described = only(response.groups, group)?;
+        // Before version 6 a group that does not exist was described as dead.
+        match (described.error_code, described.group_state.as_str()) {
+            (0, "Dead") | (GROUP_ID_NOT_FOUND, _) => return Err(not_found(group)),
+            (0, _) => {}
+            (code, _) => return Err(refused(group, code, described.error_message.as_deref())),
+        }
+        let mut members = described
+            .members
+            .into_iter()
+            .map(|member| old_member(group, member))
+            .collect::<Result<Vec<_>>>()?;
+        members.sort_unstable_by(|a, b| a.member.cmp(&b.member));
+        Ok(GroupDescription {
+            group: group.to_owned(),
+            state: described.group_state.to_string(),
+            coordinator,
+            assignor: described.protocol_data.to_string(),
+            members,
+        })
+    }
+
+    pub(super) async fn offsets_of(
+        &self,
+        group: &str,
+        deadline: Instant,
+    ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
+        let config = self.cluster.config();
+        let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
+        loop {
+            let found = offsets::all_committed(&self.cluster, group, deadline).await;
+            let error = match found.and_then(|found| offsets::settle(found, group)) {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            let pause = backoff.fail(self.cluster.clock());
+            if !error.is_retriable() || now() + pause >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// The groups that one broker coordinates.
+    pub(super) async fn groups_at(
+        &self,
+        broker: BrokerId,
+        deadline: Instant,
+    ) -> Result<Vec<GroupListing>> {
+        let config = self.cluster.config();
+        let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
+        loop {
+            let error = match self.groups_once(broker, deadline).await {
+                Ok(groups) => return Ok(groups),
+                Err(error) => error,
+            };
+            let pause = backoff.fail(self.cluster.clock());
+            if !error.is_retriable() || now() + pause >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn groups_once(&self, broker: BrokerId, deadline: Instant) -> Result<Vec<GroupListing>> {
+        let link = self.cluster.link(broker, Lane::Admin, deadline).await?;
+        let version = link.version::<kp::ListGroupsRequest>()?;
+        let until = deadline.min(now() + self.cluster.config().request_timeout);
+        let request = kp::ListGroupsRequest::default();
+        let response = link.send(version, &request, until).await?;
+        if response.error_code != 0 {
+            let doing = format_args!("listing the groups of broker {broker}");
+            return Err(Error::from_code(response.error_code, doing));
+        }
+        let told = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let groups = response.groups.iter().map(|group| GroupListing {
+            group: group.group_id.to_string(),
+            kind: told(&group.group_type),
+            state: told(&group.group_state),
+        });
+        Ok(groups.collect())
+    }
+}
+
+fn not_found(group: &str) -> Error {
+    Error::from_code(
+        GROUP_ID_NOT_FOUND,
+        format_args!("describing group '{group}'"),
+    )
+}
+
+fn refused(group: &str, code: i16, message: Option<&str>) -> Error {
+    let message = message.unwrap_or_default();
+    let colon = if message.is_empty() { "" } else { ": " };
+    Error::from_code(
+        code,
+        format_args!("describing group '{group}'{colon}{message}"),
+    )
+}
+
+fn only<T>(mut groups: Vec<T>, group: &str) -> Result<T> {
+    match (groups.pop(), groups.is_empty()) {
+        (Some(described), true) => Ok(described),
+        _ => {
+            let message = format!("the answer is not about group '{group}' alone");
+            Err(Error::new(ErrorKind::Protocol, message))
+        }
+    }
+}
+
+fn new_member(member: new::Member) -> MemberDescription {
+    let topics = member.assignment.topic_partitions.iter();
+    let partitions = topics.flat_map(|topic| {
+        let partitions = topic.partitions.iter();
+        partitions.map(|partition| TopicPartition::new(topic.topic_name.as_str(), *partition))
+    });
+    MemberDescription {
+        member: member.member_id.to_string(),
+        instance: member.instance_id.map(|id| id.to_string()),
+        client_id: member.client_id.to_string(),
+        host: member.client_host.to_string(),
+        partitions: partitions.collect(),
+    }
+}
+
+fn old_member(group: &str, member: old::DescribedGroupMember) -> Result<MemberDescription> {
+    let partitions = classic_assignment(&member.member_assignment).map_err(|_| {
+        let message = format!(
+            "the assignment of member '{}' of group '{group}' is not that of a consumer",
+            member.member_id
+        );
+        Error::new(ErrorKind::Protocol, message)
+    })?;
+    Ok(MemberDescription {
+        member: member.member_id.to_string(),
+        instance: member.group_instance_id.map(|id| id.to_string()),
+        client_id: member.client_id.to_string(),
+        host: member.client_host.to_string(),
+        partitions,
+    })
+}
+
+/// What consumers of the classic protocol write into their assignments. Its counts are fixed-size, so the
+/// guard does not see them: nothing is reserved by them.
+fn classic_assignment(mut bytes: &[u8]) -> Result<Vec<TopicPartition>, TryGetError> {
+    let mut partitions = Vec::new();
+    if bytes.is_empty() {
+        return Ok(partitions);
+    }
+    bytes.try_get_i16()?;
+    for _ in 0..bytes.try_get_i32()? {
+        let length = usize::try_from(bytes.try_get_i16()?).unwrap_or(0);
+        let Some((name, rest)) = bytes.split_at_checked(length) else {
+            return Err(TryGetError {
+                requested: length,
+                available: bytes.len(),
+            });
+        };
+        bytes = rest;
+        let name: Arc<str> = String::from_utf8_lossy(name).into();
+        for _ in 0..bytes.try_get_i32()? {
+            let partition = bytes.try_get_i32()?;
+            partitions.push(TopicPartition::new(Arc::clone(&name), partition));
+        }
+    }
+    Ok(partitions)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classic_assignments_are_read() {
+        // Version 3, one topic `ab` with partitions 1 and 2, no user data.
+        let bytes = [
+            0, 3, 0, 0, 0, 1, 0, 2, b'a', b'b', 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xff,
+            0xff, 0xff,
+        ];
+        let read = classic_assignment(&bytes).unwrap();
+        assert_eq!(
+            read,
+            [TopicPartition::new("ab", 1), TopicPartition::new("ab", 2)]
+        );
+        assert!(classic_assignment(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn hostile_assignments_end_with_their_bytes() {
+        for bytes in [
+            &[0, 3, 0x7f, 0xff, 0xff, 0xff][..],
+            &[0, 3, 0, 0, 0, 1, 0x7f, 0xff, b'a'],
+            &[0, 3, 0, 0, 0, 1, 0, 1, b'a', 0x7f, 0xff, 0xff, 0xff, 0, 0],
+            &[0],
+        ] {
+            assert!(classic_assignment(bytes).is_err(), "{bytes:?}");
+        }
+        // Negative counts are no elements.
+        let negative = [0, 3, 0xff, 0xff, 0xff, 0xff];
+        assert!(classic_assignment(&negative).unwrap().is_empty());
+    }
+}

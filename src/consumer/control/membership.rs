@@ -1,0 +1,281 @@
+//! The member of the group: heartbeats, what comes and goes, and the end of the membership.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kafka_protocol::messages as kp;
+use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+
+use super::commits::Purpose;
+use super::{Answer, Control, End, Revoking};
+use crate::clock::{Instant, now};
+use crate::cluster::{Cluster, CoordinatorKey, Snapshot};
+use crate::consumer::fetcher::topic_name;
+use crate::consumer::group::kip848::{Effect, Heartbeat, HeartbeatAnswer, Parts, Token};
+use crate::consumer::metrics::Rebalance;
+use crate::consumer::offsets::{self, str_bytes};
+use crate::consumer::shared::{News, Shared};
+use crate::error::classify::{self, Refresh};
+use crate::error::{Error, ErrorKind, Result};
+use crate::net::pool::closed;
+
+/// The heartbeat under way. One alone: a broker that hears the farewell before the greeting keeps a
+/// member that nobody is.
+#[derive(Default)]
+pub(super) struct Heart {
+    pub(super) beat: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    /// A broker may have heard of this member.
+    heard_of: Arc<AtomicBool>,
+}
+
+impl Heart {
+    fn beat(&mut self, shared: Arc<Shared>, token: Token, heartbeat: Heartbeat) {
+        let before = self.beat.take();
+        let heard_of = Arc::clone(&self.heard_of);
+        if heartbeat.is_farewell() && !heard_of.load(Ordering::Relaxed) {
+            let nobody_knows = std::future::ready(Answer::Heartbeat(token, Err(closed())));
+            self.beat = Some(Box::pin(nobody_knows));
+            return;
+        }
+        self.beat = Some(Box::pin(async move {
+            if let Some(before) = before {
+                before.await;
+            }
+            let answer = beat(&shared, &heartbeat, &heard_of).await;
+            Answer::Heartbeat(token, answer)
+        }));
+    }
+}
+
+impl Control {
+    /// Leaves the group when the application does not poll, comes back when it does.
+    pub(super) fn presence(&mut self, time: Instant) {
+        let (Some(membership), End::NotYet) = (&mut self.membership, self.end) else {
+            return;
+        };
+        let inner = self.shared.lock();
+        let (polling, last) = (inner.polling, inner.polled_at);
+        drop(inner);
+        let absent = !polling && time >= last + self.shared.config.max_poll_interval;
+        if absent && membership.is_in() {
+            tracing::warn!(
+                group = self.group.as_deref(),
+                "no poll within max.poll.interval.ms: leaving the group until the next poll"
+            );
+            membership.absent(time);
+        } else if !absent {
+            membership.resume(time);
+        }
+    }
+
+    pub(super) fn revocation(&mut self, time: Instant) {
+        let Some(revoking) = &mut self.revoking else {
+            return;
+        };
+        let inner = self.shared.lock();
+        let released = inner.revocation == Some((revoking.id, true));
+        if !released || revoking.committing {
+            return;
+        }
+        revoking.committing = true;
+        drop(inner);
+        let (id, partitions) = (revoking.id, revoking.partitions.clone());
+        let deadline = time + self.shared.cluster.config().request_timeout;
+        // Even if there is nothing to commit: commits asked for before must not come after the partitions
+        // have gone to others.
+        let purpose = Purpose::Revocation(id);
+        self.commit_finished(purpose, deadline, |tp| partitions.contains(tp));
+    }
+
+    /// The revocation is complete.
+    pub(super) fn revoked(&mut self) {
+        let Some(revoking) = self.revoking.take() else {
+            return;
+        };
+        let mut inner = self.shared.lock();
+        inner.remove(&revoking.partitions);
+        inner.revocation = None;
+        drop(inner);
+        self.shared.fetchable.notify_waiters();
+        if let Some(membership) = &mut self.membership {
+            membership.revoked();
+        }
+    }
+
+    pub(super) fn membership(&mut self, time: Instant) {
+        let snapshot = self.shared.cluster.snapshot();
+        while let Some(effect) = self.membership.as_mut().and_then(|membership| {
+            membership.poll(time, |id| {
+                snapshot
+                    .topic_by_id(id)
+                    .map(|topic| Arc::clone(&topic.name))
+            })
+        }) {
+            self.carry_out(effect, &snapshot);
+        }
+        if let Some(membership) = &self.membership {
+            let mut inner = self.shared.lock();
+            inner.member = membership.member();
+            inner.life = membership.life();
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect, snapshot: &Snapshot) {
+        match effect {
+            Effect::Call(token, heartbeat) => {
+                self.heart.beat(Arc::clone(&self.shared), token, heartbeat);
+            }
+            Effect::Revoke(partitions) => {
+                let count = partitions.len();
+                tracing::info!(
+                    group = self.group.as_deref(),
+                    count,
+                    ?partitions,
+                    "revoking"
+                );
+                self.shared.ledger.rebalanced(Rebalance::Revoked);
+                self.revocations += 1;
+                let id = self.revocations;
+                let mut inner = self.shared.lock();
+                for tp in &partitions {
+                    inner.positions.set_revoking(tp);
+                }
+                inner
+                    .events
+                    .push_back(News::Revoking(id, partitions.clone()));
+                inner.revocation = Some((id, false));
+                drop(inner);
+                self.revoking = Some(Revoking {
+                    id,
+                    partitions,
+                    committing: false,
+                });
+                self.shared.ready.notify_waiters();
+            }
+            Effect::Assign(partitions) => {
+                let names: Vec<_> = partitions.iter().map(|(tp, _)| tp.clone()).collect();
+                let count = names.len();
+                tracing::info!(group = self.group.as_deref(), count, partitions = ?names, "assigned");
+                self.shared.ledger.rebalanced(Rebalance::Assigned);
+                let mut inner = self.shared.lock();
+                inner.positions.assign(partitions);
+                inner.events.push_back(News::Assigned(names));
+                drop(inner);
+                self.shared.follow(snapshot);
+            }
+            Effect::Lost(partitions) => {
+                let count = partitions.len();
+                tracing::warn!(group = self.group.as_deref(), count, ?partitions, "lost");
+                self.shared.ledger.rebalanced(Rebalance::Lost);
+                self.revoking = None;
+                let mut inner = self.shared.lock();
+                inner.remove(&partitions);
+                inner.revocation = None;
+                inner
+                    .events
+                    .retain(|news| !matches!(news, News::Revoking(..)));
+                inner.events.push_back(News::Lost(partitions));
+                drop(inner);
+                self.shared.ready.notify_waiters();
+            }
+            Effect::Fail(error) if error.is_fatal() => {
+                self.shared.lock().fatal.get_or_insert(error);
+                self.shared.ready.notify_waiters();
+            }
+            Effect::Fail(error) => self.shared.tell(error),
+            Effect::RefreshMetadata => {
+                self.match_topics(snapshot);
+                self.shared.cluster.refresh();
+            }
+            Effect::ForgetCoordinator => {}
+            Effect::Left => {
+                if self.end == End::Leaving {
+                    self.end = End::Over;
+                }
+            }
+        }
+    }
+}
+
+async fn beat(
+    shared: &Shared,
+    heartbeat: &Heartbeat,
+    heard_of: &AtomicBool,
+) -> Result<HeartbeatAnswer> {
+    let group = shared.config.group_id.as_deref().unwrap_or_default();
+    let cluster: &Cluster = &shared.cluster;
+    let deadline = now() + cluster.config().request_timeout;
+    let build = |version| {
+        let message = message(group, heartbeat, version)?;
+        heard_of.store(true, Ordering::Relaxed);
+        Ok((version, message))
+    };
+    let (broker, response) = offsets::ask_coordinator::<kp::ConsumerGroupHeartbeatRequest>(
+        cluster, group, deadline, build,
+    )
+    .await?;
+    let code = response.error_code;
+    if classify::classify(code).refresh == Refresh::Coordinator {
+        cluster.forget_coordinator(CoordinatorKey::Group(group), broker);
+    }
+    let interval = u64::try_from(response.heartbeat_interval_ms).unwrap_or(0);
+    let assignment = response.assignment.map(|assignment| {
+        let topics = assignment.topic_partitions.into_iter();
+        topics
+            .map(|topic| (topic.topic_id, topic.partitions.into_iter().collect()))
+            .collect::<Parts>()
+    });
+    Ok(HeartbeatAnswer {
+        code,
+        message: response.error_message.map(|text| text.to_string()),
+        member_id: response.member_id.map(|id| Arc::from(id.as_str())),
+        member_epoch: response.member_epoch,
+        interval: Duration::from_millis(interval),
+        assignment,
+    })
+}
+
+fn message(
+    group: &str,
+    beat: &Heartbeat,
+    version: i16,
+) -> Result<kp::ConsumerGroupHeartbeatRequest> {
+    let regex = beat.regex.as_ref().filter(|_| version >= 1);
+    if regex.is_none() && beat.regex.as_ref().is_some_and(|regex| !regex.is_empty()) {
+        let message = "the broker cannot match topics by a pattern: that needs Kafka 4.0 or newer; \
+                       use a pattern that is matched by the client";
+        return Err(Error::new(ErrorKind::UnsupportedVersion, message));
+    }
+    let millis = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
+    // In version 0 the broker chooses the id.
+    let member_id = match version {
+        0 if !beat.id_confirmed => "",
+        _ => &beat.member_id,
+    };
+    let owned = beat.owned.as_ref().map(|owned| {
+        let owned = owned.iter().map(|(id, partitions)| {
+            TopicPartitions::default()
+                .with_topic_id(*id)
+                .with_partitions(partitions.iter().copied().collect())
+        });
+        owned.collect()
+    });
+    let topics = beat
+        .topics
+        .as_ref()
+        .map(|topics| topics.iter().map(|name| topic_name(name)).collect());
+    let text = |text: &Arc<str>| str_bytes(text);
+    Ok(kp::ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(kp::GroupId(str_bytes(group)))
+        .with_member_id(str_bytes(member_id))
+        .with_member_epoch(beat.member_epoch)
+        .with_instance_id(beat.instance_id.as_ref().map(text))
+        .with_rack_id(beat.rack.as_ref().map(text))
+        .with_rebalance_timeout_ms(beat.rebalance_timeout.map_or(-1, millis))
+        .with_subscribed_topic_names(topics)
+        .with_subscribed_topic_regex(regex.map(text))
+        .with_server_assignor(beat.assignor.as_ref().map(text))
+        .with_topic_partitions(owned))
+}

@@ -1,0 +1,208 @@
+//! The consumer on the mock cluster: memberships that end at bad moments, patterns, and commits that
+//! come late. On a paused clock.
+
+use std::time::Duration;
+
+use super::*;
+use crate::admin::NewTopic;
+use crate::mock::{Api, MockCluster};
+use crate::{Client, Record};
+
+const SECOND: Duration = Duration::from_secs(1);
+const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
+const FENCED_MEMBER_EPOCH: i16 = 110;
+
+async fn mock(brokers: u8) -> MockCluster {
+    let builder = MockCluster::builder()
+        .brokers(brokers)
+        .topic("t", 2)
+        .in_memory()
+        .seed(3);
+    builder.start().await.unwrap()
+}
+
+fn subscriber(client: &Client) -> ConsumerBuilder {
+    client
+        .consumer("g")
+        .subscribe(["t"])
+        .offset_reset(OffsetReset::Earliest)
+        .auto_commit(false)
+}
+
+fn members(mock: &MockCluster) -> usize {
+    mock.group("g").map_or(0, |group| group.members.len())
+}
+
+async fn produce(client: &Client, topic: &str, value: &str) {
+    let producer = client.producer().build().await.unwrap();
+    let record = Record::to(topic).partition(0).value(value);
+    producer.deliver(record).await.unwrap();
+}
+
+/// Polls until the assignment is of these topics.
+async fn settle(consumer: &mut Consumer, topics: &[&str]) {
+    let until = now() + 60 * SECOND;
+    loop {
+        let mut assigned: Vec<_> = consumer.assignment();
+        assigned.sort_unstable();
+        assigned.dedup_by(|a, b| a.topic == b.topic);
+        let assigned: Vec<_> = assigned.iter().map(TopicPartition::topic).collect();
+        if assigned == topics {
+            return;
+        }
+        assert!(now() < until, "{assigned:?}, not {topics:?}");
+        consumer.poll_timeout(SECOND / 10).await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_never_reached_a_broker_is_closed_at_once() {
+    let mock = mock(1).await;
+    mock.kill(1);
+    let consumer = subscriber(&mock.client()).build().await.unwrap();
+    tokio::time::sleep(SECOND).await;
+    let before = now();
+    consumer.close(60 * SECOND).await.unwrap();
+    assert!(now() - before < SECOND, "{:?}", now() - before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_farewell_does_not_overtake_the_greeting() {
+    // The consumer is closed after every so many milliseconds of its first three seconds.
+    for after in (0..3000).step_by(50) {
+        let mock = mock(2).await;
+        mock.on(Api::FindCoordinator).delay(SECOND);
+        mock.on(Api::ConsumerGroupHeartbeat).times(1).delay(SECOND);
+        let consumer = subscriber(&mock.client()).build().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        consumer.close(20 * SECOND).await.unwrap();
+        tokio::time::sleep(5 * SECOND).await;
+        assert_eq!(members(&mock), 0, "closed after {after} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_of_a_lost_membership_is_not_made_by_the_next() {
+    let mock = mock(1).await;
+    let client = mock.client();
+    produce(&client, "t", "one").await;
+    let mut consumer = subscriber(&client).build().await.unwrap();
+    while consumer.poll().await.unwrap().unwrap().is_empty() {}
+    let handle = consumer.handle();
+    // The commit is tried again and again; meanwhile the member is thrown out and comes back.
+    let rule = mock
+        .on(Api::OffsetCommit)
+        .fail(COORDINATOR_LOAD_IN_PROGRESS);
+    let committing = tokio::spawn(async move { (consumer.commit().await, consumer) });
+    while rule.hits() < 2 {
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    let fence = mock
+        .on(Api::ConsumerGroupHeartbeat)
+        .times(1)
+        .fail(FENCED_MEMBER_EPOCH);
+    while fence.hits() == 0 || handle.assignment().is_empty() {
+        tokio::time::sleep(SECOND / 10).await;
+    }
+    rule.remove();
+    let (outcome, _consumer) = committing.await.unwrap();
+    let error = outcome.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Group, "{error}");
+    assert!(mock.group("g").unwrap().offsets.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn partitions_do_not_go_to_others_before_commits_that_were_asked_for() {
+    let mock = mock(1).await;
+    let client = mock.client();
+    produce(&client, "t", "one").await;
+    let mut consumer = subscriber(&client).build().await.unwrap();
+    while consumer.poll().await.unwrap().unwrap().is_empty() {}
+    let rule = mock
+        .on(Api::OffsetCommit)
+        .fail(COORDINATOR_LOAD_IN_PROGRESS);
+    // Given up by the application, and still under way.
+    let given_up = tokio::time::timeout(SECOND, consumer.commit()).await;
+    assert!(given_up.is_err() && rule.hits() > 0);
+    let mut other = subscriber(&mock.client()).build().await.unwrap();
+    for _ in 0..100 {
+        consumer.poll_timeout(SECOND / 10).await.unwrap();
+        other.poll_timeout(SECOND / 10).await.unwrap();
+    }
+    assert_eq!(other.assignment(), [], "the commit is not over");
+    rule.remove();
+    while other.assignment().len() != 1 {
+        consumer.poll_timeout(SECOND / 10).await.unwrap();
+        other.poll_timeout(SECOND / 10).await.unwrap();
+    }
+    let committed = mock.group("g").unwrap().offsets;
+    assert!(committed.contains(&(TopicPartition::new("t", 0), 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_that_nobody_waits_for_do_not_pile_up() {
+    let mock = mock(1).await;
+    let client = mock.client();
+    produce(&client, "t", "one").await;
+    let mut consumer = subscriber(&client).build().await.unwrap();
+    while consumer.poll().await.unwrap().unwrap().is_empty() {}
+    let rule = mock
+        .on(Api::OffsetCommit)
+        .fail(COORDINATOR_LOAD_IN_PROGRESS);
+    for _ in 0..500 {
+        let given_up = tokio::time::timeout(SECOND / 100, consumer.commit()).await;
+        assert!(given_up.is_err());
+    }
+    rule.remove();
+    let counted = mock.on(Api::OffsetCommit).delay(Duration::ZERO);
+    consumer.commit().await.unwrap();
+    assert!(counted.hits() <= 4, "{} commits", counted.hits());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pattern_follows_topics_that_come_and_go() {
+    let mock = mock(1).await;
+    let client = mock
+        .client_builder()
+        .metadata_max_age(5 * SECOND)
+        .build()
+        .unwrap();
+    let admin = client.admin();
+    let pattern = TopicPattern::client_side("eu-.*").unwrap();
+    let builder = client.consumer("g").subscribe_pattern(pattern);
+    let builder = builder.offset_reset(OffsetReset::Earliest);
+    let mut consumer = builder.build().await.unwrap();
+    consumer.poll_timeout(10 * SECOND).await.unwrap();
+    assert_eq!(consumer.assignment(), []);
+    assert_eq!(members(&mock), 1, "it is a member all the same");
+    let names = ["eu-a", "us-a", "eu-b"];
+    let created = admin.create_topics(names.map(NewTopic::new)).await.unwrap();
+    created.all().unwrap();
+    settle(&mut consumer, &["eu-a", "eu-b"]).await;
+    produce(&client, "eu-b", "salut").await;
+    while consumer.poll().await.unwrap().unwrap().is_empty() {}
+    admin.delete_topics(["eu-a"]).await.unwrap().all().unwrap();
+    settle(&mut consumer, &["eu-b"]).await;
+    // Nobody asked for it so that it is there again.
+    tokio::time::sleep(20 * SECOND).await;
+    assert!(mock.topics().iter().all(|(name, _)| name != "eu-a"));
+
+    let pattern = TopicPattern::client_side("us-.*|t").unwrap();
+    consumer.subscribe_pattern(pattern).unwrap();
+    settle(&mut consumer, &["t", "us-a"]).await;
+    consumer.subscribe(["eu-b"]).unwrap();
+    settle(&mut consumer, &["eu-b"]).await;
+    consumer.close(20 * SECOND).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_is_assigned_partitions_has_no_pattern() {
+    let mock = mock(1).await;
+    let reader = mock.client().reader().assign([TopicPartition::new("t", 0)]);
+    let pattern = || TopicPattern::client_side("t").unwrap();
+    let both = reader.clone().subscribe_pattern(pattern()).build().await;
+    assert_eq!(both.unwrap_err().kind(), ErrorKind::Config);
+    let mut consumer = reader.build().await.unwrap();
+    let error = consumer.subscribe_pattern(pattern()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+}

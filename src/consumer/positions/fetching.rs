@@ -1,0 +1,384 @@
+//! What to ask a broker next, and what its answers change.
+
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
+use uuid::Uuid;
+
+use super::part::{Part, State};
+use super::{PartEpoch, Position, Positions};
+use crate::clock::Instant;
+use crate::consumer::codes;
+use crate::consumer::config::OffsetReset;
+use crate::error::{Error, ErrorKind};
+use crate::types::{BrokerId, TopicPartition};
+
+/// One partition of a fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Planned {
+    pub(crate) tp: TopicPartition,
+    pub(crate) topic_id: Uuid,
+    pub(crate) epoch: PartEpoch,
+    pub(crate) offset: i64,
+    pub(crate) leader_epoch: i32,
+    pub(crate) last_fetched_epoch: i32,
+    pub(crate) log_start: i64,
+}
+
+/// What to fetch from one broker.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub(crate) parts: Vec<Planned>,
+    /// Partitions left out because enough of them is buffered.
+    pub(crate) full: usize,
+    /// When a partition that waits for its back-off can be asked again.
+    pub(crate) next_at: Option<Instant>,
+}
+
+/// What a broker answered for one partition.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    pub(crate) code: i16,
+    pub(crate) high_watermark: i64,
+    pub(crate) last_stable: i64,
+    pub(crate) log_start: i64,
+    /// The log parted from what was read: the largest common epoch and where it ends (KIP-320).
+    pub(crate) diverging: Option<(i32, i64)>,
+    pub(crate) preferred: Option<BrokerId>,
+    pub(crate) data: Survey,
+}
+
+/// What the fetched bytes of a partition hold, judged by the headers of the batches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Survey {
+    /// No bytes.
+    Empty,
+    /// Whole batches (what follows them may be cut off).
+    Batches {
+        /// The offset after the last whole batch.
+        next_offset: i64,
+        /// The leader epoch of the last whole batch.
+        leader_epoch: i32,
+    },
+    /// Bytes, but not one whole batch.
+    Partial,
+    /// The first header cannot be one of a batch.
+    Corrupt,
+}
+
+/// What to do after an answer.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// The bytes belong to the buffer.
+    pub(crate) buffer: bool,
+    /// What is buffered for the partition is worthless.
+    pub(crate) discard: bool,
+    /// Metadata proved wrong.
+    pub(crate) refresh: bool,
+    /// To be told to the application.
+    pub(crate) error: Option<Error>,
+}
+
+impl Positions {
+    /// What to fetch from a broker, given how much of each partition is buffered.
+    pub(crate) fn plan(
+        &mut self,
+        broker: BrokerId,
+        now: Instant,
+        buffered: impl Fn(&TopicPartition) -> usize,
+    ) -> Plan {
+        let mut plan = Plan::default();
+        let parts = &self.parts;
+        let by_broker = self.by_broker.get_or_insert_with(|| index(parts));
+        let at_broker = by_broker.get(&broker).into_iter().flatten();
+        for (tp, part) in at_broker.filter_map(|place| parts.get_index(*place)) {
+            if part.state != State::Active
+                || part.paused
+                || part.revoking
+                || part.read_from(now) != Some(broker)
+            {
+                continue;
+            }
+            if let Some(at) = part.not_before.filter(|at| *at > now) {
+                plan.next_at = Some(plan.next_at.map_or(at, |next| next.min(at)));
+            } else if buffered(tp) >= self.rules.prefetch {
+                plan.full += 1;
+            } else {
+                plan.parts.push(Planned {
+                    tp: tp.clone(),
+                    topic_id: part.topic_id,
+                    epoch: part.epoch,
+                    offset: part.fetch.offset,
+                    leader_epoch: part.leader.map_or(-1, |leader| leader.epoch),
+                    last_fetched_epoch: part.fetch.leader_epoch,
+                    log_start: -1,
+                });
+            }
+        }
+        plan
+    }
+
+    /// Takes a broker's answer for a partition in.
+    pub(crate) fn accept(
+        &mut self,
+        from: BrokerId,
+        asked: &Planned,
+        answer: &Answer,
+        now: Instant,
+    ) -> Outcome {
+        let (base, max, keep) = (
+            self.rules.backoff,
+            self.rules.backoff_max,
+            self.rules.preferred_for,
+        );
+        if answer.preferred.is_some() {
+            self.by_broker = None;
+        }
+        let Some(part) = self.current(&asked.tp, asked.epoch) else {
+            return Outcome::default();
+        };
+        if part.revoking || part.state != State::Active || part.fetch.offset != asked.offset {
+            return Outcome::default();
+        }
+        if let Some(why) = implausible(asked, answer)
+            && part.doubts()
+        {
+            tracing::debug!(partition = %asked.tp, offset = asked.offset, why, "asking again");
+            part.back_off(now, base, max);
+            let message = format!(
+                "the answer for offset {} cannot be right: {why}",
+                asked.offset
+            );
+            part.trouble = Some(Error::new(ErrorKind::CorruptRecord, message));
+            return Outcome::default();
+        }
+        if answer.code != codes::NONE {
+            return self.refused(from, asked, answer.code, now);
+        }
+        if let Some((epoch, end)) = answer.diverging {
+            return self.diverged(&asked.tp, epoch, end, now);
+        }
+        if answer.high_watermark >= 0 {
+            part.high_watermark = answer.high_watermark;
+        }
+        part.last_stable = answer.last_stable;
+        part.log_start = answer.log_start;
+        part.measured_at = Some(now);
+        if let Some(replica) = answer.preferred {
+            part.preferred = Some((replica, now + keep));
+        }
+        match answer.data {
+            Survey::Empty => {
+                part.asked();
+                Outcome::default()
+            }
+            Survey::Batches {
+                next_offset,
+                leader_epoch,
+            } if next_offset > part.fetch.offset => {
+                part.asked();
+                part.fetch = Position {
+                    offset: next_offset,
+                    leader_epoch,
+                };
+                Outcome {
+                    buffer: true,
+                    ..Outcome::default()
+                }
+            }
+            Survey::Partial => {
+                part.back_off(now, base, max);
+                Outcome::error(
+                    &asked.tp,
+                    Error::new(
+                        ErrorKind::CorruptRecord,
+                        format!(
+                            "the broker sends only a part of the batch at offset {}: its length is damaged, or the                              broker does not send batches over max.partition.fetch.bytes whole",
+                            asked.offset
+                        ),
+                    ),
+                )
+            }
+            Survey::Batches { .. } | Survey::Corrupt => {
+                part.back_off(now, max, max);
+                Outcome::error(
+                    &asked.tp,
+                    Error::new(
+                        ErrorKind::CorruptRecord,
+                        format!(
+                            "what the broker sent for offset {} is not a batch of records that holds it",
+                            asked.offset
+                        ),
+                    ),
+                )
+            }
+        }
+    }
+
+    fn refused(&mut self, from: BrokerId, asked: &Planned, code: i16, now: Instant) -> Outcome {
+        let (base, max) = (self.rules.backoff, self.rules.backoff_max);
+        let Some(part) = self.parts.get_mut(&asked.tp) else {
+            return Outcome::default();
+        };
+        let from_follower = part
+            .preferred
+            .take()
+            .is_some_and(|(replica, _)| replica == from);
+        match code {
+            codes::OFFSET_OUT_OF_RANGE if from_follower => Outcome::default(),
+            codes::OFFSET_OUT_OF_RANGE => {
+                let cause = format!("offset {} is outside the log", asked.offset);
+                Outcome {
+                    discard: true,
+                    error: self.reset_by_policy(&asked.tp, &cause),
+                    ..Outcome::default()
+                }
+            }
+            codes::NOT_LEADER_OR_FOLLOWER
+            | codes::LEADER_NOT_AVAILABLE
+            | codes::REPLICA_NOT_AVAILABLE
+            | codes::KAFKA_STORAGE_ERROR
+            | codes::FENCED_LEADER_EPOCH
+            | codes::UNKNOWN_LEADER_EPOCH
+            | codes::OFFSET_NOT_AVAILABLE
+            | codes::UNKNOWN_TOPIC_OR_PARTITION
+            | codes::UNKNOWN_TOPIC_ID
+            | codes::INCONSISTENT_TOPIC_ID => {
+                part.gone |= matches!(
+                    code,
+                    codes::UNKNOWN_TOPIC_ID | codes::UNKNOWN_TOPIC_OR_PARTITION
+                );
+                part.back_off(now, base, max);
+                part.trouble = Some(Error::from_code(code, "fetching"));
+                Outcome {
+                    refresh: true,
+                    ..Outcome::default()
+                }
+            }
+            codes::UNKNOWN_SERVER_ERROR | codes::REQUEST_TIMED_OUT | codes::NETWORK_EXCEPTION => {
+                part.back_off(now, base, max);
+                part.trouble = Some(Error::from_code(code, "fetching"));
+                Outcome::default()
+            }
+            other => {
+                let doing = format!("fetching from {} at offset {}", asked.tp, asked.offset);
+                let error = Error::from_code(other, doing);
+                part.trouble = Some(error.clone());
+                let meant = matches!(other, codes::UNSUPPORTED_COMPRESSION_TYPE)
+                    || error.kind() == ErrorKind::Authorization;
+                if !meant && part.doubts() {
+                    part.back_off(now, base, max);
+                    return Outcome::default();
+                }
+                part.back_off(now, max, max);
+                let mut outcome = Outcome::error(&asked.tp, error);
+                outcome.refresh = other == codes::TOPIC_AUTHORIZATION_FAILED;
+                outcome
+            }
+        }
+    }
+
+    /// The log was cut behind what was read (KIP-320): what was read beyond is gone.
+    fn diverged(&mut self, tp: &TopicPartition, epoch: i32, end: i64, now: Instant) -> Outcome {
+        let reset = self.rules.reset;
+        let (base, max) = (self.rules.backoff, self.rules.backoff_max);
+        let renewed = self.new_epoch();
+        let Some(part) = self.parts.get_mut(tp) else {
+            return Outcome::default();
+        };
+        let lost = part.position.offset > end;
+        if lost && reset == OffsetReset::None {
+            let at = part.position.offset;
+            part.renew(renewed);
+            part.state = State::NoPosition;
+            return Outcome {
+                discard: true,
+                ..Outcome::error(
+                    tp,
+                    Error::new(
+                        ErrorKind::Offset,
+                        format!(
+                            "the log was truncated: records from offset {end} to {at} that were read are gone (auto.offset.reset is none)"
+                        ),
+                    ),
+                )
+            };
+        }
+        let target = Position {
+            offset: part.position.offset.min(end),
+            leader_epoch: epoch,
+        };
+        if lost {
+            tracing::warn!(partition = %tp, position = part.position.offset, end, "log truncated behind the position; going back");
+        }
+        let finished = part.finished;
+        part.renew(renewed);
+        part.start(target);
+        if !lost {
+            part.finished = finished;
+        }
+        part.back_off(now, base, max);
+        Outcome {
+            discard: true,
+            ..Outcome::default()
+        }
+    }
+}
+
+/// What in an answer contradicts itself or what was asked. Codes, offsets and epochs stand outside of every checksum, and
+/// acting on a damaged one would reset the position or skip records.
+fn implausible(asked: &Planned, answer: &Answer) -> Option<&'static str> {
+    if answer.code != codes::NONE {
+        // Brokers send nothing else beside an error.
+        let beside = answer.high_watermark >= 0 || answer.data != Survey::Empty;
+        return beside.then_some("it has an error and an end of the log");
+    }
+    if let Some((epoch, _)) = answer.diverging {
+        let beyond = epoch > asked.last_fetched_epoch;
+        return beyond.then_some("the log parts from what was read in a later epoch");
+    }
+    match answer.data {
+        Survey::Empty => None,
+        Survey::Partial => Some("a part of a batch"),
+        Survey::Corrupt => Some("it has no batches in order"),
+        Survey::Batches { next_offset, .. } if next_offset <= asked.offset => {
+            Some("the batches lie before the offset")
+        }
+        // Seldom true all the same: the end of the log may move while the broker reads.
+        Survey::Batches { next_offset, .. }
+            if answer.high_watermark >= 0 && next_offset > answer.high_watermark =>
+        {
+            Some("the batches go beyond the end of the log")
+        }
+        // The leader has accepted the epoch that was asked with.
+        Survey::Batches { leader_epoch, .. }
+            if asked.leader_epoch >= 0 && leader_epoch > asked.leader_epoch =>
+        {
+            Some("the batches are of a leader to come")
+        }
+        Survey::Batches { .. } => None,
+    }
+}
+
+/// Partitions by the brokers that they may be read from; see `Positions::by_broker`.
+fn index(parts: &IndexMap<TopicPartition, Part>) -> BTreeMap<BrokerId, Vec<usize>> {
+    let mut index: BTreeMap<BrokerId, Vec<usize>> = BTreeMap::new();
+    for (place, part) in parts.values().enumerate() {
+        let leader = part.leader.map(|leader| leader.broker);
+        let named = part.preferred.map(|(replica, _)| replica);
+        let named = named.filter(|named| Some(*named) != leader);
+        for broker in leader.into_iter().chain(named) {
+            index.entry(broker).or_default().push(place);
+        }
+    }
+    index
+}
+
+impl Outcome {
+    fn error(tp: &TopicPartition, error: Error) -> Self {
+        Self {
+            error: Some(error.with_topic_partition(tp.clone())),
+            ..Self::default()
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! One partition: where it stands, where it is read from, when it may be asked.
+
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::{Leader, PartEpoch, Position, ResetTo};
+use crate::clock::Instant;
+use crate::consumer::config::IsolationLevel;
+use crate::consumer::lag::{PartitionLag, TimeLag};
+use crate::error::Error;
+use crate::types::{BrokerId, TopicPartition};
+
+/// So many answers in a row that cannot be right are asked for again before one is believed, or told to the application.
+pub(super) const DOUBTS: u32 = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The group's committed offset is wanted.
+    AwaitingCommitted,
+    /// An offset from the log's bounds or by time is wanted.
+    AwaitingReset(ResetTo),
+    /// There is a position.
+    Active,
+    /// No position, no policy: the application was told and has to seek.
+    NoPosition,
+}
+
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) epoch: PartEpoch,
+    pub(super) state: State,
+    pub(super) topic_id: Uuid,
+    /// The assignment named the topic by id: another id is another topic, not ours.
+    pub(super) pinned: bool,
+    pub(super) leader: Option<Leader>,
+    pub(super) preferred: Option<(BrokerId, Instant)>,
+    pub(super) paused: bool,
+    pub(super) revoking: bool,
+    /// An offset lookup is under way.
+    pub(super) asking: bool,
+    pub(super) failures: u32,
+    /// Answers in a row that cannot be right.
+    pub(super) doubts: u32,
+    pub(super) not_before: Option<Instant>,
+    /// Its topic seems to be deleted: what was read of it is not to be committed, lest a new topic of
+    /// the same name starts there.
+    pub(super) gone: bool,
+    /// Why the last answer or lookup made it wait.
+    pub(super) trouble: Option<Error>,
+    pub(super) fetch: Position,
+    pub(super) position: Position,
+    pub(super) finished: Position,
+    /// Handed out more than is finished.
+    pub(super) unfinished: bool,
+    /// The application does not know yet that there is no position.
+    pub(super) untold: bool,
+    pub(super) committed: Option<i64>,
+    pub(super) high_watermark: i64,
+    pub(super) last_stable: i64,
+    pub(super) log_start: i64,
+    /// When the end of the log was learnt.
+    pub(super) measured_at: Option<Instant>,
+    /// The timestamp of the first record to be read from this offset on.
+    pub(super) head: Option<(i64, i64)>,
+}
+
+impl Part {
+    pub(super) fn new(epoch: PartEpoch, topic_id: Uuid) -> Self {
+        let nowhere = Position::new(-1);
+        Self {
+            epoch,
+            state: State::NoPosition,
+            topic_id,
+            pinned: !topic_id.is_nil(),
+            leader: None,
+            preferred: None,
+            paused: false,
+            revoking: false,
+            asking: false,
+            failures: 0,
+            doubts: 0,
+            not_before: None,
+            gone: false,
+            trouble: None,
+            fetch: nowhere,
+            position: nowhere,
+            finished: nowhere,
+            unfinished: false,
+            untold: false,
+            committed: None,
+            high_watermark: -1,
+            last_stable: -1,
+            log_start: -1,
+            measured_at: None,
+            head: None,
+        }
+    }
+
+    /// The end of what can be read; -1 if unknown.
+    pub(super) fn end(&self, isolation: IsolationLevel) -> i64 {
+        match isolation {
+            IsolationLevel::ReadUncommitted => self.high_watermark,
+            IsolationLevel::ReadCommitted => self.last_stable,
+        }
+    }
+
+    pub(super) fn may_commit(&self) -> bool {
+        self.is_placed() && !self.gone
+    }
+
+    pub(super) fn is_placed(&self) -> bool {
+        self.state == State::Active
+    }
+
+    /// Whether a lookup is wanted and there is somebody to ask.
+    pub(super) fn awaits(&self) -> bool {
+        match self.state {
+            State::AwaitingCommitted => true,
+            State::AwaitingReset(_) => self.leader.is_some(),
+            State::Active | State::NoPosition => false,
+        }
+    }
+
+    pub(super) fn read_from(&self, now: Instant) -> Option<BrokerId> {
+        match self.preferred {
+            Some((replica, until)) if until > now && self.leader.is_some() => Some(replica),
+            _ => self.leader.map(|leader| leader.broker),
+        }
+    }
+
+    /// Another leader ends what was said by the old one: its replica to read from, its back-off.
+    pub(super) fn set_leader(&mut self, leader: Option<Leader>) {
+        if self.leader != leader {
+            self.preferred = None;
+            if leader.is_some() && !self.asking {
+                self.not_before = None;
+            }
+            self.leader = leader;
+        }
+    }
+
+    pub(super) fn forget_log(&mut self) {
+        self.high_watermark = -1;
+        self.last_stable = -1;
+        self.log_start = -1;
+        self.measured_at = None;
+        self.head = None;
+        self.committed = None;
+    }
+
+    pub(super) fn may_ask(&self, now: Instant) -> bool {
+        !self.asking && !self.revoking && self.not_before.is_none_or(|at| at <= now)
+    }
+
+    pub(super) fn asked(&mut self) {
+        self.asking = false;
+        self.gone = false;
+        self.trouble = None;
+        self.failures = 0;
+        self.doubts = 0;
+        self.not_before = None;
+    }
+
+    /// Whether an answer that cannot be right is still taken for damage on its way, to be asked for again.
+    pub(super) fn doubts(&mut self) -> bool {
+        self.doubts = self.doubts.saturating_add(1);
+        self.doubts <= DOUBTS
+    }
+
+    pub(super) fn back_off(&mut self, now: Instant, base: Duration, max: Duration) {
+        let factor = 1_u32 << self.failures.min(16);
+        self.not_before = Some(now + base.saturating_mul(factor).min(max));
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    /// Another life: what is buffered, awaited or known of the old position counts no more.
+    pub(super) fn renew(&mut self, epoch: PartEpoch) {
+        self.epoch = epoch;
+        self.asking = false;
+        self.failures = 0;
+        self.doubts = 0;
+        self.not_before = None;
+        self.gone = false;
+        self.trouble = None;
+        self.untold = false;
+    }
+
+    pub(super) fn start(&mut self, at: Position) {
+        self.state = State::Active;
+        self.fetch = at;
+        self.position = at;
+        self.finished = at;
+    }
+
+    pub(super) fn lag(
+        &self,
+        tp: &TopicPartition,
+        isolation: IsolationLevel,
+        now: Instant,
+        wall_millis: i64,
+    ) -> PartitionLag {
+        let position = self.is_placed().then_some(self.position.offset);
+        let head = self.head.filter(|(at, _)| Some(*at) == position);
+        let next_timestamp = head.map(|(_, timestamp)| timestamp);
+        let end = self.end(isolation);
+        let end_offset = (end >= 0).then_some(end);
+        let records = match (position, end_offset) {
+            (Some(position), Some(end)) => Some(u64::try_from(end - position).unwrap_or(0)),
+            _ => None,
+        };
+        let time = match (records, next_timestamp) {
+            (Some(0), _) => TimeLag::CaughtUp,
+            (Some(_), Some(at)) if at >= 0 => {
+                let age = u64::try_from(wall_millis.saturating_sub(at)).unwrap_or(0);
+                TimeLag::Behind(Duration::from_millis(age))
+            }
+            _ => TimeLag::Unknown,
+        };
+        PartitionLag {
+            topic_partition: tp.clone(),
+            position,
+            committed: self.committed,
+            end_offset,
+            records,
+            time,
+            measured: self.measured_at.map(|at| now.saturating_duration_since(at)),
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the application was given, has finished with, and gives back.
+
+use super::part::State;
+use super::{PartEpoch, Position, Positions};
+use crate::clock::Instant;
+use crate::types::TopicPartition;
+
+impl Positions {
+    /// Whether data of this epoch may be handed out now.
+    pub(crate) fn may_hand_out(&self, tp: &TopicPartition, epoch: PartEpoch) -> bool {
+        self.parts.get(tp).is_some_and(|part| {
+            part.epoch == epoch && !part.paused && !part.revoking && part.state == State::Active
+        })
+    }
+
+    /// The next offset to hand out, if the epoch is the present one.
+    pub(crate) fn position_under(&self, tp: &TopicPartition, epoch: PartEpoch) -> Option<i64> {
+        let part = self.parts.get(tp).filter(|part| part.epoch == epoch)?;
+        Some(part.position.offset)
+    }
+
+    /// The application is being given everything before `next`; `false` (and nothing happens) if
+    /// the data is stale. Whether the partition may be handed out was asked when its data was taken:
+    /// a pause since then counts from the next time on.
+    pub(crate) fn hand_out(
+        &mut self,
+        tp: &TopicPartition,
+        epoch: PartEpoch,
+        next: Position,
+    ) -> bool {
+        let Some(part) = self.current(tp, epoch).filter(|part| part.is_placed()) else {
+            return false;
+        };
+        if next.offset > part.position.offset {
+            part.position = next;
+            if !std::mem::replace(&mut part.unfinished, true) {
+                self.dirty.push(tp.clone());
+            }
+        }
+        true
+    }
+
+    /// The application asks for more: it has finished with all it was given.
+    pub(crate) fn finish(&mut self) {
+        for tp in self.dirty.drain(..) {
+            if let Some(part) = self.parts.get_mut(&tp) {
+                part.finished = part.position;
+                part.unfinished = false;
+            }
+        }
+    }
+
+    /// The application has finished with all it was given of one partition.
+    pub(crate) fn finish_one(&mut self, tp: &TopicPartition) {
+        if let Some(part) = self.parts.get_mut(tp).filter(|part| part.unfinished) {
+            part.finished = part.position;
+            part.unfinished = false;
+            self.dirty.retain(|dirty| dirty != tp);
+        }
+    }
+
+    /// What was handed out so far and is not known as committed: what the application's own commit
+    /// covers.
+    pub(crate) fn handed_out(&self) -> Vec<(TopicPartition, Position)> {
+        let active = self
+            .parts
+            .iter()
+            .filter(|(_, part)| part.may_commit() && part.committed != Some(part.position.offset));
+        active
+            .map(|(tp, part)| (tp.clone(), part.position))
+            .collect()
+    }
+
+    /// What is finished and not known as committed.
+    pub(crate) fn uncommitted(&self) -> Vec<(TopicPartition, Position)> {
+        let changed = self
+            .parts
+            .iter()
+            .filter(|(_, part)| part.may_commit() && part.committed != Some(part.finished.offset));
+        changed
+            .map(|(tp, part)| (tp.clone(), part.finished))
+            .collect()
+    }
+
+    /// Notes what the group has committed.
+    pub(crate) fn note_committed(&mut self, tp: &TopicPartition, offset: i64) {
+        if let Some(part) = self.parts.get_mut(tp) {
+            part.committed = Some(offset);
+        }
+    }
+
+    /// Goes back to the position and fetches again from there, after a back-off if `now` is given:
+    /// what was buffered turned out damaged, or its memory is needed.
+    pub(crate) fn rewind(&mut self, tp: &TopicPartition, now: Option<Instant>) {
+        let renewed = self.new_epoch();
+        let max = self.rules.backoff_max;
+        if let Some(part) = self.parts.get_mut(tp) {
+            part.epoch = renewed;
+            part.fetch = part.position;
+            if let Some(now) = now {
+                part.back_off(now, max, max);
+            }
+        }
+    }
+
+    /// What was handed out from `offset` on comes back unread; false if that is stale.
+    pub(crate) fn hand_back(&mut self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) -> bool {
+        let renewed = self.new_epoch();
+        let Some(part) = self.current(tp, epoch).filter(|part| part.is_placed()) else {
+            return false;
+        };
+        if !(part.finished.offset..part.position.offset).contains(&offset) {
+            return false;
+        }
+        part.epoch = renewed;
+        part.position = Position::new(offset);
+        part.fetch = part.position;
+        true
+    }
+}

@@ -1,0 +1,159 @@
+//! Replicas that are missing, and brokers that are frozen.
+
+use std::time::Duration;
+
+use ottla::{Acks, Certainty, Client, ErrorKind, Purge, Record};
+use ottla_testcontainers::Cluster;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{SECOND, code, numbers, placed};
+use crate::support::{LONG, Result, client, eventually};
+
+async fn hasty(cluster: &Cluster, timeout: Duration) -> Result<Client> {
+    let client = Client::builder().bootstrap(cluster.bootstrap().split(','));
+    Ok(client.request_timeout(timeout).connect().await?)
+}
+
+/// Waits until the leader, on broker 1, has given up the other replica.
+async fn alone(cluster: &Cluster, topic: &str) -> Result {
+    eventually(async || {
+        let describe = cluster.tool_command("kafka-topics.sh").on(1);
+        let described = describe
+            .args(["--describe", "--topic", topic])
+            .run()
+            .await?;
+        match described.stdout.contains("Isr: 1\t") || described.stdout.contains("Isr: 1\n") {
+            true => Ok(()),
+            false => Err(described.stdout.into()),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_shortage_of_replicas_is_waited_out_or_fails_with_the_truth() -> Result {
+    let cluster = Cluster::builder()
+        .brokers(3)
+        .config("replica.lag.time.max.ms", "3000")
+        .start()
+        .await?;
+    for topic in ["before", "after"] {
+        placed(&cluster, topic, "1:2", &["min.insync.replicas=2"]).await?;
+    }
+    let client = client(&cluster).await?;
+    let lasting = client.producer().build().await?;
+    let hasty = hasty(&cluster, 5 * SECOND).await?;
+    let hasty = hasty.producer().delivery_timeout(12 * SECOND);
+    let hasty = hasty.build().await?;
+    for topic in ["before", "after"] {
+        lasting.deliver(Record::to(topic).value("0")).await?;
+        hasty.deliver(Record::to(topic).value("1")).await?;
+    }
+    // The leader appends, waits for the other replica, and then goes without it.
+    cluster.broker(2).pause().await?;
+    let unsure = hasty.send(Record::to("after").value("2")).await?;
+    let written = lasting.send(Record::to("after").value("3")).await?;
+    alone(&cluster, "after").await?;
+    alone(&cluster, "before").await?;
+    // From now on nothing is appended.
+    let sure = hasty.send(Record::to("before").value("2")).await?;
+    let later = lasting.send(Record::to("before").value("3")).await?;
+    let leader = client.producer().acks(Acks::Leader).build().await?;
+    timeout(LONG, leader.deliver(Record::to("before").value("4"))).await??;
+
+    let error = timeout(LONG, unsure).await?.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert_eq!(error.certainty(), Some(Certainty::MaybeWritten), "{error}");
+    let error = timeout(LONG, sure).await?.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert_eq!(error.certainty(), Some(Certainty::NotSent), "{error}");
+    assert_eq!(code(&error), Some("NOT_ENOUGH_REPLICAS"), "{error}");
+    assert!(error.to_string().contains("delivery.timeout.ms"), "{error}");
+    assert!(hasty.metrics().refused_batches > 5);
+
+    cluster.broker(2).unpause().await?;
+    timeout(LONG, written).await??;
+    timeout(LONG, later).await??;
+    // And who failed goes on.
+    hasty.deliver(Record::to("before").value("5")).await?;
+    hasty.deliver(Record::to("after").value("5")).await?;
+    // What may have been written was, and once; what certainly was not is not there.
+    for (topic, expected) in [("after", [0, 1, 2, 3, 5]), ("before", [0, 1, 3, 4, 5])] {
+        let mut log = numbers(&client, topic, 5, 1).await?.remove(&0).unwrap();
+        log.sort_unstable();
+        assert_eq!(log, expected, "{topic}");
+    }
+    Ok(())
+}
+
+/// Three partitions with one replica each, the second on a broker that freezes.
+#[tokio::test]
+async fn a_frozen_broker_costs_only_its_own_records_and_each_ends_in_time() -> Result {
+    let cluster = Cluster::builder().brokers(3).start().await?;
+    placed(&cluster, "frozen", "1,2,3", &[]).await?;
+    let client = hasty(&cluster, 3 * SECOND).await?;
+    let (limit, block) = (10 * SECOND, 2 * SECOND);
+    let producer = client.producer();
+    let producer = producer.delivery_timeout(limit).max_block(block);
+    let producer = producer.buffer_memory(400_000).build().await?;
+    let to = |partition| Record::to("frozen").partition(partition);
+    for partition in 0..3 {
+        producer.deliver(to(partition).value("0")).await?;
+    }
+    cluster.broker(2).pause().await?;
+    let lost: Vec<_> = producer
+        .send_all((0..20).map(|_| to(1).value("1")))
+        .await
+        .into_iter()
+        .collect();
+    // While these wait, the others go on.
+    for number in 0..200 {
+        let value = number.to_string();
+        for partition in [0, 2] {
+            let delivery = producer.deliver(to(partition).value(&value));
+            timeout(LONG, delivery).await??;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    for deliveries in lost {
+        let error = timeout(limit + LONG, deliveries).await?.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert!(error.certainty().is_some(), "{error}");
+    }
+
+    // Memory full of what cannot be sent: who does not wait is refused, and who waits gets an answer by its deadline.
+    let value = [b'1'; 10_000];
+    let mut stuck = Vec::new();
+    let full = loop {
+        match producer.try_send(to(1).value(&value)) {
+            Ok(delivery) => stuck.push(delivery),
+            Err(error) => break error,
+        }
+    };
+    assert!(full.is_full(), "{full}");
+    let start = Instant::now();
+    let error = producer.send(to(0).value(&value)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(error.to_string().contains("max.block.ms"), "{error}");
+    assert!(start.elapsed() < limit + 20 * SECOND);
+    let dropped = producer.purge(Purge::All);
+    assert_eq!(
+        dropped.not_sent + dropped.maybe_written,
+        stuck.len() as u64,
+        "{dropped:?}"
+    );
+    for delivery in stuck {
+        let error = delivery.await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Purged, "{error}");
+    }
+    assert_eq!(producer.buffered_bytes(), 0);
+    producer.deliver(to(0).value("9")).await?;
+
+    cluster.broker(2).unpause().await?;
+    let alive = eventually(async || Ok(producer.deliver(to(1).value("2")).await?));
+    alive.await?;
+    for value in ["3", "4"] {
+        producer.deliver(to(1).value(value)).await?;
+    }
+    Ok(())
+}
