@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::types::TopicPartition;
@@ -41,6 +42,7 @@ struct Inner {
     certainty: Option<Certainty>,
     code: Option<BrokerCode>,
     topic_partition: Option<TopicPartition>,
+    unreadable: Option<Range<i64>>,
     message: Cow<'static, str>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
@@ -142,6 +144,7 @@ impl Error {
             certainty: None,
             code: None,
             topic_partition: None,
+            unreadable: None,
             message: message.into(),
             source: None,
         }))
@@ -173,6 +176,11 @@ impl Error {
         self
     }
 
+    pub(crate) fn with_unreadable(mut self, offsets: Range<i64>) -> Self {
+        Arc::make_mut(&mut self.0).unreadable = Some(offsets);
+        self
+    }
+
     pub(crate) fn with_source(
         mut self,
         source: impl std::error::Error + Send + Sync + 'static,
@@ -198,6 +206,32 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         self.0.class
+    }
+
+    /// The offsets that cannot be read, of a consumer's error about damaged records: to leave them out,
+    /// [`seek`](crate::Consumer::seek) to the range's end. Where the damage hides how far it goes, the range
+    /// is one offset long, and the next attempt tells of the next one.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// while let Some(batches) = match consumer.poll().await {
+    ///     Err(error) if !error.is_fatal() => {
+    ///         eprintln!("{error}");
+    ///         if let (Some(partition), Some(offsets)) = (error.topic_partition(), error.unreadable()) {
+    ///             consumer.seek(partition, offsets.end)?;
+    ///         }
+    ///         continue;
+    ///     }
+    ///     polled => polled?,
+    /// } {
+    ///     println!("{} records", batches.record_count());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn unreadable(&self) -> Option<Range<i64>> {
+        self.0.unreadable.clone()
     }
 
     /// Whether the same call may succeed later.

@@ -141,10 +141,10 @@ pub(crate) fn only_consumer_protocol(protocol: &str) -> Result {
     }
 }
 
-/// Whether it is of no use to poll on after this error.
+/// Whether a tool gives up after this error: the consumer cannot go on, or would need somebody to act.
 pub(crate) fn ends_a_consumer(error: &ottla::Error) -> bool {
-    let damage = [ErrorKind::CorruptRecord, ErrorKind::Protocol];
-    !error.is_retriable() && !damage.contains(&error.kind())
+    let waits = [ErrorKind::Offset, ErrorKind::Authorization];
+    error.is_fatal() || waits.contains(&error.kind())
 }
 
 pub(crate) fn now_millis() -> i64 {

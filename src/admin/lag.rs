@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::join_all;
 use uuid::Uuid;
@@ -158,7 +157,9 @@ impl Admin {
             .iter()
             .map(|lag| Arc::clone(&lag.topic_partition.topic))
             .collect();
+        let left_time = deadline.saturating_duration_since(now());
         let described = self
+            .with_timeout(left_time)
             .describe_topics(topics.iter().map(|name| &**name))
             .await;
         let mut by_leader: BTreeMap<BrokerId, Vec<(&mut GroupPartitionLag, Place)>> =
@@ -260,11 +261,11 @@ impl Admin {
             }
             let newest = newest.as_ref().ok().and_then(|newest| newest.get(tp));
             let newest = newest.and_then(|newest| newest.as_ref().ok());
-            let newest = newest.map(|newest| newest.timestamp).filter(|at| *at >= 0);
+            let newest = newest.map(|newest| newest.timestamp);
             let wall = self.cluster.clock().wall_millis();
             let (first, last) = around(&peek, tp, at, committed).await;
-            lag.time = difference(first, Some(wall));
-            lag.behind_newest = difference(last, newest);
+            lag.time = TimeLag::between(first, Some(wall));
+            lag.behind_newest = TimeLag::between(last, newest);
         }
     }
 }
@@ -309,14 +310,6 @@ async fn start(peek: &Peek<'_>, tp: &TopicPartition, at: Place) -> Result<Option
     let found = offsets::list_once(cluster, at.broker, &asked, level, deadline).await?;
     let found = found.get(tp).and_then(|found| found.as_ref().ok());
     Ok(found.map(|found| found.offset))
-}
-
-fn difference(from: Option<i64>, to: Option<i64>) -> TimeLag {
-    let (Some(from), Some(to)) = (from.filter(|at| *at >= 0), to) else {
-        return TimeLag::Unknown;
-    };
-    let millis = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
-    TimeLag::Behind(Duration::from_millis(millis))
 }
 
 fn unanswered(tp: &TopicPartition) -> Error {

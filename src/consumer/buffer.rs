@@ -1,12 +1,12 @@
-//! Fetched data that waits to be handed out.
+//! Fetched data of a partition, and what a poll takes of it. Where it waits is `buffer/store.rs`.
 //!
-//! Invariants: partitions take turns; a partition is in line at most once; what was decoded is not
-//! decoded again when a poll takes only a part of it; data of an older epoch never leaves.
+//! Invariants: what was decoded is not decoded again when a poll takes only a part of it (unless its
+//! memory is needed for others); a poll opens one compressed batch in any case, and more only while
+//! what they take decompressed stays within its portion.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use bytes::Bytes;
-use indexmap::IndexMap;
 
 use super::batch::{PartitionBatch, Segment, corrupt, topic_of};
 use super::positions::{PartEpoch, Position, Survey};
@@ -15,11 +15,14 @@ use crate::record::{
     BatchHeader, Codec, CodecPool, ControlType, DecodeLimits, DecodedBatch, RawBatch,
     RecordBatches, RecordCursor, RecordError,
 };
-use crate::types::TopicPartition;
+use crate::types::{BrokerId, TopicPartition};
 
 /// The most that the records of one batch may take decompressed: far above what brokers accept by
 /// default (1 MiB compressed), far below what a forged batch could claim.
 const MAX_DECOMPRESSED: usize = 512 << 20;
+
+/// Until it is said whose frame a chunk is a part of.
+const NOBODY: BrokerId = BrokerId(-1);
 
 /// How batches are read.
 #[derive(Debug)]
@@ -34,17 +37,62 @@ pub(crate) struct Reading {
 pub(crate) struct Chunk {
     pub(crate) tp: TopicPartition,
     pub(crate) epoch: PartEpoch,
-    /// What it keeps in memory, as far as the budget is concerned: the fetched bytes, and the
-    /// decompressed ones of a batch that was handed out in part.
-    pub(crate) bytes: usize,
-    fetched: usize,
+    /// The frame whose memory its bytes are.
+    frame: FrameId,
     raw: RecordBatches,
-    /// A decoded batch, from its next record on.
-    current: Option<(DecodedBatch, RecordCursor)>,
+    /// A batch that is handed out in part.
+    current: Option<Open>,
     aborted: Aborted,
     failed: Option<Error>,
+    /// Where the batch that was opened last ends, as its header says.
+    opened: i64,
     high_watermark: i64,
     last_stable: i64,
+}
+
+/// A decoded batch, from its next record on.
+#[derive(Clone, Debug)]
+struct Open {
+    batch: DecodedBatch,
+    from: RecordCursor,
+    /// The bytes from this batch on, to open it again.
+    reopen: RecordBatches,
+}
+
+impl Open {
+    /// Bytes of its own; an uncompressed batch is a slice of the frame.
+    fn inflated(&self) -> usize {
+        inflated(&self.batch)
+    }
+}
+
+/// What a poll may take.
+#[derive(Debug)]
+pub(crate) struct Portion {
+    /// Records.
+    pub(crate) records: usize,
+    /// Bytes of compressed batches, decompressed.
+    bytes: usize,
+    /// Something was taken: a further batch is opened only if there are bytes left.
+    any: bool,
+    /// Decompressed bytes taken that nobody but the application holds.
+    pub(crate) given: usize,
+}
+
+impl Portion {
+    pub(crate) fn new(records: usize, bytes: usize) -> Self {
+        Self {
+            records,
+            bytes,
+            any: false,
+            given: 0,
+        }
+    }
+
+    /// Whether more may be taken.
+    pub(crate) fn is_open(&self) -> bool {
+        self.records > 0 && !(self.any && self.bytes == 0)
+    }
 }
 
 /// The aborted transactions within a chunk, as Java's `CompletedFetch` follows them.
@@ -106,8 +154,7 @@ impl Chunk {
         Self {
             tp,
             epoch,
-            bytes: records.len(),
-            fetched: records.len(),
+            frame: FrameId::own(NOBODY, records.len()),
             raw: RecordBatches::new(records),
             current: None,
             aborted: Aborted {
@@ -115,62 +162,83 @@ impl Chunk {
                 open: BTreeSet::new(),
             },
             failed: None,
+            opened: -1,
             high_watermark,
             last_stable,
         }
     }
 
-    /// Up to `max` records from `position` on. Of a chunk that is damaged in the middle, what comes
+    /// Says that its bytes are a part of a frame.
+    pub(crate) fn in_frame(mut self, frame: FrameId) -> Self {
+        self.frame = frame;
+        self
+    }
+
+    /// Records of the portion from `position` on. Of a chunk that is damaged in the middle, what comes
     /// before the damage is taken first; then it is the error, again and again.
     pub(crate) fn take(
         &mut self,
-        max: usize,
+        portion: &mut Portion,
         position: Position,
         reading: &Reading,
     ) -> Result<Taken, Error> {
         let mut segments = Vec::new();
         let mut next = position;
-        let mut left = max;
-        while left > 0 && self.failed.is_none() {
+        while self.failed.is_none() && (self.current.is_some() || portion.is_open()) {
+            if portion.records == 0 {
+                break;
+            }
             match self.advance(&mut next, reading) {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => {
-                    self.failed = Some(corrupt(&self.tp, &error));
+                    self.fail(&error, next.offset);
                     break;
                 }
             }
-            let Some((batch, from)) = self.current.take() else {
+            let Some(Open {
+                batch,
+                from,
+                reopen,
+            }) = self.current.take()
+            else {
                 break;
             };
-            match cut(&batch, from, left) {
-                Ok((count, Some((cursor, offset)))) => {
+            let inflated = inflated(&batch);
+            let (count, rest) = match cut(&batch, from, portion.records) {
+                Ok(cut) => cut,
+                Err(error) => {
+                    self.fail(&error, next.offset);
+                    break;
+                }
+            };
+            portion.any = true;
+            portion.records -= count;
+            portion.bytes = portion.bytes.saturating_sub(inflated);
+            match rest {
+                Some((from, offset)) => {
                     next = Position {
                         offset,
                         leader_epoch: batch.header().partition_leader_epoch,
                     };
-                    left -= count;
-                    self.current = Some((batch.clone(), cursor));
-                    segments.push(Segment { batch, from, count });
+                    self.current = Some(Open {
+                        batch: batch.clone(),
+                        from,
+                        reopen,
+                    });
                 }
-                Ok((count, None)) => {
+                None => {
                     next = after(&batch);
-                    left -= count;
-                    segments.push(Segment { batch, from, count });
+                    portion.given += inflated;
                 }
-                Err(error) => self.failed = Some(corrupt(&self.tp, &error)),
             }
+            segments.push(Segment { batch, from, count });
         }
         if segments.is_empty()
             && let Some(error) = &self.failed
         {
             return Err(error.clone());
         }
-        // An uncompressed batch is a slice of the fetched bytes.
-        let current = self.current.as_ref().map(|(batch, _)| batch);
-        let apart = current.filter(|batch| batch.header().attributes.codec() != Some(Codec::None));
-        let decoded = apart.map_or(0, |batch| batch.body().len());
-        self.bytes = self.fetched + decoded;
         let batch = (!segments.is_empty()).then(|| PartitionBatch {
             tp: self.tp.clone(),
             epoch: self.epoch,
@@ -180,6 +248,55 @@ impl Chunk {
             last_stable: self.last_stable,
         });
         Ok(Taken { batch, next })
+    }
+
+    /// Nothing can be read from this offset on. How far that goes is the word of a header that may be
+    /// damaged itself: it counts as far as it agrees with what comes after.
+    fn fail(&mut self, error: &RecordError, from: i64) {
+        let bound = match self.raw.clone().next() {
+            Some(Ok(next)) => next.header().base_offset,
+            _ => self.high_watermark,
+        };
+        let told = from < self.opened && self.opened <= bound;
+        let end = if told {
+            self.opened
+        } else {
+            from.saturating_add(1)
+        };
+        self.failed = Some(corrupt(&self.tp, error).with_unreadable(from..end));
+    }
+
+    /// Fetched bytes that were not handed out yet.
+    pub(crate) fn unread(&self) -> usize {
+        let rest = self
+            .current
+            .as_ref()
+            .map_or(0, |open| match open.inflated() {
+                0 => open.batch.remaining_bytes(open.from),
+                _ => 0,
+            });
+        self.raw.remaining_bytes() + rest
+    }
+
+    /// Decompressed bytes of a batch that was handed out in part.
+    fn inflated(&self) -> usize {
+        self.current.as_ref().map_or(0, Open::inflated)
+    }
+
+    /// Gives up what is decompressed; it is done again for the next who asks.
+    fn close(&mut self) {
+        if let Some(open) = self.current.take_if(|open| open.inflated() > 0) {
+            self.raw = open.reopen;
+        }
+    }
+
+    /// Copies what is left of its bytes into memory of its own, so that the frame can go.
+    fn detach(&mut self) {
+        if let Some(open) = self.current.take() {
+            self.raw = open.reopen;
+        }
+        self.raw = self.raw.detached();
+        self.frame = FrameId::own(self.frame.broker(), self.raw.remaining_bytes());
     }
 
     /// Whether everything was taken.
@@ -210,11 +327,11 @@ impl Chunk {
             Ok(true) => {}
             Ok(false) => return None,
             Err(error) => {
-                self.failed = Some(corrupt(&self.tp, &error));
+                self.fail(&error, next.offset);
                 return None;
             }
         }
-        let (batch, from) = self.current.as_ref()?;
+        let Open { batch, from, .. } = self.current.as_ref()?;
         let record = batch.records_from(*from).next()?.ok()?;
         Some((record.offset(), record.timestamp().as_millis()))
     }
@@ -223,33 +340,33 @@ impl Chunk {
     /// false if the chunk has none. `next` moves over what is skipped.
     fn advance(&mut self, next: &mut Position, reading: &Reading) -> Result<bool, RecordError> {
         loop {
-            if let Some((batch, cursor)) = self.current.take() {
-                let mut cursor = cursor;
-                loop {
-                    let mut records = batch.records_from(cursor);
-                    match records.next().transpose()? {
-                        None => break,
-                        Some(record) if record.offset() >= next.offset => {
-                            self.current = Some((batch, cursor));
-                            return Ok(true);
-                        }
-                        Some(_) => cursor = records.cursor(),
+            if let Some(mut open) = self.current.take() {
+                let mut records = open.batch.records_from(open.from);
+                while let Some(record) = records.next().transpose()? {
+                    if record.offset() >= next.offset {
+                        self.current = Some(open);
+                        return Ok(true);
                     }
+                    open.from = records.cursor();
                 }
-                next.pass(&batch);
+                next.pass(&open.batch);
             }
+            let reopen = self.raw.clone();
             let Some(raw) = self.raw.next().transpose()? else {
                 return Ok(false);
             };
             if raw.header().next_offset() <= next.offset {
                 continue;
             }
+            self.opened = raw.header().next_offset();
             if reading.check_crcs {
                 raw.verify_crc()?;
             }
-            self.current = self
-                .open(raw, next, reading)?
-                .map(|batch| (batch, RecordCursor::default()));
+            self.current = self.open(raw, next, reading)?.map(|batch| Open {
+                batch,
+                from: RecordCursor::default(),
+                reopen,
+            });
         }
     }
 
@@ -315,6 +432,14 @@ impl Position {
     }
 }
 
+/// What a batch takes besides the bytes that were fetched.
+fn inflated(batch: &DecodedBatch) -> usize {
+    match batch.header().attributes.codec() {
+        Some(Codec::None) => 0,
+        _ => batch.body().len(),
+    }
+}
+
 fn after(batch: &DecodedBatch) -> Position {
     let header = batch.header();
     Position {
@@ -337,156 +462,15 @@ fn cut(
         return Ok((all, None));
     }
     let mut records = batch.records_from(from);
-    let mut last = -1;
-    for _ in 0..max {
-        if let Some(record) = records.next().transpose()? {
-            last = record.offset();
-        }
-    }
-    Ok((max, Some((records.cursor(), last + 1))))
+    records.skip_records(max.saturating_sub(1))?;
+    let last = records.next().transpose()?;
+    let next = last.map_or(0, |last| last.offset() + 1);
+    Ok((max, Some((records.cursor(), next))))
 }
 
-/// Chunks by partition; see the module's documentation.
-#[derive(Debug, Default)]
-pub(crate) struct FetchBuffer {
-    parts: IndexMap<TopicPartition, Queue>,
-    ready: VecDeque<TopicPartition>,
-    bytes: usize,
-}
+mod store;
 
-#[derive(Debug, Default)]
-struct Queue {
-    chunks: VecDeque<Chunk>,
-    bytes: usize,
-    /// Its name is in `ready`.
-    queued: bool,
-}
-
-impl FetchBuffer {
-    pub(crate) fn push(&mut self, chunk: Chunk) {
-        self.put(chunk, false);
-    }
-
-    /// Puts the rest of a chunk back in front of its partition, which goes to the end of the line.
-    pub(crate) fn put_back(&mut self, chunk: Chunk) {
-        self.put(chunk, true);
-    }
-
-    fn put(&mut self, chunk: Chunk, front: bool) {
-        self.bytes += chunk.bytes;
-        let tp = chunk.tp.clone();
-        let queue = self.parts.entry(tp.clone()).or_default();
-        queue.bytes += chunk.bytes;
-        if front {
-            queue.chunks.push_front(chunk);
-        } else {
-            queue.chunks.push_back(chunk);
-        }
-        if !std::mem::replace(&mut queue.queued, true) {
-            self.ready.push_back(tp);
-        }
-    }
-
-    /// The oldest chunk of the partition whose turn it is. Partitions that may not be handed out
-    /// leave the line until `ready_again`.
-    pub(crate) fn take(&mut self, may: impl Fn(&Chunk) -> Taking) -> Option<Chunk> {
-        while let Some(tp) = self.ready.pop_front() {
-            let Some(queue) = self.parts.get_mut(&tp) else {
-                continue;
-            };
-            queue.queued = false;
-            while let Some(front) = queue.chunks.front() {
-                match may(front) {
-                    Taking::Yes => {
-                        let chunk = queue.chunks.pop_front();
-                        let bytes = chunk.as_ref().map_or(0, |chunk| chunk.bytes);
-                        queue.bytes -= bytes;
-                        self.bytes -= bytes;
-                        if !queue.chunks.is_empty() {
-                            queue.queued = true;
-                            self.ready.push_back(tp);
-                        }
-                        return chunk;
-                    }
-                    Taking::Later => break,
-                    Taking::Never => {
-                        let bytes = front.bytes;
-                        queue.chunks.pop_front();
-                        queue.bytes -= bytes;
-                        self.bytes -= bytes;
-                    }
-                }
-            }
-        }
-        None
-    }
-
-    /// The oldest chunk of this partition.
-    pub(crate) fn take_of(
-        &mut self,
-        tp: &TopicPartition,
-        may: impl Fn(&Chunk) -> Taking,
-    ) -> Option<Chunk> {
-        let queue = self.parts.get_mut(tp)?;
-        while let Some(front) = queue.chunks.front() {
-            let verdict = may(front);
-            if verdict == Taking::Later {
-                return None;
-            }
-            let chunk = queue.chunks.pop_front()?;
-            queue.bytes -= chunk.bytes;
-            self.bytes -= chunk.bytes;
-            if verdict == Taking::Yes {
-                return Some(chunk);
-            }
-        }
-        None
-    }
-
-    /// The partition may be handed out again.
-    pub(crate) fn ready_again(&mut self, tp: &TopicPartition) {
-        if let Some(queue) = self.parts.get_mut(tp)
-            && !queue.chunks.is_empty()
-            && !std::mem::replace(&mut queue.queued, true)
-        {
-            self.ready.push_back(tp.clone());
-        }
-    }
-
-    /// Drops what is buffered for a partition.
-    pub(crate) fn discard(&mut self, tp: &TopicPartition) {
-        if let Some(queue) = self.parts.shift_remove(tp) {
-            self.bytes -= queue.bytes;
-            if queue.queued {
-                self.ready.retain(|ready| ready != tp);
-            }
-        }
-    }
-
-    pub(crate) fn bytes_of(&self, tp: &TopicPartition) -> usize {
-        self.parts.get(tp).map_or(0, |queue| queue.bytes)
-    }
-
-    pub(crate) fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Copies of what is buffered for the partition (sharing its bytes), to be looked into elsewhere.
-    pub(crate) fn chunks_of(&self, tp: &TopicPartition) -> Vec<Chunk> {
-        let queue = self.parts.get(tp);
-        queue.map_or_else(Vec::new, |queue| queue.chunks.iter().cloned().collect())
-    }
-}
-
-/// Whether a chunk may be handed out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Taking {
-    Yes,
-    /// Its partition is paused.
-    Later,
-    /// It is stale.
-    Never,
-}
+pub(crate) use self::store::{FetchBuffer, FrameId, Taking};
 
 #[cfg(test)]
 mod tests;

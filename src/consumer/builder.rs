@@ -225,7 +225,6 @@ impl ConsumerBuilder {
             has_group: config.group_id.is_some(),
             backoff: client.retry_backoff,
             backoff_max: client.retry_backoff_max,
-            prefetch: usize::try_from(config.max_partition_fetch_bytes).unwrap_or(0),
             preferred_for: client.metadata_max_age,
         };
         let reading = Reading {

@@ -195,7 +195,7 @@ async fn behind(script: &Script) -> (Cluster, Consumer) {
 async fn questions_given_up_at_any_await_leave_the_consumer_as_it_was() {
     let script = Script::default();
     let tp = TopicPartition::new("t", 0);
-    for question in 0..4 {
+    for question in 0..6 {
         let mut given_up = 0;
         for polls in 1.. {
             // Nothing is connected yet for the question: as many awaits as there can be.
@@ -211,6 +211,14 @@ async fn questions_given_up_at_any_await_leave_the_consumer_as_it_was() {
                         .committed([&tp])
                         .await
                         .map(|found| 5 + found.len() as u64),
+                    3 => consumer
+                        .beginning_offsets([&tp])
+                        .await
+                        .map(|starts| starts[&tp] as u64),
+                    4 => consumer
+                        .offsets_for_times([(tp.clone(), Timestamp::from_millis(1))])
+                        .await
+                        .map(|found| found[&tp].0 as u64),
                     _ => {
                         let mut lags = consumer.watch_lag(SECOND / 1000);
                         let lag = std::future::poll_fn(|cx| {

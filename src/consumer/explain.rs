@@ -123,7 +123,7 @@ impl Shared {
             }
             Stage::AwaitingReset | Stage::Active => {}
         }
-        let buffered = inner.buffer.bytes_of(tp);
+        let buffered = inner.buffer.unread(tp);
         if buffered > 0 {
             return Explanation::Ready { bytes: buffered };
         }

@@ -1,41 +1,44 @@
-//! The fetch task of one broker: plan, ask, take in, again; one request under way at a time.
+//! The fetch task of one broker: plan, ask, take in, again.
 //!
 //! Invariants:
-//! - What is buffered and what requests under way may bring stay within the budget
-//!   (`fetch.max.bytes` over all brokers), but for one oversized batch per request, which brokers
-//!   send whole so that it can be read at all.
+//! - What is buffered, what requests under way may bring and what the last poll was given decompressed
+//!   stays within the budget (`fetch.max.bytes` over all brokers), of which each broker has its share.
+//!   Beyond it goes one oversized batch per request, which brokers send whole so that it can be read at
+//!   all; and a broker of which nothing is here may always ask for a quarter of its share, so that
+//!   partitions that nobody takes do not hold back other brokers.
 //! - A request waits at the broker only if nothing of that broker was left out because enough of it
 //!   is buffered. Otherwise it is answered at once, and pauses are made here, where the application
 //!   can end them by taking records: a long poll for idle partitions does not hold back busy ones.
+//! - No partition is asked for by two requests at a time. A second request, outside of the session and on
+//!   a connection of its own, asks for what has become wanted while the first one is under way for more
+//!   than [`OVERLAP_AFTER`]: a long round trip, or a long poll.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use indexmap::IndexMap;
+use futures_util::future::{join, join_all};
 use kafka_protocol::messages as kp;
-use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use kafka_protocol::protocol::StrBytes;
+use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::Instrument as _;
 use tracing::field::Empty;
-use uuid::Uuid;
 
 use super::buffer::{Chunk, survey};
 use super::config::IsolationLevel;
-use super::positions::{Answer, Planned};
-use super::session::{FetchSession, Request, Verdict};
+use super::positions::{Answer, PartEpoch, Planned};
+use super::session::{FetchSession, Verdict};
 use super::shared::{Inner, Shared};
 use crate::clock::{Instant, now};
 use crate::cluster::LeaderHint;
-use crate::cluster::snapshot::Broker;
 use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::quiet::Gate;
 use crate::types::{BrokerId, TopicPartition};
+
+mod message;
 
 /// With topic ids from this version on (KIP-516); before it topics go by name.
 pub(super) const BY_ID: i16 = 13;
@@ -48,55 +51,58 @@ const FINAL: i32 = -1;
 const GOODBYE: Duration = Duration::from_millis(100);
 /// The longest: what a partition whose records nobody takes may hold back the others of its broker.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
+/// How long a request is under way before another may ask for other partitions. Brokers nearby answer
+/// sooner, and few large requests are cheaper than many small ones.
+const OVERLAP_AFTER: Duration = Duration::from_millis(2);
+/// What is asked for at a time of a broker nearby: enough to keep it busy, little enough to stay in the
+/// processor's caches and to need little memory.
+const NEAR: usize = 3 << 20;
+/// A broker that takes as long as this to answer with data is far: it is asked for more at a time, and
+/// sooner.
+const FAR_AFTER: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
-    let config = shared.cluster.config();
-    let mut fetcher = Fetcher {
-        backoff: Backoff::new(config.retry_backoff, config.retry_backoff_max),
-        shared: Arc::clone(&shared),
-        broker,
-        session: FetchSession::default(),
-        pause: PAUSE,
-        idle: false,
-        restarted: false,
-    };
-    let failures = Gate::default();
-    loop {
-        let turn = fetcher.next().await;
-        let span = tracing::debug_span!(
-            "fetch",
-            broker = broker.get(),
-            partitions = turn.parts.len(),
-            bytes = Empty,
-            took_ms = Empty,
-            error = Empty,
-        );
-        match fetcher.fetch(turn).instrument(span.clone()).await {
-            Ok(()) => {
-                fetcher.backoff.succeed();
-                failures.reset();
-            }
-            Err(error) => {
-                span.record("error", tracing::field::display(&error));
-                span.in_scope(|| match failures.pass(now()) {
-                    Some(untold) => tracing::warn!(%broker, %error, untold, "fetch failed"),
-                    None => tracing::debug!(%broker, %error, "fetch failed"),
-                });
-                drop(span);
-                fetcher.session.failed();
-                shared.unreachable(broker, error);
-                shared.fetchable.notify_waiters();
-                shared.cluster.refresh();
-                let pause = fetcher.backoff.fail(shared.cluster.clock());
-                tokio::time::sleep(pause).await;
-            }
-        }
+    let pair = Arc::new(Pair::default());
+    let first = Fetcher::new(Arc::clone(&shared), broker, Arc::clone(&pair), Slot::First);
+    let second = Fetcher::new(shared, broker, pair, Slot::Second);
+    join(first.run(), second.run()).await;
+}
+
+/// Which of the two requests that may be under way to a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    /// In the broker's session.
+    First,
+    /// Outside of it; see the module's documentation.
+    Second,
+}
+
+/// What the two know of each other.
+#[derive(Debug, Default)]
+struct Pair {
+    /// Since when the first request is under way.
+    first_since: Mutex<Option<Instant>>,
+    changed: Notify,
+}
+
+impl Pair {
+    fn set_first(&self, since: Option<Instant>) {
+        *self.since() = since;
+        self.changed.notify_waiters();
+    }
+
+    fn since(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.first_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 struct Fetcher {
     shared: Arc<Shared>,
     broker: BrokerId,
+    pair: Arc<Pair>,
+    slot: Slot,
     session: FetchSession,
     backoff: Backoff,
     /// How long to wait for the application before partitions that have room are asked alone.
@@ -105,6 +111,10 @@ struct Fetcher {
     idle: bool,
     /// The last answer was that the session is unknown.
     restarted: bool,
+    /// The most to ask for at a time.
+    size: usize,
+    /// The last answer with data was long under way.
+    far: bool,
 }
 
 /// What to ask now.
@@ -112,19 +122,33 @@ struct Turn {
     parts: Vec<Planned>,
     max_bytes: i32,
     max_wait: Duration,
-    _reserved: Reserved,
+    _under_way: UnderWay,
 }
 
-/// Gives the reserved bytes back, however the request ends.
-struct Reserved {
+/// Gives the reserved bytes and the partitions back, however the request ends.
+struct UnderWay {
     shared: Arc<Shared>,
+    pair: Arc<Pair>,
+    slot: Slot,
+    broker: BrokerId,
     bytes: usize,
+    asked: Vec<(TopicPartition, PartEpoch)>,
 }
 
-impl Drop for Reserved {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.shared.lock().reserved -= self.bytes;
-        self.shared.fetchable.notify_waiters();
+        let mut inner = self.shared.lock();
+        inner.unreserve(self.broker, self.bytes);
+        inner.positions.ended(&self.asked);
+        let starved = std::mem::take(&mut inner.starved);
+        drop(inner);
+        match self.slot {
+            Slot::First => self.pair.set_first(None),
+            Slot::Second => self.pair.changed.notify_waiters(),
+        }
+        if starved {
+            self.shared.fetchable.notify_waiters();
+        }
     }
 }
 
@@ -136,34 +160,109 @@ enum Next {
 }
 
 impl Fetcher {
+    fn new(shared: Arc<Shared>, broker: BrokerId, pair: Arc<Pair>, slot: Slot) -> Self {
+        let config = shared.cluster.config();
+        Self {
+            backoff: Backoff::new(config.retry_backoff, config.retry_backoff_max),
+            broker,
+            pair,
+            slot,
+            session: match slot {
+                Slot::First => FetchSession::default(),
+                Slot::Second => FetchSession::none(),
+            },
+            pause: PAUSE,
+            idle: false,
+            restarted: false,
+            size: NEAR,
+            far: false,
+            shared,
+        }
+    }
+
+    async fn run(mut self) {
+        let failures = Gate::default();
+        loop {
+            let turn = self.next().await;
+            let (broker, shared) = (self.broker, Arc::clone(&self.shared));
+            let span = tracing::debug_span!(
+                "fetch",
+                broker = broker.get(),
+                partitions = turn.parts.len(),
+                bytes = Empty,
+                took_ms = Empty,
+                error = Empty,
+            );
+            match self.fetch(turn).instrument(span.clone()).await {
+                Ok(()) => {
+                    self.backoff.succeed();
+                    failures.reset();
+                }
+                Err(error) => {
+                    span.record("error", tracing::field::display(&error));
+                    span.in_scope(|| match failures.pass(now()) {
+                        Some(untold) => tracing::warn!(%broker, %error, untold, "fetch failed"),
+                        None => tracing::debug!(%broker, %error, "fetch failed"),
+                    });
+                    drop(span);
+                    self.session.failed();
+                    shared.unreachable(broker, error);
+                    shared.fetchable.notify_waiters();
+                    shared.cluster.refresh();
+                    let pause = self.backoff.fail(shared.cluster.clock());
+                    tokio::time::sleep(pause).await;
+                }
+            }
+        }
+    }
+
     /// Waits until there is something to ask.
     async fn next(&mut self) -> Turn {
+        let (shared, pair) = (Arc::clone(&self.shared), Arc::clone(&self.pair));
         let mut paused_until = None;
         loop {
-            let shared = Arc::clone(&self.shared);
             let mut change = pin!(shared.fetchable.notified());
+            let mut paired = pin!(pair.changed.notified());
             change.as_mut().enable();
-            match self.plan(&mut paused_until) {
+            paired.as_mut().enable();
+            let until = match self.plan(&mut paused_until) {
                 Next::Ask(turn) => return turn,
-                Next::Wait(Some(until)) => {
-                    tokio::select! {
-                        biased;
-                        () = change => {}
-                        () = sleep_until(until) => {}
-                    }
-                }
-                Next::Wait(None) => change.await,
+                Next::Wait(until) => until,
+            };
+            tokio::select! {
+                biased;
+                () = change => {}
+                () = paired => {}
+                () = wait(until) => {}
             }
         }
     }
 
     fn plan(&mut self, paused_until: &mut Option<Instant>) -> Next {
         let time = now();
+        if self.slot == Slot::Second {
+            match *self.pair.since() {
+                None => return Next::Wait(None),
+                Some(since) if since + OVERLAP_AFTER > time => {
+                    return Next::Wait(Some(since + OVERLAP_AFTER));
+                }
+                Some(_) => {}
+            }
+        }
+        let config = &self.shared.config;
+        let limit = usize::try_from(config.max_partition_fetch_bytes).unwrap_or(0);
+        let budget = usize::try_from(config.fetch_max_bytes).unwrap_or(0);
+        let enough = enough(limit, self.far);
         let mut inner = self.shared.lock();
+        // A quota holds back the connection it was told on (KIP-219), but it means all of them.
+        let throttled = inner.fetches.throttled_until(self.broker);
+        if let Some(until) = throttled.filter(|until| *until > time && self.slot == Slot::Second) {
+            return Next::Wait(Some(until));
+        }
         let Inner {
             positions, buffer, ..
         } = &mut *inner;
-        let plan = positions.plan(self.broker, time, |tp| buffer.bytes_of(tp));
+        let plan = positions.plan(self.broker, time, |tp| buffer.unread(tp) >= enough);
         if plan.parts.is_empty() {
             return Next::Wait(plan.next_at);
         }
@@ -180,44 +279,67 @@ impl Fetcher {
             self.pause = (self.pause * 2).min(MAX_PAUSE);
             Duration::ZERO
         };
-        let budget = usize::try_from(self.shared.config.fetch_max_bytes).unwrap_or(0);
-        let allowance = (budget / inner.fetchers.len().max(1)).max(1);
-        let used = inner.buffer.bytes() + inner.reserved;
-        let free = budget.saturating_sub(used).min(allowance);
-        let bytes = if free >= allowance.div_ceil(2) {
-            free
-        } else if inner.buffer.bytes() == 0 || inner.evict_paused() {
-            allowance
-        } else {
+        let wish = plan.parts.len().saturating_mul(limit);
+        let wish = wish.min(self.size.max(limit));
+        let Some(bytes) = inner.reserve(self.broker, wish, budget) else {
             return Next::Wait(plan.next_at);
         };
-        inner.reserved += bytes;
+        inner.positions.begun(&plan.parts);
         drop(inner);
+        if self.slot == Slot::First {
+            self.pair.set_first(Some(time));
+        }
+        let asked = plan.parts.iter();
+        let asked = asked.map(|planned| (planned.tp.clone(), planned.epoch));
         Next::Ask(Turn {
-            parts: plan.parts,
             max_bytes: i32::try_from(bytes).unwrap_or(i32::MAX),
             max_wait,
-            _reserved: Reserved {
+            _under_way: UnderWay {
                 shared: Arc::clone(&self.shared),
+                pair: Arc::clone(&self.pair),
+                slot: self.slot,
+                broker: self.broker,
                 bytes,
+                asked: asked.collect(),
             },
+            parts: plan.parts,
         })
+    }
+
+    /// Suits what is asked for at a time to how long answers take.
+    fn measure(&mut self, bytes: usize, asked: usize, took: Duration) {
+        if bytes == 0 {
+            return;
+        }
+        let budget = usize::try_from(self.shared.config.fetch_max_bytes).unwrap_or(0);
+        self.far = took >= FAR_AFTER;
+        if !self.far {
+            self.size = (self.size / 2).max(NEAR);
+        } else if bytes >= asked / 2 {
+            self.size = (self.size * 2).min(budget).max(NEAR);
+        }
     }
 
     async fn fetch(&mut self, turn: Turn) -> Result<()> {
         let config = self.shared.cluster.config();
+        let lane = match self.slot {
+            Slot::First => Lane::Fetch,
+            Slot::Second => Lane::FetchMore,
+        };
         let deadline = now() + config.connection_setup_timeout_max;
         let link = self
             .shared
             .cluster
-            .link(self.broker, Lane::Fetch, deadline)
+            .link(self.broker, lane, deadline)
             .await?;
         let newest = link.version::<kp::FetchRequest>()?;
         let limit = self.shared.config.max_partition_fetch_bytes;
         let request = self.session.build(turn.parts, limit, newest >= BY_ID);
         let version = if request.by_id { newest } else { BY_NAME };
         let by_id = request.by_id;
-        let message = self.message(request, version, turn.max_bytes, turn.max_wait);
+        let config = &self.shared.config;
+        let message = message::request(config, request, version, turn.max_bytes, turn.max_wait);
+        let config = self.shared.cluster.config();
         let deadline = now() + config.request_timeout + turn.max_wait;
         let asked_at = now();
         let sent = link.send(version, &message, deadline);
@@ -233,7 +355,9 @@ impl Fetcher {
         {
             Verdict::Take => {
                 self.restarted = false;
-                self.take_in(response, by_id, asked_at);
+                let bytes = self.take_in(response, by_id, asked_at);
+                let asked = usize::try_from(turn.max_bytes).unwrap_or(0);
+                self.measure(bytes, asked, now() - asked_at);
             }
             // At once, but not over and over.
             Verdict::Restart if !std::mem::replace(&mut self.restarted, true) => {}
@@ -250,88 +374,34 @@ impl Fetcher {
         Ok(())
     }
 
-    fn message(
-        &self,
-        request: Request,
-        version: i16,
-        max_bytes: i32,
-        max_wait: Duration,
-    ) -> kp::FetchRequest {
-        let config = &self.shared.config;
-        let by_id = request.by_id;
-        // The broker takes partitions in this order; topics keep the order of their first partition.
-        let mut topics: IndexMap<(Arc<str>, Uuid), Vec<FetchPartition>> = IndexMap::new();
-        for (planned, max_bytes) in request.send {
-            let partition = FetchPartition::default()
-                .with_partition(planned.tp.partition)
-                .with_current_leader_epoch(planned.leader_epoch)
-                .with_fetch_offset(planned.offset)
-                .with_last_fetched_epoch(planned.last_fetched_epoch)
-                .with_log_start_offset(planned.log_start)
-                .with_partition_max_bytes(max_bytes);
-            let topic = (Arc::clone(&planned.tp.topic), planned.topic_id);
-            topics.entry(topic).or_default().push(partition);
-        }
-        let mut forgotten: IndexMap<(Arc<str>, Uuid), Vec<i32>> = IndexMap::new();
-        for (tp, id) in request.forget {
-            let topic = (Arc::clone(&tp.topic), id);
-            forgotten.entry(topic).or_default().push(tp.partition);
-        }
-        let topics = topics.into_iter().map(|((name, id), partitions)| {
-            let topic = FetchTopic::default().with_partitions(partitions);
-            match by_id {
-                true => topic.with_topic_id(id),
-                false => topic.with_topic(topic_name(&name)),
-            }
-        });
-        let forgotten = forgotten.into_iter().map(|((name, id), partitions)| {
-            let topic = ForgottenTopic::default().with_partitions(partitions);
-            match by_id {
-                true => topic.with_topic_id(id),
-                false => topic.with_topic(topic_name(&name)),
-            }
-        });
-        debug_assert!((version >= BY_ID) == by_id);
-        let rack = config.client_rack.as_deref().unwrap_or_default();
-        let min_bytes = match max_wait.is_zero() {
-            true => 0,
-            false => config.fetch_min_bytes,
-        };
-        kp::FetchRequest::default()
-            .with_max_wait_ms(i32::try_from(max_wait.as_millis()).unwrap_or(i32::MAX))
-            .with_min_bytes(min_bytes)
-            .with_max_bytes(max_bytes)
-            .with_isolation_level(isolation(config.isolation))
-            .with_session_id(request.session_id)
-            .with_session_epoch(request.session_epoch)
-            .with_topics(topics.collect())
-            .with_forgotten_topics_data(forgotten.collect())
-            .with_rack_id(StrBytes::from_string(rack.to_owned()))
-    }
-
-    fn take_in(&mut self, response: kp::FetchResponse, by_id: bool, asked_at: Instant) {
-        let names = if by_id {
-            self.session.names()
-        } else {
-            IndexMap::new()
-        };
+    /// Takes an answer in; how many bytes of records it has.
+    fn take_in(&mut self, response: kp::FetchResponse, by_id: bool, asked_at: Instant) -> usize {
         let mut hints = Vec::new();
         let mut refresh = false;
         let time = now();
         let mut news = false;
         let mut bytes = 0;
         let throttle = Duration::from_millis(u64::try_from(response.throttle_time_ms).unwrap_or(0));
+        let records = response
+            .responses
+            .iter()
+            .flat_map(|topic| &topic.partitions);
+        let records = records.filter_map(|part| part.records.as_ref());
+        let frame_len = records.map(bytes::Bytes::len).sum();
         let mut inner = self.shared.lock();
+        let frame = inner.buffer.frame(self.broker, frame_len);
         for topic in response.responses {
             let name = match by_id {
-                true => names.get(&topic.topic_id).cloned(),
+                true => self.session.name(&topic.topic_id).cloned(),
                 false => Some(Arc::from(topic.topic.as_str())),
             };
             // A topic that the session does not have (any more): forgotten meanwhile.
             let Some(name) = name else { continue };
             for part in topic.partitions {
                 let tp = TopicPartition::new(Arc::clone(&name), part.partition_index);
-                let Some(asked) = self.session.asked(&tp) else {
+                let asked = self.session.asked(&tp);
+                let Some(asked) = asked.filter(|asked| !by_id || asked.topic_id == topic.topic_id)
+                else {
                     continue;
                 };
                 let records = part.records.unwrap_or_default();
@@ -374,7 +444,7 @@ impl Fetcher {
                         .map(|aborted| (aborted.first_offset, aborted.producer_id.0));
                     let ends = (answer.high_watermark, answer.last_stable);
                     let chunk = Chunk::new(tp, asked.epoch, records, aborted.collect(), ends);
-                    inner.buffer.push(chunk);
+                    inner.buffer.push(chunk.in_frame(frame));
                     news = true;
                 }
                 if let Some(error) = outcome.error {
@@ -390,7 +460,9 @@ impl Fetcher {
         if !self.idle {
             self.pause = PAUSE;
         }
-        inner.fetches.note_session(self.broker, response.session_id);
+        if self.slot == Slot::First {
+            inner.fetches.note_session(self.broker, response.session_id);
+        }
         drop(inner);
         let took = time.saturating_duration_since(asked_at);
         self.shared.ledger.fetched(bytes, took, throttle);
@@ -403,11 +475,28 @@ impl Fetcher {
         if !hints.is_empty() {
             self.shared
                 .cluster
-                .learn(&hints, &endpoints(&response.node_endpoints));
+                .learn(&hints, &message::endpoints(&response.node_endpoints));
         }
         if refresh {
             self.shared.cluster.refresh();
         }
+        bytes
+    }
+}
+
+async fn wait(until: Option<Instant>) {
+    match until {
+        Some(until) => sleep_until(until).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// With so much unread a partition is not asked for more. Half of what an answer may bring is enough to
+/// go on with while the next one comes from nearby; from afar it takes a whole one.
+pub(super) fn enough(limit: usize, far: bool) -> usize {
+    match far {
+        true => limit.saturating_add(1),
+        false => limit.div_ceil(2),
     }
 }
 
@@ -433,19 +522,6 @@ pub(super) async fn end_sessions(shared: &Shared) {
     });
     // What cannot be reached at once forgets the session by itself.
     let _ = timeout_at(until, join_all(ends)).await;
-}
-
-fn endpoints(nodes: &[kp::fetch_response::NodeEndpoint]) -> Vec<Broker> {
-    let nodes = nodes.iter().filter_map(|node| {
-        Some(Broker {
-            id: BrokerId(node.node_id.0),
-            host: Arc::from(node.host.as_str()),
-            port: u16::try_from(node.port).ok()?,
-            rack: node.rack.as_ref().map(|rack| Arc::from(rack.as_str())),
-        })
-    });
-    let nodes: BTreeMap<_, _> = nodes.map(|node| (node.id, node)).collect();
-    nodes.into_values().collect()
 }
 
 pub(super) fn isolation(level: IsolationLevel) -> i8 {

@@ -86,14 +86,18 @@ impl ConsumerHandle {
         if !wanted.is_empty() {
             let deadline = now() + self.shared.cluster.config().api_timeout;
             let level = self.shared.config.isolation;
+            let began = now();
             let found = offsets::list(&self.shared.cluster, wanted, level, deadline).await?;
             for (tp, found) in &found {
                 let positions = &mut self.shared.lock().positions;
-                positions.note_end(tp, found.offset, now());
+                positions.note_end(tp, found.offset, began, now());
             }
             // Takes timestamps from what is buffered; the others are asked for.
             drop(self.shared.lag());
             refresh::heads(&self.shared, deadline).await;
+            let mut lag = self.shared.lag();
+            refresh::newest(&self.shared, &mut lag, deadline).await;
+            return Ok(lag);
         }
         Ok(self.shared.lag())
     }

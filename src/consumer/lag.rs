@@ -22,6 +22,10 @@ pub struct PartitionLag {
     pub records: Option<u64>,
     /// The age of the first record not handed out yet.
     pub time: TimeLag,
+    /// How much younger the log's newest record is than the last one handed out: the difference of their
+    /// timestamps, which an idle producer does not make grow. [`Consumer::fetch_lag`](super::Consumer::fetch_lag)
+    /// asks for it; elsewhere it is unknown unless all is caught up.
+    pub behind_newest: TimeLag,
     /// How long ago `end_offset` was learnt; `None` if it was not.
     pub measured: Option<Duration>,
 }
@@ -46,6 +50,15 @@ impl TimeLag {
             (Self::Behind(_), _) | (Self::Unknown, Self::CaughtUp) => worst,
             _ => age,
         })
+    }
+
+    /// From one timestamp to another, in milliseconds.
+    pub(crate) fn between(from: Option<i64>, to: Option<i64>) -> Self {
+        let (Some(from), Some(to)) = (from.filter(|at| *at >= 0), to.filter(|at| *at >= 0)) else {
+            return Self::Unknown;
+        };
+        let millis = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+        Self::Behind(Duration::from_millis(millis))
     }
 
     /// The age; zero when caught up, `None` when unknown.

@@ -30,8 +30,8 @@ pub struct ConsumerMetrics {
     pub fetch_size: SizeHistogram,
     /// How long answered fetches took, the broker's waiting for records (`fetch.max.wait.ms`) included.
     pub fetch_latency: Histogram,
-    /// Bytes fetched (and decompressed, where a batch was handed out in part) that wait to be
-    /// handed out.
+    /// Memory of what waits to be handed out: whole answers as long as a part of them waits, and batches
+    /// that are decompressed and were handed out in part.
     pub buffered_bytes: u64,
     /// Bytes that fetches under way may bring at most.
     pub requested_bytes: u64,

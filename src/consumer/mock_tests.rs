@@ -206,3 +206,25 @@ async fn a_consumer_that_is_assigned_partitions_has_no_pattern() {
     let error = consumer.subscribe_pattern(pattern()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_one_has_that_does_not_poll_goes_to_others_until_it_polls_again() {
+    let mock = mock(1).await;
+    let idle = subscriber(&mock.client()).max_poll_interval(10 * SECOND);
+    let mut idle = idle.build().await.unwrap();
+    let mut busy = subscriber(&mock.client()).build().await.unwrap();
+    let both =
+        |idle: &Consumer, busy: &Consumer| (idle.assignment().len(), busy.assignment().len());
+    for expected in [(1, 1), (0, 2), (1, 1)] {
+        let polls = expected.0 > 0;
+        let until = now() + 60 * SECOND;
+        while both(&idle, &busy) != expected {
+            assert!(now() < until, "{:?}, not {expected:?}", both(&idle, &busy));
+            if polls {
+                idle.poll_timeout(SECOND / 10).await.unwrap();
+            }
+            busy.poll_timeout(SECOND / 10).await.unwrap();
+        }
+        assert_eq!(members(&mock), if polls { 2 } else { 1 });
+    }
+}

@@ -3,7 +3,7 @@
 //! The life of a fetched batch: `fetcher.rs` (a task per broker) asks what `positions.rs` plans,
 //! through the session of `session.rs`; the answer goes through `positions.rs` again, which drops
 //! what is stale, into `buffer.rs`. A poll takes it from there and decodes it on the caller's task
-//! into the [`Batches`] of `batch.rs`. `control.rs` is the task that runs the membership
+//! into the [`Batches`] of `batch.rs`. `control/` is the task that runs the membership
 //! (`group/`), looks up and commits offsets (`offsets.rs`), and ends it all.
 
 mod batch;
@@ -27,6 +27,8 @@ mod mock_tests;
 pub(crate) mod offsets;
 mod pattern;
 pub(crate) mod peek;
+#[cfg(test)]
+mod poison_tests;
 mod positions;
 mod refresh;
 mod session;
@@ -221,9 +223,14 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// An error about one partition ([`Error::topic_partition`]) does not stop the others: poll
-    /// again. Damaged records are fetched again and reported again; [`seek`](Self::seek) beyond them to
-    /// go on. After a fatal error ([`Error::is_fatal`]) every poll returns it.
+    /// Whether to poll on is what [`Error::is_fatal`] tells, and nothing else: after a fatal error every poll
+    /// returns it, and after any other the consumer goes on, whether or not the trouble may pass by itself
+    /// ([`Error::is_retriable`]).
+    ///
+    /// An error about one partition ([`Error::topic_partition`]) does not stop the others. Damaged records
+    /// are fetched and reported again, at most once a second; to leave them out, [`seek`](Self::seek) to the
+    /// end of [`Error::unreadable`]. Without a position and with `auto.offset.reset=none`
+    /// ([`ErrorKind::Offset`]), a partition waits for a [`seek`](Self::seek).
     ///
     /// # Cancel safety
     ///
@@ -674,9 +681,10 @@ impl Consumer {
         self.shared.lag()
     }
 
-    /// How far behind this consumer is, with the ends of the logs as their leaders tell them now, and the
-    /// ages of first unread records that were not fetched yet (as of paused partitions): each of these
-    /// costs a fetch of one batch. An age that cannot be learnt is [`TimeLag::Unknown`].
+    /// How far behind this consumer is, with the ends of the logs as their leaders tell them now, the ages of
+    /// first unread records that were not fetched yet (as of paused partitions), and how much younger the
+    /// newest records are: a partition that is behind costs fetches of one to three batches. An age that
+    /// cannot be learnt is [`TimeLag::Unknown`].
     ///
     /// # Errors
     ///

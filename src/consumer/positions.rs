@@ -81,8 +81,6 @@ pub(crate) struct Rules {
     pub(crate) has_group: bool,
     pub(crate) backoff: Duration,
     pub(crate) backoff_max: Duration,
-    /// A partition with at least this much buffered is not asked for more.
-    pub(crate) prefetch: usize,
     /// How long a follower named by the leader is read from (KIP-392).
     pub(crate) preferred_for: Duration,
 }
@@ -121,6 +119,8 @@ pub(crate) struct Positions {
     /// Where in `parts` the partitions are that may be read from a broker, as their leader or as a
     /// replica named by it; `None` when that may have changed.
     by_broker: Option<BTreeMap<BrokerId, Vec<usize>>>,
+    /// Counts requests: each begins with another partition, for brokers take them in order.
+    turn: usize,
 }
 
 impl Positions {
@@ -131,6 +131,7 @@ impl Positions {
             next_epoch: 0,
             dirty: Vec::new(),
             by_broker: None,
+            turn: 0,
         }
     }
 

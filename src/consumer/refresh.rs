@@ -14,9 +14,9 @@ use futures_core::Stream;
 use futures_util::future::join_all;
 use tokio::time::sleep_until;
 
-use super::lag::Lag;
-use super::offsets::{self, LATEST};
-use super::peek::Peek;
+use super::lag::{Lag, TimeLag};
+use super::offsets::{self, LATEST, NEWEST};
+use super::peek::{Peek, place};
 use super::positions::Planned;
 use super::shared::Shared;
 use crate::clock::{Instant, now};
@@ -60,6 +60,52 @@ pub(super) async fn heads(shared: &Shared, deadline: Instant) {
     join_all(leaders).await;
 }
 
+/// How far what was read is behind the newest records, by their timestamps; whatever fails stays unknown.
+pub(super) async fn newest(shared: &Shared, lag: &mut Lag, deadline: Instant) {
+    let mut by_leader: BTreeMap<BrokerId, Vec<Planned>> = BTreeMap::new();
+    {
+        let positions = &shared.lock().positions;
+        // All that have a leader.
+        for (tp, leader) in positions.unmeasured(now() + ROUND) {
+            let behind = lag.get(&tp).filter(|lag| lag.records > Some(0));
+            if let Some(position) = behind.and_then(|lag| lag.position) {
+                let id = positions.topic_id(&tp);
+                let planned = place(tp, id, leader.epoch, position);
+                by_leader.entry(leader.broker).or_default().push(planned);
+            }
+        }
+    }
+    let peek = &Peek {
+        cluster: &shared.cluster,
+        reading: &shared.reading,
+        level: shared.config.isolation,
+        deadline,
+    };
+    let leaders = by_leader.into_iter().map(|(broker, parts)| async move {
+        let asked = parts.iter();
+        let asked = asked.map(|at| (at.tp.clone(), at.leader_epoch, NEWEST));
+        let asked: Vec<_> = asked.collect();
+        let found = offsets::list_once(peek.cluster, broker, &asked, peek.level, deadline).await;
+        let Ok(found) = found else {
+            return Vec::new();
+        };
+        let mut known = Vec::new();
+        for at in parts {
+            let newest = found.get(&at.tp).and_then(|found| found.as_ref().ok());
+            let newest = newest.map(|newest| newest.timestamp);
+            let last = peek.last_before(broker, &at).await.unwrap_or_default();
+            known.push((at.tp, TimeLag::between(last, newest)));
+        }
+        known
+    });
+    let known: BTreeMap<_, _> = join_all(leaders).await.into_iter().flatten().collect();
+    for lag in &mut lag.partitions {
+        if let Some(behind) = known.get(&lag.topic_partition) {
+            lag.behind_newest = *behind;
+        }
+    }
+}
+
 /// The lag, with the ends of partitions that were not learnt since `since` asked for. A broker that
 /// does not answer leaves its partitions as they were.
 async fn measure(shared: &Shared, since: Instant, deadline: Instant) -> Lag {
@@ -70,12 +116,13 @@ async fn measure(shared: &Shared, since: Instant, deadline: Instant) -> Lag {
     }
     let leaders = by_leader.into_iter().map(|(broker, asked)| async move {
         let level = shared.config.isolation;
+        let began = now();
         match offsets::list_once(&shared.cluster, broker, &asked, level, deadline).await {
             Ok(found) => {
                 let positions = &mut shared.lock().positions;
                 for (tp, found) in found {
                     if let Ok(found) = found {
-                        positions.note_end(&tp, found.offset, now());
+                        positions.note_end(&tp, found.offset, began, now());
                     }
                 }
             }

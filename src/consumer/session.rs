@@ -9,6 +9,10 @@
 //! - Epochs count requests, and one request is out at a time. Whenever it is not certain which
 //!   requests the broker saw, the next one is full and closes the old session.
 //! - A session speaks of topics by id or by name. Changing that starts a new session.
+//! - A request that overlaps with another to the same broker is outside of the session, for there is one
+//!   session and its requests are counted.
+
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use uuid::Uuid;
@@ -21,6 +25,8 @@ use crate::types::TopicPartition;
 const INITIAL: i32 = 0;
 /// The id before there is a session.
 const NO_SESSION: i32 = 0;
+/// The epoch of a request that wants no session.
+const SESSIONLESS: i32 = -1;
 
 /// What a Fetch request carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +58,10 @@ pub(crate) struct FetchSession {
     id: i32,
     epoch: i32,
     by_id: bool,
+    /// Every request is full, and no session comes of it.
+    sessionless: bool,
+    /// The names of the topics asked for by id.
+    names: IndexMap<Uuid, Arc<str>>,
     /// What the broker holds for the session, and what it answers for.
     parts: IndexMap<TopicPartition, Member>,
 }
@@ -75,6 +85,14 @@ impl Member {
 }
 
 impl FetchSession {
+    /// Requests outside of any session.
+    pub(crate) fn none() -> Self {
+        Self {
+            sessionless: true,
+            ..Self::default()
+        }
+    }
+
     /// The next request for these partitions, each with a limit in bytes.
     pub(crate) fn build(
         &mut self,
@@ -91,6 +109,9 @@ impl FetchSession {
         let mut send = Vec::new();
         let mut forget = Vec::new();
         let full = self.epoch == INITIAL;
+        if full {
+            self.names.clear();
+        }
         let mut kept = IndexMap::with_capacity(wanted.len());
         for planned in wanted {
             let known = old.get(&planned.tp).filter(|_| !full);
@@ -115,9 +136,17 @@ impl FetchSession {
             forget.extend(gone.map(|(tp, member)| (tp.clone(), member.planned.topic_id)));
         }
         self.parts = kept;
+        for (planned, _) in &send {
+            let name = || Arc::clone(&planned.tp.topic);
+            self.names.entry(planned.topic_id).or_insert_with(name);
+        }
+        let session_epoch = match self.sessionless {
+            true => SESSIONLESS,
+            false => self.epoch,
+        };
         Request {
             session_id: self.id,
-            session_epoch: self.epoch,
+            session_epoch,
             by_id: self.by_id,
             send,
             forget,
@@ -128,7 +157,7 @@ impl FetchSession {
     pub(crate) fn accept(&mut self, code: i16, session_id: i32) -> Verdict {
         match code {
             codes::NONE => {
-                if session_id == NO_SESSION {
+                if session_id == NO_SESSION || self.sessionless {
                     // The broker keeps no session (its cache is full): every request is full.
                     self.id = NO_SESSION;
                     self.epoch = INITIAL;
@@ -170,12 +199,9 @@ impl FetchSession {
         self.parts.get(tp).map(|member| &member.planned)
     }
 
-    /// The name that the session has for a topic id.
-    pub(crate) fn names(&self) -> IndexMap<Uuid, std::sync::Arc<str>> {
-        let parts = self.parts.iter();
-        parts
-            .map(|(tp, member)| (member.planned.topic_id, std::sync::Arc::clone(&tp.topic)))
-            .collect()
+    /// The name of a topic asked for by id.
+    pub(crate) fn name(&self, topic_id: &Uuid) -> Option<&Arc<str>> {
+        self.names.get(topic_id)
     }
 
     /// The next request is full; with the old id it closes the old session at the broker.
@@ -216,7 +242,7 @@ mod tests {
                 }),
             })
         });
-        let mut plan = Positions::plan(&mut positions, BrokerId(1), crate::clock::now(), |_| 0);
+        let mut plan = Positions::plan(&mut positions, BrokerId(1), crate::clock::now(), |_| false);
         let mut planned = plan.parts.remove(0);
         planned.offset = offset;
         planned.topic_id = Uuid::from_u128(id);
@@ -260,6 +286,18 @@ mod tests {
             let request = session.build(vec![planned(0, 10)], 100, true);
             assert_eq!((request.session_id, request.session_epoch), (0, 0));
             assert_eq!(sent(&request), [(0, 10)]);
+            session.accept(0, 0);
+        }
+    }
+
+    #[test]
+    fn requests_outside_of_the_session_say_so() {
+        let mut session = FetchSession::none();
+        for _ in 0..2 {
+            let request = session.build(vec![planned(0, 10)], 100, true);
+            assert_eq!((request.session_id, request.session_epoch), (0, -1));
+            assert_eq!(sent(&request), [(0, 10)]);
+            assert!(request.forget.is_empty());
             session.accept(0, 0);
         }
     }

@@ -3,17 +3,17 @@
 //! Invariant: the lock is held for bookkeeping only, per request, answer or poll; never over an
 //! await, never while records are decoded for hand-out, never while user code runs.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::batch::{Batches, PartitionBatch};
-use super::buffer::{Chunk, FetchBuffer, Reading, Taking};
+use super::buffer::{Chunk, FetchBuffer, Portion, Reading, Taking};
 use super::config::ConsumerConfig;
 use super::control::{Wanted, to_commit};
+use super::fetcher::enough;
 use super::lag::Lag;
 use super::metrics::{ConsumerMetrics, Fetches, Ledger};
 use super::offsets::ToCommit;
@@ -47,8 +47,12 @@ pub(super) struct Shared {
 pub(super) struct Inner {
     pub(super) positions: Positions,
     pub(super) buffer: FetchBuffer,
-    /// Bytes that fetches under way may bring.
-    pub(super) reserved: usize,
+    /// Bytes that fetches under way may bring, by broker.
+    reserved: BTreeMap<BrokerId, usize>,
+    /// Decompressed bytes that the last poll was given.
+    given: usize,
+    /// A broker is not asked because there is no room.
+    pub(super) starved: bool,
     pub(super) fetchers: BTreeSet<BrokerId>,
     pub(super) fetches: Fetches,
     pub(super) events: VecDeque<News>,
@@ -122,7 +126,9 @@ impl Shared {
             inner: Mutex::new(Inner {
                 positions,
                 buffer: FetchBuffer::default(),
-                reserved: 0,
+                reserved: BTreeMap::new(),
+                given: 0,
+                starved: false,
                 fetchers: BTreeSet::new(),
                 fetches: Fetches::default(),
                 events: VecDeque::new(),
@@ -186,21 +192,25 @@ impl Shared {
     /// What can be handed out now: up to `max.poll.records`, decoded outside of the lock.
     pub(super) fn take(&self) -> Result<Option<Batches>> {
         let mut parts: Vec<PartitionBatch> = Vec::new();
-        let mut left = self.lock().max_poll_records;
-        let mut taken_any = false;
-        while left > 0 {
-            let Some((mut chunk, position)) = self.lock().next_chunk() else {
+        let mut portion = self.portion(|inner| inner.max_poll_records);
+        let mut wanted = false;
+        while portion.is_open() {
+            let mut inner = self.lock();
+            let Some((mut chunk, position)) = inner.next_chunk() else {
                 break;
             };
-            taken_any = true;
-            match chunk.take(left, position, &self.reading) {
+            let before = chunk.unread() + inner.buffer.unread(&chunk.tp);
+            drop(inner);
+            let taken = chunk.take(&mut portion, position, &self.reading);
+            let mut inner = self.lock();
+            let tp = chunk.tp.clone();
+            match taken {
                 Ok(taken) => {
-                    let mut inner = self.lock();
-                    if !inner.positions.hand_out(&chunk.tp, chunk.epoch, taken.next) {
+                    if !inner.positions.hand_out(&tp, chunk.epoch, taken.next) {
+                        wanted = true;
                         continue;
                     }
                     if let Some(batch) = taken.batch {
-                        left = left.saturating_sub(batch.record_count());
                         parts.push(batch);
                     }
                     if !chunk.is_done() {
@@ -208,25 +218,25 @@ impl Shared {
                     }
                 }
                 Err(error) => {
-                    let mut inner = self.lock();
-                    inner.buffer.discard(&chunk.tp);
-                    inner.positions.rewind(&chunk.tp, Some(now()));
+                    inner.buffer.discard(&tp);
+                    inner.positions.rewind(&tp, Some(now()));
                     inner.tell(error);
                     break;
                 }
             }
+            wanted |= self.is_wanted_again(before, inner.buffer.unread(&tp));
         }
-        if taken_any {
+        let mut inner = self.lock();
+        inner.given = portion.given;
+        if wanted | std::mem::take(&mut inner.starved) {
             self.fetchable.notify_waiters();
         }
-        if !parts.is_empty() {
-            self.show(&parts);
-            return Ok(Some(Batches { parts }));
+        if parts.is_empty() {
+            return inner.errors.pop_front().map_or(Ok(None), Err);
         }
-        match self.lock().errors.pop_front() {
-            Some(error) => Err(error),
-            None => Ok(None),
-        }
+        drop(inner);
+        self.show(&parts);
+        Ok(Some(Batches { parts }))
     }
 
     /// These batches are about to be handed out.
@@ -237,21 +247,26 @@ impl Shared {
         }
     }
 
-    /// A commit ended.
-    pub(super) fn tell_commit(
-        &self,
-        offsets: &[ToCommit],
-        took: Duration,
-        outcome: std::result::Result<(), &Error>,
-    ) {
-        self.ledger.committed(took, outcome.is_ok());
-        if !self.interceptors.is_empty() {
-            let offsets = offsets.iter();
-            let offsets: Vec<_> = offsets
-                .map(|one| (one.tp.clone(), one.offset.clone()))
-                .collect();
-            self.interceptors.on_commit(&offsets, outcome);
+    /// What may be taken now. What the last poll was given decompressed is done with.
+    pub(super) fn portion(&self, records: impl FnOnce(&Inner) -> usize) -> Portion {
+        let least = usize::try_from(self.config.max_partition_fetch_bytes).unwrap_or(0);
+        let budget = usize::try_from(self.config.fetch_max_bytes).unwrap_or(0);
+        let mut inner = self.lock();
+        if std::mem::take(&mut inner.given) > 0 && std::mem::take(&mut inner.starved) {
+            self.fetchable.notify_waiters();
         }
+        if inner.buffer.inflated() > budget {
+            inner.buffer.close_opened();
+        }
+        let room = budget.saturating_sub(inner.used()).max(least);
+        Portion::new(records(&inner), room)
+    }
+
+    /// Whether a partition may be asked for more now and was not before.
+    pub(super) fn is_wanted_again(&self, before: usize, unread: usize) -> bool {
+        let limit = usize::try_from(self.config.max_partition_fetch_bytes).unwrap_or(0);
+        let crossed = |enough| before >= enough && unread < enough;
+        crossed(enough(limit, false)) || crossed(enough(limit, true))
     }
 
     /// The lag, from what is here. Buffered batches are decoded outside of the lock.
@@ -300,7 +315,7 @@ impl Shared {
             assigned: inner.positions.assigned().count(),
             max_lag: lags.filter_map(|lag| lag.records).max(),
             buffered_bytes: bytes(inner.buffer.bytes()),
-            requested_bytes: bytes(inner.reserved),
+            requested_bytes: bytes(inner.reserved.values().sum()),
             ..ledger
         }
     }
@@ -442,12 +457,54 @@ impl Inner {
         }
     }
 
+    /// What counts against the budget at present.
+    fn used(&self) -> usize {
+        let reserved: usize = self.reserved.values().sum();
+        self.buffer.bytes() + reserved + self.given
+    }
+
+    /// Room for what a broker may send: as much as is wished, or as is left if that is worth a request.
+    pub(super) fn reserve(
+        &mut self,
+        broker: BrokerId,
+        wish: usize,
+        budget: usize,
+    ) -> Option<usize> {
+        let share = (budget / self.positions.broker_count().max(1)).max(1);
+        let wish = wish.clamp(1, share);
+        let least = wish.min(share.div_ceil(4));
+        let bytes = loop {
+            let mine = self.reserved.get(&broker).copied().unwrap_or(0) + self.buffer.held(broker);
+            let free = budget.saturating_sub(self.used());
+            let free = free.min(share.saturating_sub(mine));
+            if free >= least {
+                break free.min(wish);
+            }
+            if self.buffer.compact() || self.evict_paused() {
+                continue;
+            }
+            if mine == 0 {
+                break least;
+            }
+            self.starved = true;
+            return None;
+        };
+        *self.reserved.entry(broker).or_default() += bytes;
+        Some(bytes)
+    }
+
+    pub(super) fn unreserve(&mut self, broker: BrokerId, bytes: usize) {
+        if let Some(reserved) = self.reserved.get_mut(&broker) {
+            *reserved -= bytes;
+        }
+    }
+
     /// Frees the memory of paused partitions; they are fetched again when they are resumed.
     pub(super) fn evict_paused(&mut self) -> bool {
         let paused: Vec<_> = self.positions.paused().cloned().collect();
         let before = self.buffer.bytes();
         for tp in paused {
-            if self.buffer.bytes_of(&tp) > 0 {
+            if self.buffer.unread(&tp) > 0 {
                 self.buffer.discard(&tp);
                 self.positions.rewind(&tp, None);
             }

@@ -297,10 +297,11 @@ impl Shared {
     /// What can be handed out of one partition now, decoded outside of the lock.
     fn take_of(&self, tp: &TopicPartition) -> Result<Option<PartitionBatch>> {
         loop {
+            let mut portion = self.portion(|_| self.config.max_poll_records);
             let Some((mut chunk, position)) = self.lock().next_chunk_of(tp) else {
                 return Ok(None);
             };
-            let taken = chunk.take(self.config.max_poll_records, position, &self.reading);
+            let taken = chunk.take(&mut portion, position, &self.reading);
             let mut inner = self.lock();
             let taken = match taken {
                 Ok(taken) => taken,

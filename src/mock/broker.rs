@@ -110,6 +110,12 @@ pub(super) async fn handle(shared: &Arc<Shared>, at: &At, frame: Bytes) -> Outco
             apply(shared, at, &context, request, correlation).await;
             return Outcome::Close;
         }
+        Some(Action::ApplyThenFail(code)) => {
+            let again = request.clone();
+            apply(shared, at, &context, request, correlation).await;
+            context.forced = Some(code);
+            return apply(shared, at, &context, again, correlation).await;
+        }
         Some(Action::Delay(_)) | None => {}
     }
     let outcome = apply(shared, at, &context, request, correlation).await;

@@ -36,6 +36,8 @@ pub struct MockGroupMember {
     pub instance_id: Option<String>,
     /// The epoch that it has reached.
     pub epoch: i32,
+    /// The number of its membership: another one if it was thrown out, or joined anew, meanwhile.
+    pub membership: u64,
     /// What is its own at present.
     pub partitions: Vec<TopicPartition>,
 }
@@ -162,6 +164,42 @@ impl MockCluster {
         Ok(())
     }
 
+    /// Adds partitions to a topic until it has so many, as `kafka-topics --alter --partitions` does.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if there is no such topic, if it has more, or if no broker is
+    /// alive to have them.
+    pub fn add_partitions(&self, topic: &str, total: u32) -> Result<()> {
+        let mut state = self.shared.state();
+        let known = state.topics.get(topic);
+        let present = known.ok_or_else(|| unknown(format!("topic '{topic}'")))?;
+        if state.alive().next().is_none() {
+            return Err(unknown("broker that is alive"));
+        }
+        let first = present.partitions.len();
+        let replicas = present.partitions.first().map_or(1, |p| p.replicas.len());
+        let more = i64::from(total) - first as i64;
+        let more = match i32::try_from(more) {
+            Ok(more) if (0..=100_000).contains(&more) => more,
+            _ => {
+                let what = format!("topic '{topic}' has {first} partitions and cannot get {total}");
+                return Err(Error::new(ErrorKind::InvalidArgument, what));
+            }
+        };
+        let replicas = state.spread(more, i16::try_from(replicas).unwrap_or(1), first);
+        let new: Vec<Partition> = replicas
+            .into_iter()
+            .map(|replicas| state.new_partition(replicas))
+            .collect();
+        if let Some(known) = state.topics.get_mut(topic) {
+            known.partitions.extend(new);
+        }
+        drop(state);
+        self.shared.changed.notify_waiters();
+        Ok(())
+    }
+
     /// Makes a broker the coordinator of a group. Members' sessions begin anew.
     ///
     /// # Errors
@@ -241,6 +279,12 @@ impl MockCluster {
             .collect()
     }
 
+    /// Whether a broker runs, be it paused; `false` if there is none of this number.
+    #[must_use]
+    pub fn is_alive(&self, broker: i32) -> bool {
+        self.shared.state().is_alive(broker)
+    }
+
     /// The first offset of a partition and the one after the last.
     #[must_use]
     pub fn offsets(&self, topic: &str, partition: i32) -> Option<(i64, i64)> {
@@ -286,6 +330,7 @@ impl MockCluster {
             client_id: member.client_id.clone(),
             instance_id: member.instance_id.clone(),
             epoch: member.epoch,
+            membership: member.membership,
             partitions: partitions_of(&state, &member.assigned),
         });
         let offsets = group.offsets.iter().map(|((topic, partition), committed)| {
@@ -320,15 +365,6 @@ impl State {
         for group in orphans {
             self.coordinators.remove(&group);
             self.coordinator(&group);
-            self.renew(&group);
-        }
-    }
-
-    fn renew(&mut self, group: &str) {
-        let now = self.now();
-        let timeout = self.defaults.session_timeout;
-        if let Some(group) = self.groups.get_mut(group) {
-            group.renew_sessions(now, timeout);
         }
     }
 }

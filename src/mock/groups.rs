@@ -35,6 +35,8 @@ pub(super) struct Group {
     topics: BTreeMap<Uuid, i32>,
     /// Whether it was ever more than a place for offsets.
     pub(super) has_had_members: bool,
+    /// Memberships begun so far.
+    memberships: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub(super) struct Member {
     pub(super) rack: Option<String>,
     pub(super) client_id: String,
     pub(super) epoch: i32,
+    /// Another one after each (re-)joining: what was its own before may be somebody else's since.
+    pub(super) membership: u64,
     previous_epoch: i32,
     rebalance_timeout: Duration,
     pub(super) subscribed: BTreeSet<String>,
@@ -173,6 +177,12 @@ impl Group {
             return self.leave(beat, around);
         }
         let joined = self.enter(beat)?;
+        if beat.epoch == 0
+            && let Some(member) = self.members.get_mut(&beat.member_id)
+        {
+            self.memberships += 1;
+            member.membership = self.memberships;
+        }
         let changed = self.update(beat);
         let topics = self.subscribed_topics(around);
         if joined || changed || topics != self.topics {
@@ -214,7 +224,9 @@ impl Group {
             return Err(codes::FENCED_INSTANCE_ID);
         }
         if beat.epoch == LEAVE_STATIC {
-            // Its place is kept until the session ends.
+            // Its place is kept until the session ends; what it had it gave up.
+            self.memberships += 1;
+            member.membership = self.memberships;
             member.epoch = LEAVE_STATIC;
             member.revoking.clear();
             member.rebalance_end = None;
@@ -456,6 +468,7 @@ impl Member {
             rack: beat.rack.clone(),
             client_id: beat.client_id.clone(),
             epoch: 0,
+            membership: 0,
             previous_epoch: -1,
             rebalance_timeout: beat.rebalance_timeout.unwrap_or_default(),
             subscribed: BTreeSet::new(),

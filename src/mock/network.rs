@@ -38,8 +38,12 @@ struct Edge {
     delay: (Duration, Duration),
     cut_to_broker: bool,
     cut_to_client: bool,
-    /// Connections made under an earlier number are reset.
+    /// The number of new connections.
     generation: u64,
+    /// Connections with a lower number are reset.
+    reset: u64,
+    /// Connections with a lower number carry nothing any more.
+    stranded: u64,
 }
 
 pub(super) struct Network {
@@ -139,7 +143,20 @@ impl NetworkControl {
 
     /// Ends the present connections without letting anything through that is under way.
     pub fn reset(&self) {
-        self.change(|edge| edge.generation += 1);
+        self.change(|edge| {
+            edge.generation += 1;
+            edge.reset = edge.generation;
+        });
+    }
+
+    /// Lets the present connections carry nothing any more while both ends think that they are open, as
+    /// when a machine is gone without a word or a firewall forgot them (half-open). New connections
+    /// work, and [`heal`](Self::heal) does not mend it.
+    pub fn strand(&self) {
+        self.change(|edge| {
+            edge.generation += 1;
+            edge.stranded = edge.generation;
+        });
     }
 
     fn change(&self, change: impl Fn(&mut Edge)) {
@@ -276,8 +293,14 @@ impl Pump {
             tokio::pin!(changed);
             changed.as_mut().enable();
             let edge = network.edge(&self.ends);
-            if edge.generation != self.generation {
+            if self.generation < edge.reset {
                 return;
+            }
+            if self.generation < edge.stranded {
+                match self.swallow(changed).await {
+                    true => continue,
+                    false => return,
+                }
             }
             let cut = match self.direction {
                 Direction::ToBroker => edge.cut_to_broker,
@@ -304,6 +327,22 @@ impl Pump {
                     last = last.max(now() + network.delay(&edge));
                     queue.push_back((last, buf.split().freeze()));
                 }
+            }
+        }
+    }
+
+    /// Takes what comes and drops it, until this end is closed or there is something new to look at.
+    async fn swallow(&mut self, changed: impl Future<Output = ()>) -> bool {
+        tokio::pin!(changed);
+        let mut buf = [0; 1024];
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut changed => return true,
+                read = self.from.read(&mut buf) => match read {
+                    Ok(0) | Err(_) => return false,
+                    Ok(_) => {}
+                },
             }
         }
     }

@@ -48,7 +48,7 @@ macro_rules! apis {
         }
 
         /// A request that could be read. Not all of them have something that answers depend on.
-        #[derive(Debug)]
+        #[derive(Clone, Debug)]
         #[allow(dead_code)]
         pub(super) enum Request {$(
             $name(Box<kp::$request>),

@@ -37,6 +37,7 @@ pub(super) enum Action {
     Delay(Duration),
     Drop,
     ApplyThenDrop,
+    ApplyThenFail(i16),
     Garbage(Bytes),
 }
 
@@ -159,6 +160,13 @@ impl<'a> RuleBuilder<'a> {
     /// Does what was asked and closes the connection instead of answering.
     pub fn apply_then_drop(self) -> RuleHandle {
         self.add(Action::ApplyThenDrop)
+    }
+
+    /// Does what was asked and answers with an error code all the same, as a leader that has the batch
+    /// in its log and waits in vain for its replicas: 7 for `REQUEST_TIMED_OUT`, or 20 for
+    /// `NOT_ENOUGH_REPLICAS_AFTER_APPEND`.
+    pub fn apply_then_fail(self, code: i16) -> RuleHandle {
+        self.add(Action::ApplyThenFail(code))
     }
 
     /// Answers with these bytes, as they are: no length, no correlation id are added.

@@ -215,7 +215,18 @@ impl State {
         });
         let broker = *alive.get(hash % alive.len().max(1))?;
         self.coordinators.insert(key.to_owned(), broker);
+        // It loads the group and gives its members time to come.
+        self.renew(key);
         Some(broker)
+    }
+
+    /// The sessions of a group's members begin anew.
+    pub(super) fn renew(&mut self, group: &str) {
+        let now = self.now();
+        let timeout = self.defaults.session_timeout;
+        if let Some(group) = self.groups.get_mut(group) {
+            group.renew_sessions(now, timeout);
+        }
     }
 
     /// The code to refuse a group's request with at this broker, if it must.

@@ -23,11 +23,23 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Takes one whole frame off the front, without its length, if it is there. Nothing is reserved
-/// for a frame whose length is impossible.
-pub(crate) fn split(buf: &mut BytesMut, max: usize, peer: &Peer) -> Result<Option<Bytes>> {
-    let Some(prefix) = buf.first_chunk::<4>() else {
-        return Ok(None);
+/// The bytes of a frame's length.
+const PREFIX: usize = 4;
+
+/// What is in front of a stream of bytes.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// A whole frame, with its length in front; it was taken off.
+    Frame(Bytes),
+    /// A frame that has so many bytes in all, as far as is known, and is not all there.
+    Part(usize),
+}
+
+/// Takes one whole frame off the front, if it is there. A length that is impossible is an error, so
+/// that nothing is reserved for it.
+pub(crate) fn split(buf: &mut BytesMut, max: usize, peer: &Peer) -> Result<Front> {
+    let Some(prefix) = buf.first_chunk::<PREFIX>() else {
+        return Ok(Front::Part(PREFIX));
     };
     let claimed = i32::from_be_bytes(*prefix);
     let length = match usize::try_from(claimed) {
@@ -35,23 +47,18 @@ pub(crate) fn split(buf: &mut BytesMut, max: usize, peer: &Peer) -> Result<Optio
         Ok(length) if (4..=max).contains(&length) => length,
         _ => return Err(peer.name(not_a_frame(*prefix, claimed, max))),
     };
-    let whole = 4 + length;
+    let whole = PREFIX + length;
     if buf.len() < whole {
-        let missing = whole - buf.len();
-        if buf.capacity() - buf.len() < missing {
-            buf.reserve(missing);
-        }
-        return Ok(None);
+        return Ok(Front::Part(whole));
     }
-    let mut frame = buf.split_to(whole);
-    frame.advance(4);
-    Ok(Some(frame.freeze()))
+    Ok(Front::Frame(buf.split_to(whole).freeze()))
 }
 
-/// Takes the correlation id off a frame and checks it.
-pub(crate) fn expect_correlation(frame: &mut Bytes, expected: i32, peer: &Peer) -> Result<()> {
+/// What is behind the length and the correlation id of a frame; the latter is checked.
+pub(crate) fn body(mut frame: Bytes, expected: i32, peer: &Peer) -> Result<Bytes> {
+    frame.advance(PREFIX.min(frame.len()));
     match frame.try_get_i32() {
-        Ok(correlation) if correlation == expected => Ok(()),
+        Ok(correlation) if correlation == expected => Ok(frame),
         Ok(other) => Err(peer.name(Error::new(
             ErrorKind::Protocol,
             format!(
@@ -97,25 +104,24 @@ mod tests {
     #[test]
     fn frames_come_off_whole_and_in_order() {
         let mut buf = BytesMut::from(&[0, 0, 0, 4, 1, 2, 3, 4, 0, 0, 0, 5, 9, 9, 9, 9][..]);
-        assert_eq!(
-            split(&mut buf, 100, &peer()).unwrap().unwrap()[..],
-            [1, 2, 3, 4]
-        );
-        assert_eq!(split(&mut buf, 100, &peer()).unwrap(), None);
-        buf.extend_from_slice(&[8]);
-        assert_eq!(
-            split(&mut buf, 100, &peer()).unwrap().unwrap()[..],
-            [9, 9, 9, 9, 8]
-        );
+        let mut next = |more: &[u8]| {
+            buf.extend_from_slice(more);
+            split(&mut buf, 100, &peer()).unwrap()
+        };
+        let first = Bytes::from_static(&[0, 0, 0, 4, 1, 2, 3, 4]);
+        assert_eq!(next(&[]), Front::Frame(first));
+        assert_eq!(next(&[]), Front::Part(9));
+        let second = Bytes::from_static(&[0, 0, 0, 5, 9, 9, 9, 9, 8]);
+        assert_eq!(next(&[8]), Front::Frame(second));
+        assert_eq!(next(&[0, 0]), Front::Part(PREFIX));
     }
 
     #[test]
-    fn impossible_lengths_reserve_nothing() {
+    fn impossible_lengths_are_errors() {
         for length in [-1, 0, 3, 101, i32::MAX, i32::MIN] {
             let mut buf = BytesMut::from(&length.to_be_bytes()[..]);
             let error = split(&mut buf, 100, &peer()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Protocol);
-            assert!(buf.capacity() < 1000);
         }
     }
 
@@ -132,8 +138,9 @@ mod tests {
 
     #[test]
     fn a_wrong_correlation_id_is_told() {
-        let mut frame = Bytes::from_static(&[0, 0, 0, 9]);
-        let error = expect_correlation(&mut frame, 8, &peer()).unwrap_err();
+        let frame = Bytes::from_static(&[0, 0, 0, 5, 0, 0, 0, 9, 1]);
+        assert_eq!(body(frame.clone(), 9, &peer()).unwrap()[..], [1]);
+        let error = body(frame, 8, &peer()).unwrap_err();
         assert!(error.to_string().contains("correlation id 9 where 8"));
     }
 }

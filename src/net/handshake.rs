@@ -6,7 +6,7 @@ use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connector::BoxStream;
-use super::frame::{self, Peer};
+use super::frame::{self, Front, Peer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::versions::{ApiVersionsAnswer, Versions};
 
@@ -85,9 +85,9 @@ async fn exchange(
     stream.flush().await.map_err(lost)?;
     let mut buf = BytesMut::with_capacity(4096);
     loop {
-        if let Some(mut answer) = frame::split(&mut buf, MAX_ANSWER, peer)? {
-            frame::expect_correlation(&mut answer, correlation, peer)?;
-            return Ok(answer);
+        match frame::split(&mut buf, MAX_ANSWER, peer)? {
+            Front::Frame(frame) => return frame::body(frame, correlation, peer),
+            Front::Part(len) => buf.reserve(len - buf.len()),
         }
         if stream.read_buf(&mut buf).await.map_err(lost)? == 0 {
             return Err(lost(std::io::ErrorKind::UnexpectedEof.into()));

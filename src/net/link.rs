@@ -18,8 +18,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::{Sleep, sleep_until};
 
 use super::connector::BoxStream;
-use super::frame::{self, Peer};
+use super::frame::{self, Front, Peer};
 use super::inflight::{InFlight, Observer, Outgoing};
+use super::recycle::{LEAST, Recycler};
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Class, Error, ErrorKind, Result};
 use crate::metrics::client::{Ticket, Traffic};
@@ -51,11 +52,11 @@ pub(crate) struct LinkConfig {
     pub(crate) client_id: StrBytes,
     pub(crate) max_frame: usize,
     pub(crate) max_idle: Option<Duration>,
+    /// A longer throttle time is cut (see [`Shared::mute`]).
+    pub(crate) max_mute: Duration,
     pub(crate) traffic: Arc<Traffic>,
     /// Keeps a broker that always hangs up from filling the log.
     pub(crate) losses: Arc<Gate>,
-    /// A longer throttle time is cut (see [`Shared::mute`]).
-    pub(crate) max_mute: Duration,
 }
 
 struct Shared {
@@ -122,6 +123,7 @@ impl Link {
             machine: InFlight::new(),
             incoming: Vec::new(),
             buffer: BytesMut::with_capacity(READ_BUFFER),
+            recycler: Recycler::default(),
             timer: Box::pin(sleep_until(now())),
             active: now(),
         };
@@ -337,6 +339,7 @@ struct Connection {
     machine: InFlight<Reply>,
     incoming: Vec<Outgoing<Reply>>,
     buffer: BytesMut,
+    recycler: Recycler,
     timer: Pin<Box<Sleep>>,
     /// When bytes last moved.
     active: Instant,
@@ -421,14 +424,24 @@ impl Connection {
             self.active = now();
             shared.config.traffic.received(read);
             let peer = &shared.config.peer;
-            while let Some(mut answer) =
-                frame::split(&mut self.buffer, shared.config.max_frame, peer).map_err(damaged)?
-            {
+            loop {
+                let front = frame::split(&mut self.buffer, shared.config.max_frame, peer);
+                let frame = match front.map_err(damaged)? {
+                    Front::Frame(frame) => frame,
+                    Front::Part(len) => {
+                        make_room(&mut self.buffer, len, &mut self.recycler);
+                        break;
+                    }
+                };
                 let Some(due) = self.machine.due() else {
                     let message = "an answer came that no request asked for";
                     return Err(damaged(peer.name(Error::new(ErrorKind::Protocol, message))));
                 };
-                frame::expect_correlation(&mut answer, due, peer).map_err(damaged)?;
+                self.recycler.keep(&frame);
+                if frame.len() >= LEAST {
+                    leave(&mut self.buffer);
+                }
+                let answer = frame::body(frame, due, peer).map_err(damaged)?;
                 self.machine.answer(answer);
             }
         }
@@ -533,6 +546,30 @@ impl Connection {
         }
         self.machine.fail(reason);
         self.shared.closed.notify_waiters();
+    }
+}
+
+/// Sees to it that a frame of so many bytes fits behind the start of the buffer.
+fn make_room(buffer: &mut BytesMut, len: usize, recycler: &mut Recycler) {
+    if buffer.capacity() >= len {
+        return;
+    }
+    if len < LEAST {
+        buffer.reserve(len - buffer.len());
+        return;
+    }
+    let mut larger = recycler.take(len);
+    larger.extend_from_slice(buffer);
+    *buffer = larger;
+}
+
+/// Lets go of the memory of a large frame that was taken off, so that it can be used again. What was
+/// read beyond it is the little that fitted behind it.
+fn leave(buffer: &mut BytesMut) {
+    if buffer.len() <= READ_BUFFER {
+        let mut fresh = BytesMut::with_capacity(READ_BUFFER);
+        fresh.extend_from_slice(buffer);
+        *buffer = fresh;
     }
 }
 

@@ -7,6 +7,7 @@ mod handshake;
 mod inflight;
 pub(crate) mod link;
 pub(crate) mod pool;
+mod recycle;
 #[cfg(test)]
 pub(crate) mod scripted;
 #[cfg(test)]
@@ -20,6 +21,8 @@ pub(crate) enum Lane {
     Data,
     /// Fetch: long polls.
     Fetch,
+    /// Fetches of other partitions meanwhile.
+    FetchMore,
     /// Groups and transactions.
     Coordinator,
     /// Metadata, offsets, admin: everything short.

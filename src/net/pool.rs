@@ -302,9 +302,9 @@ impl Pool {
             client_id: self.client_id.clone(),
             max_frame,
             max_idle: self.config.connections_max_idle,
+            max_mute: self.config.request_timeout,
             traffic: Arc::clone(&self.traffic),
             losses: Arc::clone(&door.losses),
-            max_mute: self.config.request_timeout,
         };
         let (link, task) = Link::open(stream, versions, config);
         self.tasks.spawn("link", task);

@@ -16,7 +16,8 @@
 //!   else is sent: one in flight until resolved.
 //! - At most five batches are without an answer, since a broker remembers five per producer to tell duplicates.
 //! - Before an identity's first acknowledgement only one batch is in flight: a broker that does not know a producer
-//!   takes *any* first sequence, so that the second batch could be accepted without the first.
+//!   takes *any* first sequence, so that the second batch could be accepted without the first. The same holds after a
+//!   while of silence, for a broker forgets who has been silent for `producer.id.expiration.ms` (a day by default).
 //! - A batch given up after its sequence was used leaves a *hole*. If it may have been written, the batches behind it
 //!   settle under the old identity first (they succeed if it was); then a new identity is asked for and sequences start
 //!   at 0 (KIP-360). If it certainly was not and it was the last one used, the sequence is simply used again.
@@ -82,6 +83,8 @@ pub(crate) struct PartitionQueue<O, S> {
     next_sequence: i32,
     /// Whether the broker acknowledged anything under `identity`.
     confirmed: bool,
+    /// When a batch was last sent.
+    last_sent: Option<Instant>,
     hole: Option<Hole>,
     /// An identity that left a hole here and must not be used again, and whether its producer id is of no use either.
     spent: Option<Spent>,
@@ -227,6 +230,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             identity: None,
             next_sequence: 0,
             confirmed: false,
+            last_sent: None,
             hole: None,
             spent: None,
             closed: false,
@@ -393,6 +397,9 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             self.next_sequence = advance(sequence, self.entries[index].records);
             self.entries[index].stamp = Some(Stamp { identity, sequence });
         }
+        let silent = self.last_sent.is_some_and(|at| at + SILENCE <= now);
+        self.confirmed &= !(silent && self.in_flight == 0);
+        self.last_sent = Some(now);
         self.in_flight += 1;
         let entry = &mut self.entries[index];
         entry.attempts += 1;
@@ -801,6 +808,10 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         self.identity = None;
     }
 }
+
+/// After so long a silence a producer makes sure that the broker still knows it: one round trip, and far less than the time
+/// after which a broker may forget it.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// What to do about the identity offered for a new batch.
 enum Adopt {

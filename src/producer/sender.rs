@@ -24,7 +24,7 @@ use crate::clock::{Instant, now};
 use crate::cluster::LeaderHint;
 use crate::cluster::snapshot::Broker;
 use crate::error::classify::{self, Refresh};
-use crate::error::{Certainty, Error, ErrorKind, Result};
+use crate::error::{Certainty, Class, Error, ErrorKind, Result};
 use crate::net::Lane;
 use crate::net::link::{Link, Pending};
 use crate::producer::delivery::Outcome;
@@ -615,12 +615,12 @@ impl Sender {
             }
         }
         let failed = |_, why| match (why, error) {
-            (Why::Gap, _) => Error::new(
+            (Why::Gap, _) => of_the_record(Error::new(
                 ErrorKind::Sequence,
                 "a batch before this one was lost, so that it cannot be told whether this one was written \
                  and it was not sent again",
-            ),
-            (_, Some(error)) => error.clone(),
+            )),
+            (_, Some(error)) => of_the_record(error.clone()),
             (_, None) => Error::new(ErrorKind::Fatal, "a batch ended without a reason"),
         };
         slot.finish(finished, written, failed);
@@ -664,7 +664,10 @@ impl Sender {
             }
         }
         slot.finish(finished, unknown_offset, |_, _| {
-            Error::new(ErrorKind::Sequence, "a batch before this one was too large")
+            of_the_record(Error::new(
+                ErrorKind::Sequence,
+                "a batch before this one was too large",
+            ))
         });
     }
 
@@ -675,6 +678,14 @@ impl Sender {
             .saturating_mul(1 << attempts.saturating_sub(1).min(20));
         let most = config.retry_backoff_max.max(config.retry_backoff);
         self.shared.cluster.clock().jitter(doubled.min(most))
+    }
+}
+
+/// An error about an identity ends the record and not the producer, which goes on under another one.
+fn of_the_record(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Sequence | ErrorKind::Fenced => error.with_class(Class::Retriable),
+        _ => error,
     }
 }
 

@@ -17,8 +17,12 @@ use super::varint::{VarintError, take_i32, take_i64};
 use super::view::{RawHeaders, RecordView};
 
 /// A batch whose records are uncompressed: its header and the bytes of its records, shared with whatever they came from.
+///
+/// A clone shares everything, at the price of one counter: that is what a record of its own costs.
 #[derive(Clone)]
-pub(crate) struct DecodedBatch {
+pub(crate) struct DecodedBatch(Arc<Stored>);
+
+struct Stored {
     header: BatchHeader,
     body: Bytes,
     topic: Arc<str>,
@@ -43,29 +47,31 @@ impl DecodedBatch {
                 offset: header.base_offset,
             });
         }
-        Ok(Self {
+        Ok(Self(Arc::new(Stored {
             header,
             body,
             topic,
             partition,
-        })
+        })))
     }
 
+    #[inline]
     pub(crate) fn header(&self) -> &BatchHeader {
-        &self.header
+        &self.0.header
     }
 
-    pub(crate) fn topic(&self) -> &Arc<str> {
-        &self.topic
+    pub(crate) fn topic(&self) -> &str {
+        &self.0.topic
     }
 
     pub(crate) fn partition(&self) -> i32 {
-        self.partition
+        self.0.partition
     }
 
     /// The uncompressed records.
+    #[inline]
     pub(crate) fn body(&self) -> &Bytes {
-        &self.body
+        &self.0.body
     }
 
     /// All records, in order.
@@ -75,19 +81,24 @@ impl DecodedBatch {
 
     /// The records after those that [`Records::cursor`] had seen, without walking the batch again.
     pub(crate) fn records_from(&self, cursor: RecordCursor) -> Records<'_> {
-        let count = u32::try_from(self.header.records_count).unwrap_or(0);
+        let count = u32::try_from(self.header().records_count).unwrap_or(0);
         Records {
             batch: self,
-            rest: self.body.get(cursor.pos..).unwrap_or_default(),
+            rest: self.body().get(cursor.pos..).unwrap_or_default(),
             index: cursor.index,
             left: count.saturating_sub(cursor.index),
             done: cursor.done,
         }
     }
 
+    /// How many bytes there are from the cursor on.
+    pub(crate) fn remaining_bytes(&self, cursor: RecordCursor) -> usize {
+        self.body().len().saturating_sub(cursor.pos)
+    }
+
     /// What a control batch says; `None` for other batches and for control batches emptied by compaction.
     pub(crate) fn control_type(&self) -> Result<Option<ControlType>, RecordError> {
-        if !self.header.attributes.is_control() {
+        if !self.header().attributes.is_control() {
             return Ok(None);
         }
         let Some(record) = self.records().next().transpose()? else {
@@ -114,10 +125,10 @@ impl DecodedBatch {
 impl fmt::Debug for DecodedBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DecodedBatch")
-            .field("topic", &self.topic)
-            .field("partition", &self.partition)
-            .field("header", &self.header)
-            .field("body_len", &self.body.len())
+            .field("topic", &self.topic())
+            .field("partition", &self.partition())
+            .field("header", self.header())
+            .field("body_len", &self.body().len())
             .finish()
     }
 }
@@ -163,10 +174,28 @@ impl<'a> Records<'a> {
     /// Where the next record starts, for [`DecodedBatch::records_from`].
     pub(crate) fn cursor(&self) -> RecordCursor {
         RecordCursor {
-            pos: self.batch.body.len().saturating_sub(self.rest.len()),
+            pos: self.batch.body().len().saturating_sub(self.rest.len()),
             index: self.index,
             done: self.done,
         }
+    }
+
+    /// Passes over so many records, or to the end, by their lengths: what they hold is looked at by whoever reads them.
+    pub(crate) fn skip_records(&mut self, count: usize) -> Result<(), RecordError> {
+        for _ in 0..count {
+            if self.left == 0 || self.done {
+                break;
+            }
+            match pass(self.rest) {
+                Ok(rest) => {
+                    self.rest = rest;
+                    self.left -= 1;
+                    self.index += 1;
+                }
+                Err(what) => return self.fail(what).unwrap_or(Ok(())),
+            }
+        }
+        Ok(())
     }
 
     #[cold]
@@ -174,7 +203,7 @@ impl<'a> Records<'a> {
         self.done = true;
         let offset = self
             .batch
-            .header
+            .header()
             .base_offset
             .saturating_add(i64::from(self.index));
         Some(Err(RecordError::Corrupt { what, offset }))
@@ -232,7 +261,7 @@ fn parse<'a>(
     batch: &'a DecodedBatch,
     mut bytes: &'a [u8],
 ) -> Result<(RecordView<'a>, &'a [u8]), Malformed> {
-    let header = &batch.header;
+    let header = batch.header();
     let len = length(take_i32(&mut bytes)?).ok_or("negative record length")?;
     let (mut record, rest) = bytes
         .split_at_checked(len)
@@ -268,6 +297,13 @@ fn parse<'a>(
         RecordView::new(batch, offset, timestamp, key, value, headers),
         rest,
     ))
+}
+
+/// What comes after the record in front of `bytes`.
+#[inline]
+fn pass(mut bytes: &[u8]) -> Result<&[u8], Malformed> {
+    let len = length(take_i32(&mut bytes)?).ok_or("negative record length")?;
+    bytes.get(len..).ok_or("a record goes past the end")
 }
 
 #[inline(always)]

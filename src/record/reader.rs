@@ -47,9 +47,16 @@ impl RecordBatches {
     }
 
     /// How many bytes have not been handed out; after the end, those of the incomplete batch.
-    #[cfg(test)]
     pub(crate) fn remaining_bytes(&self) -> usize {
         self.rest.len()
+    }
+
+    /// The same batches in memory of their own.
+    pub(crate) fn detached(&self) -> Self {
+        Self {
+            rest: Bytes::copy_from_slice(&self.rest),
+            state: self.state,
+        }
     }
 
     /// How long the batch in front is, as far as its first bytes tell.
@@ -178,7 +185,7 @@ impl RawBatch {
         let body = if codec == Codec::None || body.is_empty() {
             body
         } else {
-            Bytes::from(pool.decompress(codec, &body, limits.max_decompressed)?)
+            pool.decompress(codec, &body, limits.max_decompressed)?
         };
         DecodedBatch::new(header, body, topic, partition)
     }

@@ -180,7 +180,7 @@ impl SealedBatch {
         let body = bytes.slice(HEADER_LEN.min(bytes.len())..);
         let body = match self.codec {
             Codec::None => body,
-            codec => Bytes::from(pool.decompress(codec, &body, self.uncompressed_len)?),
+            codec => pool.decompress(codec, &body, self.uncompressed_len)?,
         };
         DecodedBatch::new(header, body, Arc::from(""), -1)
     }

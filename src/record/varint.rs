@@ -28,6 +28,12 @@ pub(crate) fn take_i32(input: &mut &[u8]) -> Result<i32, VarintError> {
             *input = rest;
             Ok(unzigzag_32(u32::from(a & 0x7f) | u32::from(b) << 7))
         }
+        // Offsets within a large batch, values of 8 KiB and more.
+        [a, b, c, ref rest @ ..] if c < 0x80 => {
+            *input = rest;
+            let low = u32::from(a & 0x7f) | u32::from(b & 0x7f) << 7;
+            Ok(unzigzag_32(low | u32::from(c) << 14))
+        }
         _ => take_u32_slow(input).map(unzigzag_32),
     }
 }

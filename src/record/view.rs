@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
-use std::sync::Arc;
+use std::ops::Range;
 
 use bytes::Bytes;
 
@@ -170,20 +170,47 @@ impl<'a> RecordView<'a> {
     ///     kept.push(record.to_owned());
     /// }
     /// ```
+    #[inline]
     pub fn to_owned(&self) -> OwnedRecord {
-        let share = |bytes: &[u8]| self.batch.body().slice_ref(bytes);
+        let body = self.batch.body();
         OwnedRecord {
-            topic: Arc::clone(self.batch.topic()),
-            partition: self.partition(),
+            batch: self.batch.clone(),
             offset: self.offset,
             timestamp: self.timestamp,
-            timestamp_type: self.timestamp_type(),
-            leader_epoch: self.leader_epoch(),
-            key: self.key.map(share),
-            value: self.value.map(share),
-            headers: share(self.headers.bytes),
+            key: Span::of(self.key, body),
+            value: Span::of(self.value, body),
+            headers: Span::of(Some(self.headers.bytes), body),
             headers_count: self.headers.count,
         }
+    }
+}
+
+/// A place in the body of a batch, which is shorter than 2 GiB; or null.
+#[derive(Clone, Copy)]
+struct Span {
+    start: u32,
+    /// -1 for null.
+    len: i32,
+}
+
+impl Span {
+    #[inline]
+    fn of(part: Option<&[u8]>, body: &[u8]) -> Self {
+        match part {
+            None => Self { start: 0, len: -1 },
+            Some([]) => Self { start: 0, len: 0 },
+            Some(part) => Self {
+                start: (part.as_ptr() as usize).wrapping_sub(body.as_ptr() as usize) as u32,
+                len: part.len() as i32,
+            },
+        }
+    }
+
+    #[inline]
+    fn range(self) -> Option<Range<usize>> {
+        let len = usize::try_from(self.len).ok()?;
+        let start = self.start as usize;
+        Some(start..start + len)
     }
 }
 
@@ -266,20 +293,27 @@ impl fmt::Debug for Headers<'_> {
 /// ```
 #[derive(Clone)]
 pub struct OwnedRecord {
-    topic: Arc<str>,
-    partition: i32,
+    batch: DecodedBatch,
     offset: i64,
     timestamp: i64,
-    timestamp_type: TimestampType,
-    leader_epoch: Option<i32>,
-    key: Option<Bytes>,
-    value: Option<Bytes>,
+    key: Span,
+    value: Span,
     /// As in the batch, checked when the record was parsed.
-    headers: Bytes,
+    headers: Span,
     headers_count: u32,
 }
 
 impl OwnedRecord {
+    #[inline]
+    fn part(&self, span: Span) -> Option<&[u8]> {
+        self.batch.body().get(span.range()?)
+    }
+
+    fn shared(&self, span: Span) -> Option<Bytes> {
+        let part = self.part(span)?;
+        Some(self.batch.body().slice_ref(part))
+    }
+
     /// The topic it was read from.
     ///
     /// ```
@@ -288,7 +322,7 @@ impl OwnedRecord {
     /// }
     /// ```
     pub fn topic(&self) -> &str {
-        &self.topic
+        self.batch.topic()
     }
 
     /// The partition it was read from.
@@ -299,7 +333,7 @@ impl OwnedRecord {
     /// }
     /// ```
     pub fn partition(&self) -> i32 {
-        self.partition
+        self.batch.partition()
     }
 
     /// Its offset in the partition.
@@ -332,7 +366,7 @@ impl OwnedRecord {
     /// }
     /// ```
     pub fn timestamp_type(&self) -> TimestampType {
-        self.timestamp_type
+        self.batch.header().attributes.timestamp_type()
     }
 
     /// The epoch of the leader that wrote it, if the broker knows.
@@ -343,7 +377,7 @@ impl OwnedRecord {
     /// }
     /// ```
     pub fn leader_epoch(&self) -> Option<i32> {
-        self.leader_epoch
+        Some(self.batch.header().partition_leader_epoch).filter(|&epoch| epoch >= 0)
     }
 
     /// The key; `None` is Kafka's null.
@@ -354,7 +388,7 @@ impl OwnedRecord {
     /// }
     /// ```
     pub fn key(&self) -> Option<&[u8]> {
-        self.key.as_deref()
+        self.part(self.key)
     }
 
     /// The value; `None` is Kafka's null.
@@ -365,29 +399,29 @@ impl OwnedRecord {
     /// }
     /// ```
     pub fn value(&self) -> Option<&[u8]> {
-        self.value.as_deref()
+        self.part(self.value)
     }
 
     /// The key as a shared buffer.
     ///
     /// ```
     /// fn key_of(record: &ottla::OwnedRecord) -> Option<bytes::Bytes> {
-    ///     record.key_bytes().cloned()
+    ///     record.key_bytes()
     /// }
     /// ```
-    pub fn key_bytes(&self) -> Option<&Bytes> {
-        self.key.as_ref()
+    pub fn key_bytes(&self) -> Option<Bytes> {
+        self.shared(self.key)
     }
 
     /// The value as a shared buffer.
     ///
     /// ```
     /// fn value_of(record: &ottla::OwnedRecord) -> Option<bytes::Bytes> {
-    ///     record.value_bytes().cloned()
+    ///     record.value_bytes()
     /// }
     /// ```
-    pub fn value_bytes(&self) -> Option<&Bytes> {
-        self.value.as_ref()
+    pub fn value_bytes(&self) -> Option<Bytes> {
+        self.shared(self.value)
     }
 
     /// The headers, parsed as they are asked for.
@@ -399,7 +433,7 @@ impl OwnedRecord {
     /// ```
     pub fn headers(&self) -> Headers<'_> {
         Headers {
-            rest: &self.headers,
+            rest: self.part(self.headers).unwrap_or_default(),
             left: self.headers_count,
         }
     }
@@ -408,8 +442,8 @@ impl OwnedRecord {
 impl fmt::Debug for OwnedRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OwnedRecord")
-            .field("topic", &self.topic)
-            .field("partition", &self.partition)
+            .field("topic", &self.topic())
+            .field("partition", &self.partition())
             .field("offset", &self.offset)
             .field("timestamp", &self.timestamp)
             .field("key", &Blob(self.key()))

@@ -1,17 +1,18 @@
 //! What goes wrong, for how long, and that it is mended in the end.
 
+use std::rc::Rc;
 use std::time::Duration;
 
-use ottla::mock::Api;
-use rand::RngExt;
+use ottla::mock::{Api, NetworkControl, RuleHandle};
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
-use crate::world::{GROUP, TOPIC, World};
+use crate::world::{GROUP, TOPIC, World, millis};
 
-/// Codes that brokers give for a while, by what was asked.
-const CODES: &[(Api, &[i16])] = &[
-    (Api::Produce, &[3, 6, 7, 19, 20, 56]),
+/// Codes that brokers give for a while without doing anything, by what was asked.
+const REFUSALS: &[(Api, &[i16])] = &[
+    (Api::Produce, &[3, 5, 6, 19, 56, 72, 100]),
     (Api::Fetch, &[70, 71, 56]),
     (Api::Metadata, &[5]),
     (Api::ListOffsets, &[3, 6, 78]),
@@ -22,55 +23,177 @@ const CODES: &[(Api, &[i16])] = &[
     (Api::ConsumerGroupHeartbeat, &[14, 15, 16, 25, 110]),
 ];
 
-/// Breaks things until all producers are done, and mends everything.
-pub(crate) async fn inject(world: &World, rng: &mut StdRng) {
-    let mock = &world.mock;
-    let least = rng.random_range(0..20);
-    mock.network().delay(
-        Duration::from_millis(least),
-        Duration::from_millis(least + rng.random_range(0..60)),
-    );
+/// Codes with which a leader answers although the batch is in its log.
+const WRITTEN_ALL_THE_SAME: &[i16] = &[6, 7, 20];
+
+/// Codes after which a producer has to give a batch up, take another identity, or split. Without
+/// INVALID_PRODUCER_EPOCH: a broker says so to a stranger only, and after a lie the next identity is one
+/// that does not fence requests still under way.
+const FINAL: &[i16] = &[-1, 2, 10, 29, 45, 59, 87, 9999];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Kill,
+    KillAll,
+    Restart,
+    Freeze,
+    MoveLeader,
+    MoveAllLeaders,
+    MoveCoordinator,
+    Cut,
+    Strand,
+    Reset,
+    Slow,
+    DropRequests,
+    DelayRequests,
+    Garbage,
+    LoseAcknowledgement,
+    LoseAnswer,
+    Refuse,
+    RefuseWritten,
+    RefuseForGood,
+    JumpClock,
+    Grow,
+}
+
+const KINDS: &[Kind] = &[
+    Kind::Kill,
+    Kind::KillAll,
+    Kind::Restart,
+    Kind::Freeze,
+    Kind::MoveLeader,
+    Kind::MoveAllLeaders,
+    Kind::MoveCoordinator,
+    Kind::Cut,
+    Kind::Strand,
+    Kind::Reset,
+    Kind::Slow,
+    Kind::DropRequests,
+    Kind::DelayRequests,
+    Kind::Garbage,
+    Kind::LoseAcknowledgement,
+    Kind::LoseAnswer,
+    Kind::Refuse,
+    Kind::RefuseWritten,
+    Kind::RefuseForGood,
+    Kind::JumpClock,
+    Kind::Grow,
+];
+
+/// Breaks things until all producers are done, and mends everything. Which kinds of faults there are,
+/// how many at once and how often, is another mixture in each run.
+pub(crate) async fn storm(world: &Rc<World>, rng: &mut StdRng) {
+    let kinds: Vec<Kind> = KINDS
+        .iter()
+        .copied()
+        .filter(|_| rng.random_ratio(2, 5))
+        .collect();
+    let holds_back = [Kind::DelayRequests, Kind::Freeze, Kind::Cut];
+    let holds_back = kinds.iter().any(|kind| holds_back.contains(kind));
+    world.holds_back.set(holds_back);
+    world.tell(format_args!("faults: {kinds:?}"));
     let busy = rng.random_range(200..8_000);
-    let mut rounds = 0;
-    while world.notes.borrow().producers_done < world.producers && rounds < 300 {
-        rounds += 1;
-        sleep(Duration::from_millis(rng.random_range(10..busy))).await;
-        one(world, rng).await;
+    let mut fronts = Vec::new();
+    for _ in 0..rng.random_range(1..=3) {
+        let (world, kinds) = (Rc::clone(world), kinds.clone());
+        let rng = StdRng::seed_from_u64(rng.random());
+        let front = front(world, kinds, busy, rng);
+        fronts.push(tokio::task::spawn_local(front));
     }
-    mock.network().heal();
-    for broker in 1..=world.brokers {
-        mock.resume(broker);
+    for front in fronts {
+        front.await.expect("it does not panic");
+    }
+    mend(world, rng).await;
+}
+
+/// One fault after the other.
+async fn front(world: Rc<World>, kinds: Vec<Kind>, busy: u64, mut rng: StdRng) {
+    for _ in 0..300 {
+        sleep(millis(&mut rng, 10..busy)).await;
+        if world.notes.borrow().producers_done == world.producers {
+            return;
+        }
+        if !kinds.is_empty() {
+            let kind = kinds[rng.random_range(0..kinds.len())];
+            one(&world, kind, &mut rng).await;
+        }
     }
 }
 
-async fn one(world: &World, rng: &mut StdRng) {
+async fn mend(world: &World, rng: &mut StdRng) {
+    let mock = &world.mock;
+    world.is_provoked();
+    let rules = world.rules.take().into_iter();
+    let provocations = world.provocations.take();
+    rules.chain(provocations).for_each(RuleHandle::remove);
+    mock.network().heal();
+    // A connection that carries nothing any more is noticed by a time-out only.
+    mock.network().reset();
+    mock.network().delay(
+        Duration::from_millis(world.latency.0 / 2),
+        Duration::from_millis(world.latency.0 + world.latency.1 / 2),
+    );
+    for broker in 1..=world.brokers {
+        mock.resume(broker);
+        if rng.random_ratio(1, 4) || !mock.is_alive(broker) {
+            mock.restart(broker).await.expect("it opens no sockets");
+        }
+    }
+}
+
+/// The connections of everybody or of one client, with a broker.
+fn somewhere(world: &World, broker: i32, rng: &mut StdRng) -> NetworkControl {
+    let part = world.mock.network().broker(broker);
+    match rng.random() {
+        true => part,
+        false => {
+            let number = rng.random_range(0..world.producers);
+            part.client(format!("producer-{number}"))
+        }
+    }
+}
+
+async fn one(world: &Rc<World>, kind: Kind, rng: &mut StdRng) {
     let mock = &world.mock;
     let broker = rng.random_range(1..=world.brokers);
     let partition = rng.random_range(0..world.partitions);
-    let pause = Duration::from_millis(rng.random_range(1..10_000));
-    let kind = rng.random_range(0..12);
+    let pause = millis(rng, 1..10_000);
+    let times = rng.random_range(1..4);
+    let skip = rng.random_range(0..6);
     world.notes.borrow_mut().faults += 1;
     world.tell(format_args!(
-        "fault {kind} broker {broker} partition {partition} for {pause:?}"
+        "{kind:?} broker {broker} partition {partition} for {pause:?}"
     ));
+    let rule = |rule: RuleHandle| world.rules.borrow_mut().push(rule);
     match kind {
-        0 => {
+        Kind::Kill => {
             mock.kill(broker);
             sleep(pause).await;
             mock.restart(broker).await.expect("it opens no sockets");
         }
-        1 => mock.restart(broker).await.expect("it opens no sockets"),
-        2 => {
+        Kind::KillAll => {
+            (1..=world.brokers).for_each(|broker| mock.kill(broker));
+            sleep(pause).await;
+            for broker in 1..=world.brokers {
+                mock.restart(broker).await.expect("it opens no sockets");
+            }
+        }
+        Kind::Restart => mock.restart(broker).await.expect("it opens no sockets"),
+        Kind::Freeze => {
             mock.pause(broker);
             sleep(pause).await;
             mock.resume(broker);
         }
-        3 | 4 => mock
-            .move_leader(TOPIC, partition, broker)
-            .expect("it is alive"),
-        5 => mock.move_coordinator(GROUP, broker).expect("it is alive"),
-        6 => {
-            let part = mock.network().broker(broker);
+        // Not to one that is dead at the moment.
+        Kind::MoveLeader => drop(mock.move_leader(TOPIC, partition, broker)),
+        Kind::MoveAllLeaders => {
+            for (partition, _) in world.ends() {
+                drop(mock.move_leader(TOPIC, partition, broker));
+            }
+        }
+        Kind::MoveCoordinator => drop(mock.move_coordinator(GROUP, broker)),
+        Kind::Cut => {
+            let part = somewhere(world, broker, rng);
             match rng.random_range(0..3) {
                 0 => part.cut(),
                 1 => part.cut_answers(),
@@ -83,20 +206,27 @@ async fn one(world: &World, rng: &mut StdRng) {
             }
             part.heal();
         }
-        7 => mock.network().broker(broker).reset(),
-        8 => {
-            let rule = mock.on_any().broker(broker).times(rng.random_range(1..4));
-            let _ = match rng.random_range(0..3) {
-                0 => rule.drop_connection(),
-                1 => rule.delay(pause),
-                _ => rule.garbage(vec![rng.random(), 0xff, 3, 200, 1, 2, 3, 4]),
-            };
+        Kind::Strand => somewhere(world, broker, rng).strand(),
+        Kind::Reset => somewhere(world, broker, rng).reset(),
+        Kind::Slow => {
+            let number = rng.random_range(0..world.producers);
+            let name = format!("producer-{number}");
+            let edge = mock.network().client(name.as_str()).broker(broker);
+            edge.delay(Duration::from_millis(200), Duration::from_millis(1_500));
+            sleep(pause).await;
+            world.slow_down(&name, broker, rng);
         }
-        9 => {
-            let times = rng.random_range(1..4);
-            let _ = mock.on(Api::Produce).times(times).apply_then_drop();
+        Kind::DropRequests => rule(mock.on_any().broker(broker).times(times).drop_connection()),
+        Kind::DelayRequests => rule(mock.on_any().broker(broker).times(times).delay(pause)),
+        Kind::Garbage => {
+            let bytes = vec![rng.random(), 0xff, 3, 200, 1, 2, 3, 4];
+            rule(mock.on_any().broker(broker).times(times).garbage(bytes));
         }
-        10 => {
+        Kind::LoseAcknowledgement => {
+            let produce = mock.on(Api::Produce).skip(skip).times(times);
+            rule(produce.apply_then_drop());
+        }
+        Kind::LoseAnswer => {
             let apis = [
                 Api::OffsetCommit,
                 Api::ConsumerGroupHeartbeat,
@@ -104,13 +234,52 @@ async fn one(world: &World, rng: &mut StdRng) {
                 Api::InitProducerId,
             ];
             let api = apis[rng.random_range(0..apis.len())];
-            let _ = mock.on(api).times(1).apply_then_drop();
+            rule(mock.on(api).times(1).apply_then_drop());
         }
-        _ => {
-            let (api, codes) = CODES[rng.random_range(0..CODES.len())];
+        Kind::Refuse => {
+            let (api, codes) = REFUSALS[rng.random_range(0..REFUSALS.len())];
             let code = codes[rng.random_range(0..codes.len())];
             world.tell(format_args!("{api:?} fails with {code}"));
-            let _ = mock.on(api).times(rng.random_range(1..4)).fail(code);
+            rule(mock.on(api).skip(skip).times(times).fail(code));
+        }
+        Kind::RefuseWritten => {
+            let code = WRITTEN_ALL_THE_SAME[rng.random_range(0..WRITTEN_ALL_THE_SAME.len())];
+            let leader_only = world.notes.borrow().leader_only.clone();
+            let produce = mock.on(Api::Produce).skip(skip).times(times);
+            // A leader that waits for nobody has no reason to.
+            let produce = produce.when(move |info| !leader_only.contains(info.client_id));
+            rule(produce.apply_then_fail(code));
+        }
+        Kind::RefuseForGood => refuse_for_good(world, skip, rng),
+        Kind::JumpClock => mock.advance(Duration::from_secs(rng.random_range(1..60))),
+        Kind::Grow => {
+            let present = world.ends().len() as u32;
+            if present < 10 {
+                drop(mock.add_partitions(TOPIC, present + 1));
+            }
         }
     }
+}
+
+/// One of several batches under way fails.
+fn refuse_for_good(world: &World, skip: u64, rng: &mut StdRng) {
+    let code = FINAL[rng.random_range(0..FINAL.len())];
+    let number = rng.random_range(0..world.producers);
+    if matches!(code, 45 | 59) && !world.notes.borrow().idempotent.contains(&number) {
+        return; // No broker says so to a producer without sequences.
+    }
+    world.tell(format_args!("Produce of {number} fails with {code}"));
+    let name = format!("producer-{number}");
+    let produce = || {
+        let name = name.clone();
+        let produce = world.mock.on(Api::Produce);
+        let produce = produce.when(move |info| info.client_id == name);
+        produce.skip(skip).times(1)
+    };
+    // Where nobody can tell whether it was written, it may have been.
+    let rule = match code {
+        -1 | 9999 if rng.random() => produce().apply_then_fail(code),
+        _ => produce().fail(code),
+    };
+    world.provocations.borrow_mut().push(rule);
 }

@@ -2,97 +2,114 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::world::{Fate, GROUP, TOPIC, World};
+use ottla::OwnedRecord;
+
+use crate::members::text_of;
+use crate::world::{Fate, TOPIC, World};
+
+type Logs = BTreeMap<i32, Vec<OwnedRecord>>;
 
 pub(crate) fn check(world: &World) {
-    let logs: Vec<Vec<(i64, String)>> = (0..world.partitions)
-        .map(|partition| {
-            let records = world.mock.records(TOPIC, partition);
-            let value = |record: &ottla::OwnedRecord| {
-                String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned()
-            };
-            records
-                .iter()
-                .map(|record| (record.offset(), value(record)))
-                .collect()
-        })
+    let logs: Logs = world
+        .ends()
+        .into_iter()
+        .map(|(partition, _)| (partition, world.mock.records(TOPIC, partition)))
         .collect();
+    logged(world, &logs);
     producers(world, &logs);
     consumers(world, &logs);
 }
 
-fn producers(world: &World, logs: &[Vec<(i64, String)>]) {
-    let sent = std::mem::take(&mut world.notes.borrow_mut().sent);
-    let mut places: BTreeMap<&str, Vec<(i32, i64)>> = BTreeMap::new();
-    for (partition, log) in logs.iter().enumerate() {
-        for (offset, value) in log {
-            places
-                .entry(value)
-                .or_default()
-                .push((partition as i32, *offset));
-        }
-        // Producer and serial number are at the front of each value, and of fixed width.
-        let mut last: BTreeMap<&str, &str> = BTreeMap::new();
-        for (offset, value) in log {
-            let mut parts = value.split('-');
-            let (producer, serial) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-            if let Some(before) = last.insert(producer, serial)
-                && before > serial
-            {
-                world.violation(format!(
-                    "order: {TOPIC}-{partition} offset {offset}: {serial} after {before}"
-                ));
-            }
-        }
-    }
-    for (value, found) in &places {
-        if found.len() > 1 {
-            world.violation(format!("twice: {value} is at {found:?}"));
-        }
-    }
-    for (partition, value, fate) in &sent {
-        let place = places.get(value.as_str()).and_then(|found| found.first());
-        match (fate, place) {
-            (Fate::Acknowledged(offset), Some(found)) if *found == (*partition, *offset) => {}
-            (Fate::Acknowledged(offset), found) => world.violation(format!(
-                "lost: {value} was acknowledged at {partition}@{offset} and is at {found:?}"
-            )),
-            (Fate::NotSent(error), Some(found)) => {
-                world.violation(format!(
-                    "certainty: {value} is at {found:?}, but was not sent: {error}"
-                ));
-            }
-            (Fate::NotSent(_), None) | (Fate::MaybeWritten(_), _) => {}
-        }
-    }
-    world.notes.borrow_mut().sent = sent;
+fn value_of(record: &OwnedRecord) -> String {
+    String::from_utf8_lossy(record.value().unwrap_or_default()).into_owned()
 }
 
-fn consumers(world: &World, logs: &[Vec<(i64, String)>]) {
-    let seen = world.notes.borrow().seen.clone();
+/// Producer and serial number, at the front of each value and of fixed width.
+fn stem_of(value: &str) -> &str {
+    value.rsplit_once('-').map_or(value, |(stem, _)| stem)
+}
+
+/// Key and headers, order, duplicates.
+fn logged(world: &World, logs: &Logs) {
+    let mut places: BTreeMap<String, (i32, i64)> = BTreeMap::new();
+    for (partition, log) in logs {
+        let mut last: BTreeMap<String, String> = BTreeMap::new();
+        for record in log {
+            let value = value_of(record);
+            let place = (*partition, record.offset());
+            let stem = stem_of(&value);
+            let fits = |bytes: Option<&[u8]>| bytes.is_none_or(|bytes| bytes == stem.as_bytes());
+            let header = record.headers().next().and_then(|header| header.value());
+            if !fits(record.key()) || !fits(header) {
+                world.violation(format!("content: {value} at {place:?} is {record:?}"));
+            }
+            if !value.starts_with('i') {
+                continue;
+            }
+            let (producer, serial) = stem.split_once('-').unwrap_or((stem, ""));
+            let before = last.insert(producer.to_owned(), serial.to_owned());
+            if let Some(before) = before.filter(|before| before.as_str() > serial) {
+                world.violation(format!("order: at {place:?}: {serial} after {before}"));
+            }
+            if let Some(other) = places.insert(value.clone(), place) {
+                world.violation(format!("twice: {value} is at {other:?} and {place:?}"));
+            }
+        }
+    }
+}
+
+/// What producers were told is so.
+fn producers(world: &World, logs: &Logs) {
+    let mut there: BTreeSet<(String, i32, i64)> = BTreeSet::new();
+    let mut values: BTreeSet<String> = BTreeSet::new();
+    for (partition, record) in logs.iter().flat_map(|(p, log)| log.iter().map(move |r| (p, r))) {
+        there.insert((value_of(record), *partition, record.offset()));
+        values.insert(value_of(record));
+    }
+    let mut violations = Vec::new();
+    for (value, fate) in &world.notes.borrow().sent {
+        match fate {
+            Fate::Acknowledged(partition, Some(offset)) => {
+                if !there.contains(&(value.clone(), *partition, *offset)) {
+                    let at = format!("was acknowledged at {partition}@{offset} and is not there");
+                    violations.push(format!("lost: {value} {at}"));
+                }
+            }
+            Fate::Acknowledged(partition, None) => {
+                if !values.contains(value) {
+                    violations.push(format!("lost: {value}, acknowledged at {partition}"));
+                }
+            }
+            Fate::NotSent(error) if values.contains(value) => {
+                violations.push(format!("certainty: {value} was not sent, and is: {error}"));
+            }
+            Fate::NotSent(_) | Fate::MaybeWritten(_) => {}
+        }
+    }
+    violations.into_iter().for_each(|what| world.violation(what));
+}
+
+/// What was handed out is what the log has, and what is committed was handed out.
+fn consumers(world: &World, logs: &Logs) {
+    let mut violations = Vec::new();
     let mut offsets: BTreeSet<(i32, i64)> = BTreeSet::new();
-    for (partition, offset, value) in &seen {
-        let there = logs[*partition as usize].get(*offset as usize);
-        if there != Some(&(*offset, value.clone())) {
-            world.violation(format!(
-                "content: {partition}@{offset} was read as {value}, is {there:?}"
+    for (partition, offset, text) in &world.notes.borrow().seen {
+        let log = logs.get(partition).and_then(|log| log.get(*offset as usize));
+        let there = log.map(text_of);
+        if there.as_ref() != Some(text) {
+            violations.push(format!(
+                "content: {partition}@{offset} was read as {text}, and is {there:?}"
             ));
         }
         offsets.insert((*partition, *offset));
     }
-    let committed = world
-        .mock
-        .group(GROUP)
-        .map(|group| group.offsets)
-        .unwrap_or_default();
-    for (partition, end) in committed {
-        for offset in 0..end {
-            if !offsets.contains(&(partition.partition(), offset)) {
-                world.violation(format!(
-                    "at least once: {partition} offset {offset} is committed and was not read"
-                ));
-                break;
-            }
+    for partition in logs.keys() {
+        let end = world.committed(*partition).unwrap_or(0);
+        if let Some(offset) = (0..end).find(|offset| !offsets.contains(&(*partition, *offset))) {
+            violations.push(format!(
+                "at least once: {partition}@{offset} is committed and was not read"
+            ));
         }
     }
+    violations.into_iter().for_each(|what| world.violation(what));
 }

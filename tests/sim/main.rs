@@ -3,11 +3,16 @@
 
 mod faults;
 mod invariants;
-mod workload;
+mod members;
+mod producers;
 mod world;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, Once};
 
 use world::{Outcome, run};
 
@@ -16,6 +21,11 @@ const FIXED: Range<u64> = 0..100;
 
 /// Seeds that found a bug once: what it was stands beside each.
 const FOUND: &[u64] = &[];
+
+thread_local! {
+    /// Where and why something panicked in this thread: a run stays within one.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
 
 /// `OTTLA_SIM_SEEDS=7` or `OTTLA_SIM_SEEDS=0..100000`.
 fn chosen() -> Vec<u64> {
@@ -29,11 +39,61 @@ fn chosen() -> Vec<u64> {
     }
 }
 
+/// A run in which nothing may panic, neither in a task of a client or of the mock nor in the test.
 fn run_caught(seed: u64) -> Result<Outcome, String> {
-    catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned();
-        Err(text.unwrap_or_else(|| "panicked".to_owned()))
-    })
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.with_borrow_mut(|panics| panics.push(info.to_string().replace('\n', " ")));
+            usual(info);
+        }));
+    });
+    PANICS.with_borrow_mut(Vec::clear);
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(seed)));
+    match PANICS.with_borrow_mut(|panics| panics.pop()) {
+        Some(panic) => Err(format!("panic: {panic}")),
+        None => outcome.unwrap_or_else(|_| Err("panic: nobody knows where".to_owned())),
+    }
+}
+
+#[derive(Default)]
+struct Report {
+    sum: Outcome,
+    failed: BTreeMap<u64, String>,
+}
+
+/// Runs the seeds on all cores, each in one thread.
+fn run_all(seeds: &[u64]) -> Report {
+    let verbose = std::env::var_os("OTTLA_SIM_VERBOSE").is_some();
+    let (next, report) = (AtomicUsize::new(0), Mutex::new(Report::default()));
+    let work = || {
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let outcome = run_caught(*seed);
+            let mut report = report.lock().unwrap();
+            match outcome {
+                Ok(outcome) => {
+                    if verbose {
+                        println!("seed {seed}: {outcome}");
+                    }
+                    report.sum.add(&outcome);
+                }
+                Err(why) => {
+                    println!(
+                        "seed {seed}: {why}\n  again: OTTLA_SIM_SEEDS={seed} cargo test --test sim seeds"
+                    );
+                    report.failed.insert(*seed, why);
+                }
+            }
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..cores.min(seeds.len()) {
+            scope.spawn(work);
+        }
+    });
+    report.into_inner().unwrap()
 }
 
 #[test]
@@ -46,32 +106,23 @@ fn seeds() {
             .init();
     }
     let seeds = chosen();
-    let (mut failed, mut sum) = (Vec::new(), Outcome::default());
-    for seed in &seeds {
-        match run_caught(*seed) {
-            Ok(outcome) => {
-                if std::env::var_os("OTTLA_SIM_VERBOSE").is_some() {
-                    println!(
-                        "seed {seed}: {outcome}, {} trace lines",
-                        outcome.trace.len()
-                    );
-                }
-                sum.add(&outcome);
-            }
-            Err(why) => {
-                println!(
-                    "seed {seed}: {why}\n  again: OTTLA_SIM_SEEDS={seed} cargo test --test sim seeds"
-                );
-                failed.push(*seed);
-            }
-        }
-    }
+    let Report { sum, failed } = run_all(&seeds);
     println!("{} seeds: {sum}", seeds.len());
+    // By invariant: how many, and the first.
+    let mut broken: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    for (seed, why) in &failed {
+        let name = why.split(':').next().unwrap_or_default();
+        broken.entry(name).or_insert((0, *seed)).0 += 1;
+    }
+    for (name, (count, first)) in &broken {
+        println!("broken: {name}: {count} seeds, the first is {first}");
+    }
     assert!(
         failed.is_empty(),
-        "{} of {} seeds failed: {failed:?}",
+        "{} of {} seeds failed: {:?}",
         failed.len(),
-        seeds.len()
+        seeds.len(),
+        failed.keys()
     );
 }
 

@@ -13,7 +13,7 @@ fn tp(partition: i32) -> TopicPartition {
 
 fn epoch() -> PartEpoch {
     let mut positions = active(&[tp(0)], rules());
-    let plan = positions.plan(crate::types::BrokerId(1), crate::clock::now(), |_| 0);
+    let plan = positions.plan(crate::types::BrokerId(1), crate::clock::now(), |_| false);
     plan.parts[0].epoch
 }
 
@@ -124,7 +124,7 @@ fn drain(chunk: &mut Chunk, from: i64, max: usize, reading: &Reading) -> (Vec<i6
     let mut position = Position::new(from);
     let mut offsets = Vec::new();
     loop {
-        let taken = chunk.take(max, position, reading).unwrap();
+        let taken = chunk.take(&mut up_to(max), position, reading).unwrap();
         assert!(taken.next.offset >= position.offset);
         position = taken.next;
         if let Some(batch) = &taken.batch {
@@ -160,8 +160,10 @@ fn a_cut_batch_is_not_decoded_again() {
     let bytes = batch(0, &(0..50).collect::<Vec<_>>(), 49, "gzip".parse().unwrap());
     let mut chunk = chunk(&[bytes], Vec::new());
     let reading = reading(false);
-    let first = chunk.take(20, Position::new(0), &reading).unwrap();
-    let second = chunk.take(20, first.next, &reading).unwrap();
+    let first = chunk
+        .take(&mut up_to(20), Position::new(0), &reading)
+        .unwrap();
+    let second = chunk.take(&mut up_to(20), first.next, &reading).unwrap();
     let body = |taken: &Taken| {
         taken.batch.as_ref().unwrap().segments[0]
             .batch
@@ -192,7 +194,9 @@ fn offsets_that_compaction_removed_are_passed() {
 #[test]
 fn control_batches_are_passed_without_a_record() {
     let mut only = chunk(&[marker(5, 9, true)], Vec::new());
-    let taken = only.take(10, Position::new(5), &reading(false)).unwrap();
+    let taken = only
+        .take(&mut up_to(10), Position::new(5), &reading(false))
+        .unwrap();
     assert!(taken.batch.is_none());
     assert_eq!((taken.next.offset, only.is_done()), (6, true));
 }
@@ -232,11 +236,15 @@ fn damage_is_an_error_after_what_is_before_it_and_stays_one() {
     bad[70] ^= 1;
     let mut damaged = chunk(&[range(0, 3), bad.clone(), range(6, 9)], Vec::new());
     let reading = reading(false);
-    let taken = damaged.take(100, Position::new(0), &reading).unwrap();
+    let taken = damaged
+        .take(&mut up_to(100), Position::new(0), &reading)
+        .unwrap();
     assert_eq!(taken.next.offset, 3);
     assert!(!damaged.is_done());
     for _ in 0..2 {
-        let error = damaged.take(100, taken.next, &reading).unwrap_err();
+        let error = damaged
+            .take(&mut up_to(100), taken.next, &reading)
+            .unwrap_err();
         assert_eq!(error.kind(), ErrorKind::CorruptRecord);
         assert_eq!(error.topic_partition(), Some(&tp(0)));
         assert!(error.to_string().contains("offset 3"), "{error}");
@@ -248,7 +256,7 @@ fn damage_is_an_error_after_what_is_before_it_and_stays_one() {
     let mut unchecked_chunk = chunk(&[bad], Vec::new());
     assert!(
         unchecked_chunk
-            .take(1, Position::new(3), &unchecked)
+            .take(&mut up_to(1), Position::new(3), &unchecked)
             .is_ok()
     );
 }
@@ -311,9 +319,9 @@ fn partitions_take_turns() {
     for partition in [0, 0, 0, 1, 1, 2] {
         buffer.push(labelled(partition, 10));
     }
-    assert_eq!((buffer.bytes(), buffer.bytes_of(&tp(0))), (60, 30));
+    assert_eq!((buffer.bytes(), buffer.unread(&tp(0))), (60, 30));
     assert_eq!(order(&mut buffer), [0, 1, 2, 0, 1, 0]);
-    assert_eq!((buffer.bytes(), buffer.bytes_of(&tp(0))), (0, 0));
+    assert_eq!((buffer.bytes(), buffer.unread(&tp(0))), (0, 0));
 }
 
 #[test]
@@ -325,7 +333,7 @@ fn a_rest_put_back_stays_the_first_of_its_partition_and_lets_others_go_before() 
     let first = buffer.take(|_| Taking::Yes).unwrap();
     buffer.put_back(first);
     let sizes: Vec<_> = std::iter::from_fn(|| buffer.take(|_| Taking::Yes))
-        .map(|chunk| chunk.bytes)
+        .map(|chunk| chunk.unread())
         .collect();
     assert_eq!(sizes, [30, 10, 20]);
 }
@@ -352,23 +360,36 @@ fn paused_partitions_wait_and_stale_data_goes() {
     assert_eq!((buffer.bytes(), order(&mut buffer)), (0, vec![]));
 }
 
+/// A portion of so many records, whatever they take.
+fn up_to(records: usize) -> Portion {
+    Portion::new(records, usize::MAX)
+}
+
 proptest! {
-    /// Whatever a Fetch answer holds (data, gaps, control batches, a cut end), from whatever
+    /// Whatever a Fetch answer holds (data, gaps, control batches, aborted transactions, a cut end), from whatever
     /// position and in whatever portions it is read: every record from the position on comes once, in
     /// order, and the position ends where the next fetch begins.
     #[test]
     fn any_answer_is_read_in_full(
-        shape in prop::collection::vec((0..4_u8, 1..8_i64, 0..3_i64), 0..8),
+        shape in prop::collection::vec((0..5_u8, 1..8_i64, 0..3_i64), 0..8),
         start in 0..20_i64, max in 1..9_usize, cut in 0..40_usize,
     ) {
         let mut log = Vec::new();
         let mut expected = Vec::new();
+        let mut aborted = Vec::new();
         let mut base = 0;
         let mut whole_end = 0;
         for (index, (kind, count, gap)) in shape.iter().enumerate() {
             let last = base + count - 1 + gap;
+            let is_last = index + 1 == shape.len();
             let (bytes, offsets): (Vec<u8>, Vec<i64>) = match kind {
                 0 => (marker(base, 9, true), vec![]),
+                // Aborted at once.
+                3 if !is_last => {
+                    aborted.push((base, 7));
+                    let records = transactional(base, base + count, 7);
+                    ([records, marker(base + count, 7, false)].concat(), vec![])
+                }
                 1 => {
                     let some: Vec<i64> = (base..base + count).filter(|o| o % 2 == 0).collect();
                     if some.is_empty() { continue; }
@@ -379,8 +400,12 @@ proptest! {
                     (batch(base, &all, last, Compression::None), all)
                 }
             };
-            let last = if *kind == 0 { base } else { last };
-            let is_cut = index + 1 == shape.len() && cut > 0 && cut < bytes.len();
+            let last = match kind {
+                0 => base,
+                3 if !is_last => base + count,
+                _ => last,
+            };
+            let is_cut = is_last && cut > 0 && cut < bytes.len();
             let len = bytes.len();
             log.extend(&bytes[..if is_cut { len - cut } else { len }]);
             if !is_cut {
@@ -397,7 +422,7 @@ proptest! {
         }
         prop_assert_eq!(survey, Survey::Batches { next_offset: whole_end, leader_epoch:
             if let Survey::Batches { leader_epoch, .. } = survey { leader_epoch } else { 0 } });
-        let mut chunk = Chunk::new(tp(0), epoch(), bytes, Vec::new(), (100, 100));
+        let mut chunk = Chunk::new(tp(0), epoch(), bytes, aborted, (100, 100));
         let (offsets, next) = drain(&mut chunk, start, max, &reading(true));
         expected.retain(|offset| *offset >= start);
         prop_assert_eq!(offsets, expected);
@@ -405,50 +430,121 @@ proptest! {
     }
 }
 
-/// A stalled application holds what it has not taken; what that takes decompressed counts.
+/// 500 records of 1,000 zeros each.
+fn zeros(compression: Compression) -> Bytes {
+    let mut writer = BatchWriter::new(1 << 20);
+    for _ in 0..500 {
+        writer.append(1000, None, Some(&[0; 1000]), &[]).unwrap();
+    }
+    let mut sealed = writer.seal(compression, &POOL).unwrap();
+    Bytes::from(sealed.stamp(ProducerStamp::NONE).to_vec())
+}
+
+/// An application that takes a little at a time, of many partitions: what a batch takes decompressed
+/// counts, and one is decompressed at a time.
 #[test]
-fn decompressed_bytes_count_against_the_budget_until_they_are_handed_out() {
-    for (compression, inflated) in [(Compression::None, false), (Compression::Lz4, true)] {
-        let mut writer = BatchWriter::new(1 << 20);
-        for _ in 0..500 {
-            writer.append(1000, None, Some(&[0; 1000]), &[]).unwrap();
-        }
-        let mut sealed = writer.seal(compression, &POOL).unwrap();
-        let bytes = Bytes::from(sealed.stamp(ProducerStamp::NONE).to_vec());
+fn decompressed_bytes_count_and_one_batch_is_open_at_a_time() {
+    for (compression, inflated) in [(Compression::None, 0), (Compression::Lz4, 500 * 1000)] {
+        let bytes = zeros(compression);
         let fetched = bytes.len();
         let reading = reading(false);
         let mut buffer = FetchBuffer::default();
         for partition in 0..4 {
+            let bytes = bytes.clone();
             let ends = (500, 500);
-            buffer.push(Chunk::new(
-                tp(partition),
-                epoch(),
-                bytes.clone(),
-                Vec::new(),
-                ends,
-            ));
+            buffer.push(Chunk::new(tp(partition), epoch(), bytes, Vec::new(), ends));
         }
-        assert_eq!(buffer.bytes(), 4 * fetched);
-        // Of each partition a few records are taken, so that its batch stays decoded.
-        for _ in 0..4 {
-            let mut chunk = buffer.take(|_| Taking::Yes).unwrap();
-            chunk.take(10, Position::new(0), &reading).unwrap();
-            buffer.put_back(chunk);
-        }
-        let held = if inflated {
-            4 * 500 * 1000
-        } else {
-            4 * fetched
-        };
-        assert!(buffer.bytes() >= held && buffer.bytes() < held + 4 * (fetched + 20_000));
-        assert!(
-            inflated || buffer.bytes() == held,
-            "a slice of what was fetched"
-        );
+        assert_eq!((buffer.bytes(), buffer.inflated()), (4 * fetched, 0));
+        let mut at = [0; 4];
+        let mut rounds = 0;
         while let Some(mut chunk) = buffer.take(|_| Taking::Yes) {
-            chunk.take(1000, Position::new(10), &reading).unwrap();
-            assert!(chunk.is_done());
+            let of = chunk.tp.partition as usize;
+            let position = Position::new(at[of]);
+            at[of] = chunk
+                .take(&mut up_to(100), position, &reading)
+                .unwrap()
+                .next
+                .offset;
+            if !chunk.is_done() {
+                buffer.put_back(chunk);
+            }
+            rounds += 1;
+            // A batch of its own, if any: its records and a few bytes for each of them.
+            assert!(
+                buffer.inflated() <= inflated + 500 * 20,
+                "{}",
+                buffer.inflated()
+            );
+            assert!(buffer.bytes() <= 4 * fetched + buffer.inflated());
+            if inflated > 0 && rounds == 1 {
+                assert!(buffer.inflated() >= inflated);
+                buffer.close_opened();
+                assert_eq!(buffer.inflated(), 0, "to be opened again");
+            }
         }
-        assert_eq!(buffer.bytes(), 0);
+        assert_eq!((rounds, at), (20, [500; 4]));
+        assert_eq!((buffer.bytes(), buffer.inflated()), (0, 0));
     }
+}
+
+/// A poll opens one compressed batch in any case, and others only while its portion lasts.
+#[test]
+fn a_poll_opens_no_more_batches_than_its_portion_allows() {
+    let bytes: Vec<_> = (0..4).map(|_| zeros(Compression::Lz4)).collect();
+    for (allowed, batches) in [(0, 1), (1, 1), (600_000, 2), (usize::MAX, 4)] {
+        let mut base = 0;
+        let log: Vec<_> = bytes
+            .iter()
+            .map(|bytes| {
+                let mut bytes = bytes.to_vec();
+                bytes[..8].copy_from_slice(&i64::to_be_bytes(base));
+                base += 500;
+                bytes
+            })
+            .collect();
+        let mut chunk = chunk(&log, Vec::new());
+        let mut portion = Portion::new(10_000, allowed);
+        let taken = chunk.take(&mut portion, Position::new(0), &reading(false));
+        let taken = taken.unwrap();
+        assert_eq!(taken.batch.unwrap().record_count(), batches * 500);
+        assert_eq!(taken.next.offset, batches as i64 * 500);
+        assert_eq!(portion.is_open(), batches == 4, "{allowed}");
+        assert!(portion.given >= batches * 500_000);
+    }
+}
+
+/// A slice keeps its frame: it counts whole until its last chunk is gone, or what is left is copied out.
+#[test]
+fn a_frame_counts_as_long_as_a_slice_of_it_is_here() {
+    const BROKER: BrokerId = BrokerId(3);
+    let small = Bytes::from(range(0, 5));
+    let large = zeros(Compression::None);
+    let len = small.len() + large.len();
+    let memory = Bytes::from([&small[..], &large].concat());
+    let mut buffer = FetchBuffer::default();
+    let frame = buffer.frame(BROKER, len);
+    let cut = [memory.slice(..small.len()), memory.slice(small.len()..)];
+    for (partition, records) in (0..).zip(cut) {
+        let chunk = Chunk::new(tp(partition), epoch(), records, Vec::new(), (500, 500));
+        buffer.push(chunk.in_frame(frame));
+    }
+    assert_eq!((buffer.bytes(), buffer.held(BROKER)), (len, len));
+    assert!(!buffer.compact(), "nothing was taken yet");
+    let of = |wanted: i32| {
+        move |chunk: &Chunk| match chunk.tp.partition == wanted {
+            true => Taking::Yes,
+            false => Taking::Later,
+        }
+    };
+    drop(buffer.take(of(1)).unwrap());
+    assert_eq!((buffer.bytes(), buffer.held(BROKER)), (len, len));
+    assert!(buffer.compact());
+    let left = (small.len(), small.len());
+    assert_eq!((buffer.bytes(), buffer.held(BROKER)), left);
+    assert!(!buffer.compact(), "once is enough");
+    assert!(memory.is_unique(), "the frame can be used again");
+    buffer.ready_again(&tp(0));
+    let mut rest = buffer.take(of(0)).unwrap();
+    assert_eq!(drain(&mut rest, 0, 10, &reading(false)).0, [0, 1, 2, 3, 4]);
+    assert_eq!((buffer.bytes(), buffer.held(BROKER)), (0, 0));
 }

@@ -149,8 +149,7 @@ impl Control {
                 let outcome =
                     offsets::commit(&shared.cluster, who, offsets.clone(), deadline).await;
                 let took = now().saturating_duration_since(began);
-                shared.tell_commit(&offsets, took, outcome.as_ref().copied());
-                Answer::Commit(purpose, offsets, outcome)
+                Answer::Commit(purpose, offsets, took, outcome)
             }));
         }
     }

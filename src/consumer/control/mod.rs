@@ -16,6 +16,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use indexmap::IndexMap;
 use tokio::time::sleep_until;
@@ -68,7 +69,7 @@ enum Answer {
         Vec<ResetAsk>,
         Result<IndexMap<TopicPartition, Result<Found, i16>>>,
     ),
-    Commit(Purpose, Vec<ToCommit>, Result<()>),
+    Commit(Purpose, Vec<ToCommit>, Duration, Result<()>),
     Exists(Option<Error>),
 }
 
@@ -367,8 +368,18 @@ impl Control {
             }
             Answer::Committed(asked, found) => self.take_committed(time, &asked, found),
             Answer::Listed(asks, found) => self.take_listed(time, &asks, found),
-            Answer::Commit(purpose, offsets, outcome) => {
+            Answer::Commit(purpose, offsets, took, outcome) => {
                 self.committing = false;
+                self.shared.ledger.committed(took, outcome.is_ok());
+                if !self.shared.interceptors.is_empty() {
+                    let offsets = offsets
+                        .iter()
+                        .map(|one| (one.tp.clone(), one.offset.clone()));
+                    let told = outcome.as_ref().copied();
+                    self.shared
+                        .interceptors
+                        .on_commit(&offsets.collect::<Vec<_>>(), told);
+                }
                 self.committed(purpose, &offsets, outcome);
             }
             Answer::Exists(missing) => {

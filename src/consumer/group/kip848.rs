@@ -382,7 +382,8 @@ impl Membership {
             Error::from_code(answer.code, doing)
         };
         match answer.code {
-            codes::FENCED_MEMBER_EPOCH | codes::UNKNOWN_MEMBER_ID => {
+            // A coordinator that has lost the group (its log was cut) takes whoever joins.
+            codes::FENCED_MEMBER_EPOCH | codes::UNKNOWN_MEMBER_ID | codes::GROUP_ID_NOT_FOUND => {
                 tracing::info!(member = %self.member_id, code = answer.code, "thrown out of the group; joining again");
                 self.lose_all();
                 // At once the first time, and then with growing pauses.
@@ -421,7 +422,6 @@ impl Membership {
             }
             codes::INCONSISTENT_GROUP_PROTOCOL
             | codes::INVALID_GROUP_ID
-            | codes::GROUP_ID_NOT_FOUND
             | codes::GROUP_MAX_SIZE_REACHED
             | codes::FENCED_INSTANCE_ID
             | codes::UNRELEASED_INSTANCE_ID

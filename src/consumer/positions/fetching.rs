@@ -80,28 +80,32 @@ pub(crate) struct Outcome {
 }
 
 impl Positions {
-    /// What to fetch from a broker, given how much of each partition is buffered.
+    /// What to fetch from a broker, given of which partitions enough is buffered. Partitions that
+    /// another request asks for are left out.
     pub(crate) fn plan(
         &mut self,
         broker: BrokerId,
         now: Instant,
-        buffered: impl Fn(&TopicPartition) -> usize,
+        full: impl Fn(&TopicPartition) -> bool,
     ) -> Plan {
         let mut plan = Plan::default();
         let parts = &self.parts;
         let by_broker = self.by_broker.get_or_insert_with(|| index(parts));
-        let at_broker = by_broker.get(&broker).into_iter().flatten();
-        for (tp, part) in at_broker.filter_map(|place| parts.get_index(*place)) {
+        let places = by_broker.get(&broker).map_or(&[][..], Vec::as_slice);
+        let first = self.turn.checked_rem(places.len()).unwrap_or(0);
+        let in_turn = places.iter().cycle().skip(first).take(places.len());
+        for (tp, part) in in_turn.filter_map(|place| parts.get_index(*place)) {
             if part.state != State::Active
                 || part.paused
                 || part.revoking
+                || part.under_way
                 || part.read_from(now) != Some(broker)
             {
                 continue;
             }
             if let Some(at) = part.not_before.filter(|at| *at > now) {
                 plan.next_at = Some(plan.next_at.map_or(at, |next| next.min(at)));
-            } else if buffered(tp) >= self.rules.prefetch {
+            } else if full(tp) {
                 plan.full += 1;
             } else {
                 plan.parts.push(Planned {
@@ -116,6 +120,31 @@ impl Positions {
             }
         }
         plan
+    }
+
+    /// A request asks for these partitions, until [`ended`](Self::ended).
+    pub(crate) fn begun<'a>(&mut self, asked: impl IntoIterator<Item = &'a Planned>) {
+        self.turn = self.turn.wrapping_add(1);
+        for planned in asked {
+            if let Some(part) = self.current(&planned.tp, planned.epoch) {
+                part.under_way = true;
+            }
+        }
+    }
+
+    /// The request is over, answered or not.
+    pub(crate) fn ended(&mut self, asked: &[(TopicPartition, PartEpoch)]) {
+        for (tp, epoch) in asked {
+            if let Some(part) = self.current(tp, *epoch) {
+                part.under_way = false;
+            }
+        }
+    }
+
+    /// How many brokers there are to fetch from.
+    pub(crate) fn broker_count(&mut self) -> usize {
+        let parts = &self.parts;
+        self.by_broker.get_or_insert_with(|| index(parts)).len()
     }
 
     /// Takes a broker's answer for a partition in.
@@ -209,7 +238,8 @@ impl Positions {
                             "what the broker sent for offset {} is not a batch of records that holds it",
                             asked.offset
                         ),
-                    ),
+                    )
+                    .with_unreadable(asked.offset..asked.offset.saturating_add(1)),
                 )
             }
         }

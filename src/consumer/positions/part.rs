@@ -39,6 +39,8 @@ pub(super) struct Part {
     pub(super) revoking: bool,
     /// An offset lookup is under way.
     pub(super) asking: bool,
+    /// A fetch asks for it.
+    pub(super) under_way: bool,
     pub(super) failures: u32,
     /// Answers in a row that cannot be right.
     pub(super) doubts: u32,
@@ -78,6 +80,7 @@ impl Part {
             paused: false,
             revoking: false,
             asking: false,
+            under_way: false,
             failures: 0,
             doubts: 0,
             not_before: None,
@@ -174,9 +177,15 @@ impl Part {
         self.failures = self.failures.saturating_add(1);
     }
 
+    /// Answers and buffered data of before count no more.
+    pub(super) fn live_again(&mut self, epoch: PartEpoch) {
+        self.epoch = epoch;
+        self.under_way = false;
+    }
+
     /// Another life: what is buffered, awaited or known of the old position counts no more.
     pub(super) fn renew(&mut self, epoch: PartEpoch) {
-        self.epoch = epoch;
+        self.live_again(epoch);
         self.asking = false;
         self.failures = 0;
         self.doubts = 0;
@@ -224,6 +233,10 @@ impl Part {
             end_offset,
             records,
             time,
+            behind_newest: match records {
+                Some(0) => TimeLag::CaughtUp,
+                _ => TimeLag::Unknown,
+            },
             measured: self.measured_at.map(|at| now.saturating_duration_since(at)),
         }
     }

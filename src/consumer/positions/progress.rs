@@ -95,7 +95,7 @@ impl Positions {
         let renewed = self.new_epoch();
         let max = self.rules.backoff_max;
         if let Some(part) = self.parts.get_mut(tp) {
-            part.epoch = renewed;
+            part.live_again(renewed);
             part.fetch = part.position;
             if let Some(now) = now {
                 part.back_off(now, max, max);
@@ -112,7 +112,7 @@ impl Positions {
         if !(part.finished.offset..part.position.offset).contains(&offset) {
             return false;
         }
-        part.epoch = renewed;
+        part.live_again(renewed);
         part.position = Position::new(offset);
         part.fetch = part.position;
         true

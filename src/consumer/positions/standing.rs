@@ -32,10 +32,18 @@ pub(crate) enum Stage {
 }
 
 impl Positions {
-    /// Notes where the log ends, as a lookup found it.
-    pub(crate) fn note_end(&mut self, tp: &TopicPartition, end: i64, now: Instant) {
+    /// Notes where the log ends, as a lookup begun at `asked` found it. If a fetch was answered since,
+    /// that may be newer, and the broker will not say it again (KIP-227).
+    pub(crate) fn note_end(
+        &mut self,
+        tp: &TopicPartition,
+        end: i64,
+        asked: Instant,
+        now: Instant,
+    ) {
         let isolation = self.rules.isolation;
-        if let Some(part) = self.parts.get_mut(tp) {
+        let older = |part: &&mut Part| part.measured_at.is_none_or(|at| at < asked);
+        if let Some(part) = self.parts.get_mut(tp).filter(older) {
             part.measured_at = Some(now);
             match isolation {
                 IsolationLevel::ReadUncommitted => part.high_watermark = end,

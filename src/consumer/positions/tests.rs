@@ -16,7 +16,6 @@ pub(crate) fn rules() -> Rules {
         has_group: false,
         backoff: Duration::from_millis(100),
         backoff_max: Duration::from_secs(1),
-        prefetch: 1000,
         preferred_for: Duration::from_secs(300),
     }
 }
@@ -77,7 +76,7 @@ fn refusal(code: i16) -> Answer {
 }
 
 fn plan(positions: &mut Positions, now: Instant) -> Vec<Planned> {
-    positions.plan(B1, now, |_| 0).parts
+    positions.plan(B1, now, |_| false).parts
 }
 
 #[test]
@@ -248,12 +247,12 @@ fn a_wrong_leader_means_metadata_and_a_pause_until_it_is_another() {
         let asked = plan(&mut positions, now).remove(0);
         let outcome = positions.accept(B1, &asked, &refusal(code), now);
         assert!(outcome.refresh && outcome.error.is_none(), "code {code}");
-        let waiting = positions.plan(B1, now, |_| 0);
+        let waiting = positions.plan(B1, now, |_| false);
         assert!(waiting.parts.is_empty());
         assert_eq!(waiting.next_at, Some(now + Duration::from_millis(100)));
         positions.update(led_by(B2, 4, ID));
         assert!(plan(&mut positions, now).is_empty());
-        let there = positions.plan(B2, now, |_| 0).parts;
+        let there = positions.plan(B2, now, |_| false).parts;
         assert_eq!((there[0].leader_epoch, there[0].epoch), (4, asked.epoch));
     }
 }
@@ -265,7 +264,7 @@ fn pauses_between_errors_grow_and_end_with_success() {
     for expected in [100, 200, 400, 800, 1000, 1000] {
         let asked = plan(&mut positions, now).remove(0);
         positions.accept(B1, &asked, &refusal(codes::NOT_LEADER_OR_FOLLOWER), now);
-        let at = positions.plan(B1, now, |_| 0).next_at.unwrap();
+        let at = positions.plan(B1, now, |_| false).next_at.unwrap();
         assert_eq!(at - now, Duration::from_millis(expected));
         now = at;
     }
@@ -285,7 +284,7 @@ fn a_follower_is_read_while_it_is_preferred_and_not_trusted_with_the_bounds() {
     };
     positions.accept(B1, &asked, &hint, now);
     assert!(plan(&mut positions, now).is_empty());
-    assert_eq!(positions.plan(B2, now, |_| 0).parts.len(), 1);
+    assert_eq!(positions.plan(B2, now, |_| false).parts.len(), 1);
     let outcome = positions.accept(B2, &asked, &refusal(codes::OFFSET_OUT_OF_RANGE), now);
     assert!(!outcome.discard);
     assert_eq!(
@@ -373,9 +372,26 @@ fn a_topic_made_anew_is_not_read_at_the_old_positions() {
 #[test]
 fn a_full_buffer_is_not_filled_further() {
     let mut positions = active(&[tp(0), tp(1)], rules());
-    let plan = positions.plan(B1, now(), |of| if *of == tp(0) { 1000 } else { 999 });
+    let plan = positions.plan(B1, now(), |of| *of == tp(0));
     assert_eq!((plan.parts.len(), plan.full), (1, 1));
     assert_eq!(plan.parts[0].tp, tp(1));
+}
+
+/// The session tells a new end once: an older answer that overtakes it would stay for good.
+#[test]
+fn an_end_looked_up_before_the_last_fetch_is_not_taken() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let end = |positions: &Positions| positions.lag(now, 10_000).remove(0).end_offset;
+    let second = Duration::from_secs(1);
+    positions.note_end(&tp(0), 90, now, now);
+    assert_eq!(end(&positions), Some(90));
+    let asked = plan(&mut positions, now).remove(0);
+    positions.accept(B1, &asked, &answer(batches(100)), now + 2 * second);
+    positions.note_end(&tp(0), 90, now + second, now + 3 * second);
+    assert_eq!(end(&positions), Some(100));
+    positions.note_end(&tp(0), 110, now + 3 * second, now + 4 * second);
+    assert_eq!(end(&positions), Some(110));
 }
 
 #[test]
@@ -672,7 +688,7 @@ proptest! {
                 _ => {
                     let read_from = positions.brokers(now);
                     for from in read_from {
-                        for asked in positions.plan(from, now, |_| 0).parts {
+                        for asked in positions.plan(from, now, |_| false).parts {
                             let named = Answer { preferred: Some(broker), ..answer(Survey::Empty) };
                             positions.accept(from, &asked, &named, now);
                         }
@@ -691,7 +707,7 @@ proptest! {
             }
             let mut planned = Vec::new();
             for id in 1..4 {
-                for asked in positions.plan(BrokerId(id), now, |_| 0).parts {
+                for asked in positions.plan(BrokerId(id), now, |_| false).parts {
                     let at = positions.standing(&asked.tp, now).unwrap();
                     prop_assert_eq!(at.read_from, Some(BrokerId(id)));
                     planned.push(asked.tp);
@@ -702,5 +718,109 @@ proptest! {
             planned.sort();
             prop_assert_eq!(planned, all);
         }
+    }
+}
+
+fn keys(asked: &[Planned]) -> Vec<(TopicPartition, PartEpoch)> {
+    let keys = asked.iter();
+    keys.map(|asked| (asked.tp.clone(), asked.epoch)).collect()
+}
+
+#[test]
+fn each_request_begins_with_another_partition() {
+    let mut positions = active(&[tp(0), tp(1), tp(2)], rules());
+    let mut firsts = Vec::new();
+    for _ in 0..6 {
+        let parts = plan(&mut positions, now());
+        assert_eq!(parts.len(), 3);
+        firsts.push(parts[0].tp.partition);
+        positions.begun(&parts);
+        positions.ended(&keys(&parts));
+    }
+    firsts[..3].sort_unstable();
+    assert_eq!(firsts[..3], [0, 1, 2]);
+}
+
+#[test]
+fn a_partition_that_was_moved_can_be_asked_for_at_once_and_only_once() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let old = plan(&mut positions, now);
+    positions.begun(&old);
+    assert!(plan(&mut positions, now).is_empty());
+    positions.seek(&tp(0), Position::new(50));
+    let new = plan(&mut positions, now);
+    assert_eq!(new[0].offset, 50);
+    positions.begun(&new);
+    // The old request's end is none of the new one's.
+    positions.ended(&keys(&old));
+    assert!(plan(&mut positions, now).is_empty());
+    positions.ended(&keys(&new));
+    assert_eq!(plan(&mut positions, now).len(), 1);
+}
+
+#[test]
+fn brokers_that_lead_nothing_any_more_have_no_share() {
+    let mut positions = active(&[tp(0), tp(1)], rules());
+    let lead = |partition: i32| {
+        move |of: &TopicPartition| {
+            let broker = if of.partition < partition { B2 } else { B1 };
+            let leader = Some(Leader { broker, epoch: 9 });
+            Some(Known {
+                topic_id: ID,
+                leader,
+            })
+        }
+    };
+    positions.update(lead(1));
+    assert_eq!(positions.broker_count(), 2);
+    positions.update(lead(0));
+    assert_eq!(positions.broker_count(), 1);
+}
+
+proptest! {
+    /// However requests overlap and end, and whatever comes between: no partition is asked for twice in
+    /// one life of its position, and none is forgotten when all requests have ended.
+    #[test]
+    fn no_partition_is_asked_for_twice_at_a_time(
+        steps in prop::collection::vec((0..6_u8, 0..3_usize), 1..80)
+    ) {
+        let all = [tp(0), tp(1), tp(2)];
+        let mut positions = active(&all, rules());
+        let now = now();
+        let mut flying: Vec<Vec<Planned>> = Vec::new();
+        for (step, n) in steps {
+            match step {
+                0 | 1 => {
+                    let mut parts = plan(&mut positions, now);
+                    for asked in flying.iter().flatten() {
+                        let again = |part: &Planned| part.tp == asked.tp && part.epoch == asked.epoch;
+                        prop_assert!(!parts.iter().any(again));
+                    }
+                    parts.truncate(n + 1);
+                    positions.begun(&parts);
+                    flying.push(parts);
+                }
+                2 | 3 => if !flying.is_empty() {
+                    let asked = flying.remove(n % flying.len());
+                    for part in asked.iter().take(n) {
+                        positions.accept(B1, part, &answer(batches(part.offset + 1)), now);
+                    }
+                    positions.ended(&keys(&asked));
+                },
+                4 => { positions.seek(&all[n], Position::new(n as i64)); }
+                _ => {
+                    let paused = positions.paused().any(|tp| *tp == all[n]);
+                    positions.set_paused(&all[n], !paused);
+                }
+            }
+        }
+        for asked in flying {
+            positions.ended(&keys(&asked));
+        }
+        for tp in &all {
+            positions.set_paused(tp, false);
+        }
+        prop_assert_eq!(plan(&mut positions, now).len(), 3);
     }
 }

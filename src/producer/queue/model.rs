@@ -3,8 +3,8 @@
 //! The model has several brokers that share one log (replication is perfect), a connection to each that keeps order,
 //! connections that break with requests on the way (some of which are still processed later: zombies), refusals before and
 //! after the append, leader moves and time-outs. It remembers five batches per producer, as a broker does. The topic may be
-//! deleted and made anew (requests name it by its id, and those under the old id are refused), and the application may
-//! purge what it sent.
+//! deleted and made anew (requests name it by its id, and those under the old id are refused), the application may purge
+//! what it sent, and a broker forgets who has been silent for long.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -115,6 +115,7 @@ struct World {
     calm: bool,
     max_records: usize,
     in_flight_seen: usize,
+    silences: usize,
 }
 
 impl World {
@@ -144,6 +145,7 @@ impl World {
             calm: false,
             max_records,
             in_flight_seen: 0,
+            silences: 0,
         }
     }
 
@@ -163,7 +165,8 @@ impl World {
             92..94 => self.move_leader(),
             94..97 => self.pass_time(),
             97 if self.chance(50) => self.purge(),
-            97 => self.make_anew(),
+            97 if self.chance(50) => self.make_anew(),
+            97 => self.be_silent(),
             _ => self.learn_leader(),
         }
     }
@@ -202,6 +205,38 @@ impl World {
         let certain = |end| matches!(end, End::Failed(Certainty::NotSent, Why::Purged));
         assert!(sent || out.iter().all(|finished| certain(finished.end)));
         self.finish(out);
+    }
+
+    fn be_silent(&mut self) {
+        self.come_to_rest();
+        self.now += SILENCE;
+        self.log.producers.clear();
+        self.silences += 1;
+    }
+
+    /// Nothing fails any more, and everything must come to an end, within the delivery time.
+    fn come_to_rest(&mut self) {
+        self.calm = true;
+        for _ in 0..100_000 {
+            if self.queue.is_empty() && self.compressing.is_empty() {
+                break;
+            }
+            match self.rng.random_range(0..6) {
+                0 => self.seal_compressed(),
+                1 => self.send(),
+                2 => self.process(),
+                3 => self.read_answer(),
+                4 => self.learn_leader(),
+                _ if self.chance(10) => self.pass_time(),
+                _ => self.process_zombie(),
+            }
+        }
+        assert!(self.queue.is_empty(), "stuck: {:?}", self.queue);
+        assert_eq!(self.queue.in_flight(), 0);
+        while !self.zombies.is_empty() {
+            self.process_zombie();
+        }
+        self.calm = false;
     }
 
     fn make_anew(&mut self) {
@@ -407,27 +442,7 @@ impl World {
         for _ in 0..steps {
             self.step();
         }
-        // Then nothing fails any more, and everything must come to an end, within the delivery time.
-        self.calm = true;
-        for _ in 0..100_000 {
-            if self.queue.is_empty() && self.compressing.is_empty() {
-                break;
-            }
-            match self.rng.random_range(0..6) {
-                0 => self.seal_compressed(),
-                1 => self.send(),
-                2 => self.process(),
-                3 => self.read_answer(),
-                4 => self.learn_leader(),
-                _ if self.chance(10) => self.pass_time(),
-                _ => self.process_zombie(),
-            }
-        }
-        assert!(self.queue.is_empty(), "stuck: {:?}", self.queue);
-        assert_eq!(self.queue.in_flight(), 0);
-        while !self.zombies.is_empty() {
-            self.process_zombie();
-        }
+        self.come_to_rest();
     }
 
     fn check(&self) {
@@ -477,6 +492,7 @@ fn rules(idempotent: bool, max_in_flight: usize) -> Rules {
 #[test]
 fn never_duplicates_reorders_or_loses() {
     let (mut acknowledged, mut maybe, mut not_sent, mut pipelined, mut bumped) = (0, 0, 0, 0, 0);
+    let mut silences = 0;
     for seed in 0..6000 {
         let steps = if seed % 10 == 0 { 1500 } else { 200 };
         let in_flight = 1 + usize::try_from(seed % 5).unwrap();
@@ -491,11 +507,13 @@ fn never_duplicates_reorders_or_loses() {
         not_sent += world.not_sent.len();
         pipelined += usize::from(world.in_flight_seen > 2);
         bumped += usize::from(world.identity.epoch > 0);
+        silences += world.silences;
     }
     // The runs must have met what they are about.
     assert!(acknowledged > 100_000, "{acknowledged}");
     assert!(maybe > 1000 && not_sent > 1000, "{maybe} {not_sent}");
     assert!(pipelined > 1000 && bumped > 500, "{pipelined} {bumped}");
+    assert!(silences > 500, "{silences}");
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //!
 //! - Output never grows past the limit by more than a byte (gzip, zstd) or at all (snappy, lz4), and its buffer grows
 //!   with the data: no length that the input claims is allocated before it is known to be possible.
+//! - The memory of an output is used again only when nobody has a slice of it.
 //! - A context whose last use failed is dropped, not put back.
 //! - Checksums inside compressed data (lz4, zstd) are not verified: the CRC-32C of the batch covers the same bytes.
 
@@ -26,8 +27,11 @@ mod zstd_frame;
 #[cfg(any(test, not(feature = "zstd")))]
 mod zstd_pure;
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
 
 use super::compress::{Codec, Compression};
 use super::error::RecordError;
@@ -35,6 +39,7 @@ use super::error::RecordError;
 /// Contexts of all codecs, kept for the next batch. Shared by everything in a client that compresses or decompresses.
 pub(crate) struct CodecPool {
     scratch: Idle<Vec<u8>>,
+    outputs: Outputs,
     #[cfg(feature = "gzip")]
     deflate: Idle<gzip::Compressor>,
     #[cfg(feature = "gzip")]
@@ -59,6 +64,7 @@ impl CodecPool {
     pub(crate) const fn new(max_idle: usize) -> Self {
         Self {
             scratch: Idle::new(max_idle),
+            outputs: Outputs::new(),
             #[cfg(feature = "gzip")]
             deflate: Idle::new(max_idle),
             #[cfg(feature = "gzip")]
@@ -149,8 +155,11 @@ impl CodecPool {
         codec: Codec,
         input: &[u8],
         limit: usize,
-    ) -> Result<Vec<u8>, RecordError> {
+    ) -> Result<Bytes, RecordError> {
         let mut output = Output::new(input.len(), limit);
+        if let Some(bytes) = self.outputs.take(limit) {
+            output.bytes = bytes;
+        }
         match codec {
             Codec::None => output.extend(input)?,
             #[cfg(feature = "gzip")]
@@ -201,7 +210,9 @@ impl CodecPool {
                 });
             }
         }
-        Ok(output.finish())
+        let output = Bytes::from(output.finish());
+        self.outputs.keep(&output);
+        Ok(output)
     }
 }
 
@@ -246,6 +257,57 @@ impl<T> Idle<T> {
         }
         drop(items);
         drop(item); // outside the lock: freeing a context takes a while
+    }
+}
+
+/// The memory of the last decompressed batches, for the next ones: fresh memory of their size comes from the system
+/// page by page, which costs about as much as decompressing fast codecs.
+struct Outputs {
+    kept: Mutex<VecDeque<Bytes>>,
+}
+
+/// What is kept of outputs at most, and the least and the most that is worth it.
+const MAX_KEPT: usize = 4 << 20;
+const MIN_OUTPUT: usize = 64 << 10;
+const MAX_OUTPUT: usize = 2 << 20;
+
+impl Outputs {
+    const fn new() -> Self {
+        Self {
+            kept: Mutex::new(VecDeque::new()),
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, VecDeque<Bytes>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An empty buffer that nobody has a slice of any more; never one larger than the limit.
+    fn take(&self, limit: usize) -> Option<Vec<u8>> {
+        let mut kept = self.kept();
+        for _ in 0..kept.len() {
+            match kept.pop_front()?.try_into_mut() {
+                Ok(free) => {
+                    let mut bytes = Vec::from(free);
+                    bytes.clear();
+                    return Some(bytes).filter(|bytes| bytes.capacity() <= limit);
+                }
+                Err(held) => kept.push_back(held),
+            }
+        }
+        None
+    }
+
+    fn keep(&self, output: &Bytes) {
+        if !(MIN_OUTPUT..=MAX_OUTPUT).contains(&output.len()) {
+            return;
+        }
+        let mut kept = self.kept();
+        kept.push_back(output.clone());
+        let mut bytes: usize = kept.iter().map(Bytes::len).sum();
+        while bytes > MAX_KEPT {
+            bytes -= kept.pop_front().map_or(bytes, |oldest| oldest.len());
+        }
     }
 }
 
@@ -305,9 +367,13 @@ impl Output {
         Ok(())
     }
 
-    /// The decompressed bytes, without much spare capacity: they may live as long as the records made of them.
+    /// The decompressed bytes, without much spare capacity: they may live as long as the records made of them. A
+    /// little is left, so that the memory is large enough for the next batch of about that size.
     fn finish(mut self) -> Vec<u8> {
-        self.bytes.shrink_to_fit();
+        if self.bytes.capacity() - self.bytes.len() > self.bytes.len() / 8 {
+            self.bytes
+                .shrink_to(self.bytes.len() + self.bytes.len() / 8);
+        }
         self.bytes
     }
 }

@@ -616,3 +616,52 @@ async fn the_age_of_the_first_unread_record_is_known_without_having_fetched() ->
     assert!(timeout(LONG, lags.next()).await?.is_none());
     Ok(())
 }
+
+/// Zeros, which take a thousandth of their room on the wire: an application that stalls and takes little at
+/// a time is given, and has buffered for it, no more than the budget and a batch.
+#[tokio::test]
+async fn memory_is_bounded_however_well_data_is_compressed() -> Result {
+    const BUDGET: usize = 4 << 20;
+    const BATCH: usize = 1 << 20;
+    const PARTITIONS: i32 = 3;
+    const RECORDS: usize = 600;
+    let (cluster, topic) = (one().await?, unique("zeros"));
+    cluster.create_topic(&topic, PARTITIONS as u32, 1).await?;
+    let client = client(cluster).await?;
+    let producer = client
+        .producer()
+        .batch_size(BATCH)
+        .linger(SECOND)
+        .compression(ottla::Compression::Lz4)
+        .build()
+        .await?;
+    let value = vec![0; 10_000];
+    for partition in 0..PARTITIONS {
+        let record = || Record::to(&topic).partition(partition).value(&value[..]);
+        let records = (0..RECORDS).map(|_| record());
+        producer.send_all(records).await?.await?;
+    }
+    let mut consumer = reader(&client, partitions(&topic, PARTITIONS))
+        .fetch_max_bytes(BUDGET as i32)
+        .max_poll_records(100_000)
+        .build()
+        .await?;
+    let (mut seen, mut most) = (0, 0);
+    while seen < RECORDS * PARTITIONS as usize {
+        let batches = timeout(LONG, consumer.poll()).await??.ok_or("closed")?;
+        let mut bytes = 0;
+        for record in batches.iter().flatten() {
+            bytes += record?.value().map_or(0, <[u8]>::len);
+            seen += 1;
+        }
+        most = most.max(bytes);
+        sleep(SECOND / 20).await;
+        let metrics = consumer.metrics();
+        let held = metrics.buffered_bytes + metrics.requested_bytes;
+        assert!(held <= (BUDGET + BATCH) as u64, "{metrics:?}");
+    }
+    assert!(most <= BUDGET + BATCH, "{most} bytes in one poll");
+    assert!(most > BATCH, "{most}: polls are not cut short without need");
+    consumer.close(CLOSE).await?;
+    Ok(())
+}

@@ -410,6 +410,16 @@ fn a_refused_pattern_ends_the_membership_until_the_next_subscription() {
 }
 
 #[test]
+fn a_coordinator_that_has_lost_the_group_is_joined_anew() {
+    let mut rig = Rig::member(settings());
+    rig.now += Duration::from_secs(5);
+    let (token, _) = rig.call();
+    rig.answer(token, code(codes::GROUP_ID_NOT_FOUND));
+    assert!(matches!(rig.next(), Some(Effect::Lost(_))));
+    assert_eq!(rig.call().1.member_epoch, JOIN);
+}
+
+#[test]
 fn no_topic_at_all_is_a_subscription_too() {
     let mut machine = Membership::new(settings(), "m".into());
     let now = crate::clock::now();

@@ -1,0 +1,225 @@
+//! Batches that cannot be read, sent by a scripted broker on a paused clock: a typed error that tells
+//! what to leave out, the other partition goes on, and so does this one once it is told to.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::messages as kp;
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::protocol::StrBytes;
+
+use super::*;
+use crate::clock::Clock;
+use crate::cluster::Cluster;
+use crate::config::ClientConfig;
+use crate::net::scripted::{Far, Scripted, body};
+use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Records of a batch.
+const COUNT: i64 = 3;
+const TOPIC: uuid::Uuid = uuid::Uuid::from_u128(7);
+
+fn batch(base: i64) -> Bytes {
+    let mut writer = BatchWriter::new(1000);
+    for _ in 0..COUNT {
+        writer.append(0, None, Some(&[7; 100]), &[]).unwrap();
+    }
+    let mut sealed = writer.seal(Compression::None, &CodecPool::new(1)).unwrap();
+    let mut bytes = BytesMut::from(&sealed.stamp(ProducerStamp::NONE)[..]);
+    bytes[..8].copy_from_slice(&base.to_be_bytes());
+    bytes.freeze()
+}
+
+fn name() -> kp::TopicName {
+    kp::TopicName(StrBytes::from_static_str("t"))
+}
+
+/// Partition 0 begins with `poison` in the place of the batch 0..3 and goes on with a sound one;
+/// partition 1 has a sound one.
+async fn broker(poison: Bytes, mut far: Far) {
+    far.shake_hands().await;
+    while let Some(asked) = far.asked().await {
+        match asked.key {
+            1 => {
+                let request: kp::FetchRequest = body(&asked);
+                if request.session_epoch == -1 && request.session_id != 0 {
+                    continue;
+                }
+                let parts = request.topics.iter().flat_map(|topic| &topic.partitions);
+                let mut found = Vec::new();
+                for part in parts {
+                    let records = match (part.partition, part.fetch_offset) {
+                        (0, ..COUNT) => [&poison[..], &batch(COUNT)].concat().into(),
+                        (0, COUNT) => batch(COUNT),
+                        (1, 0) => batch(0),
+                        _ => continue,
+                    };
+                    let part = PartitionData::default()
+                        .with_partition_index(part.partition)
+                        .with_high_watermark(2 * COUNT)
+                        .with_preferred_read_replica((-1).into())
+                        .with_records(Some(records));
+                    found.push(part);
+                }
+                if found.is_empty() {
+                    tokio::time::sleep(SECOND / 2).await;
+                }
+                let topic = FetchableTopicResponse::default()
+                    .with_topic_id(TOPIC)
+                    .with_partitions(found);
+                let response = kp::FetchResponse::default().with_responses(vec![topic]);
+                far.answer(&asked, &response).await;
+            }
+            2 => {
+                let partitions = [0, 1].map(|partition| {
+                    ListOffsetsPartitionResponse::default()
+                        .with_partition_index(partition)
+                        .with_offset(0)
+                });
+                let topic = ListOffsetsTopicResponse::default()
+                    .with_name(name())
+                    .with_partitions(partitions.to_vec());
+                let response = kp::ListOffsetsResponse::default().with_topics(vec![topic]);
+                far.answer(&asked, &response).await;
+            }
+            3 => {
+                let broker = MetadataResponseBroker::default()
+                    .with_node_id(1.into())
+                    .with_host(StrBytes::from_static_str("one"))
+                    .with_port(9092);
+                let partitions = [0, 1].map(|partition| {
+                    MetadataResponsePartition::default()
+                        .with_partition_index(partition)
+                        .with_leader_id(1.into())
+                });
+                let topic = MetadataResponseTopic::default()
+                    .with_name(Some(name()))
+                    .with_topic_id(TOPIC)
+                    .with_partitions(partitions.to_vec());
+                let response = kp::MetadataResponse::default()
+                    .with_brokers(vec![broker])
+                    .with_topics(vec![topic]);
+                far.answer(&asked, &response).await;
+            }
+            other => panic!("api {other}"),
+        }
+    }
+}
+
+fn start(poison: &Bytes) -> Cluster {
+    let (connector, mut accepting) = Scripted::new();
+    let poison = poison.clone();
+    tokio::spawn(async move {
+        while let Some((_, stream)) = accepting.recv().await {
+            tokio::spawn(broker(poison.clone(), Far { stream }));
+        }
+    });
+    let bootstrap = vec![("one".to_owned(), 9092)];
+    let clock = Clock::seeded(5, 0);
+    Cluster::new(ClientConfig::default(), bootstrap, clock, connector)
+}
+
+/// What the poison's error told as unreadable, each time, until the sound batch came.
+async fn left_out(poison: Bytes, check_crcs: bool) -> Vec<std::ops::Range<i64>> {
+    let bad = TopicPartition::new("t", 0);
+    let builder = ConsumerBuilder::new(start(&poison), config::ConsumerConfig::default());
+    let builder = builder.assign([bad.clone(), TopicPartition::new("t", 1)]);
+    let builder = builder.offset_reset(OffsetReset::Earliest);
+    let mut consumer = builder.check_crcs(check_crcs).build().await.unwrap();
+    let (mut told, mut offsets, mut repeated) = (Vec::new(), BTreeSet::new(), false);
+    for _ in 0..1000 {
+        match consumer.poll_timeout(SECOND / 10).await {
+            Ok(batches) => {
+                for batch in &batches.unwrap() {
+                    for record in batch.records() {
+                        offsets.insert((batch.partition(), record.unwrap().offset()));
+                    }
+                }
+                if offsets.contains(&(0, 2 * COUNT - 1)) {
+                    break;
+                }
+            }
+            Err(error) => {
+                assert_eq!(error.topic_partition(), Some(&bad), "{error}");
+                assert!(!error.is_fatal());
+                let range = error.unreadable().unwrap();
+                assert_eq!(range.start, consumer.position(&bad).unwrap());
+                // It comes again until something is done about it.
+                if std::mem::replace(&mut repeated, true) {
+                    consumer.seek(&bad, range.end).unwrap();
+                    told.push(range);
+                    repeated = false;
+                }
+            }
+        }
+    }
+    let sound = (0..COUNT).map(|offset| (1, offset));
+    let sound: BTreeSet<_> = sound.chain((COUNT..2 * COUNT).map(|at| (0, at))).collect();
+    assert_eq!(offsets, sound, "all that can be read, told {told:?}");
+    told
+}
+
+fn with(at: usize, bytes: &[u8]) -> Bytes {
+    let mut poison = BytesMut::from(&batch(0)[..]);
+    poison[at..at + bytes.len()].copy_from_slice(bytes);
+    poison.freeze()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_with_a_bad_checksum_is_left_out_as_a_whole() {
+    let end = batch(0).len() - 1;
+    assert_eq!(left_out(with(end, &[1]), true).await, vec![0..COUNT]);
+    assert_eq!(
+        left_out(with(17, &[1, 2, 3, 4]), true).await,
+        vec![0..COUNT]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_header_does_not_make_more_be_left_out_than_there_is() {
+    // The last offset delta says a billion.
+    let ranges = left_out(with(23, &1_000_000_000_i32.to_be_bytes()), true).await;
+    assert_eq!(ranges, [0..1, 1..2, 2..3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn compression_that_cannot_be_undone_is_an_error() {
+    // No codec has the number 7; the bytes are neither gzip, snappy, lz4 nor zstd.
+    for codec in [7, 1, 2, 3, 4] {
+        let ranges = left_out(with(22, &[codec]), false).await;
+        assert_eq!(ranges, vec![0..COUNT], "codec {codec}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn impossible_counts_and_lengths_of_records_are_errors() {
+    // More than there are bytes for, and fewer than none: a header that cannot be is no header.
+    for count in [i32::MAX, -1] {
+        let ranges = left_out(with(57, &count.to_be_bytes()), false).await;
+        assert_eq!(ranges, [0..1, 1..2, 2..3], "{count}");
+    }
+    // The first record says that it is longer than the batch.
+    let ranges = left_out(with(61, &[0xfe, 0x7f]), false).await;
+    assert_eq!(ranges, vec![0..COUNT]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_batch_at_all_is_left_out_offset_by_offset() {
+    let each: Vec<_> = (0..COUNT).map(|at| at..at + 1).collect();
+    for magic in [0, 1, 3, 0xff] {
+        assert_eq!(left_out(with(16, &[magic]), true).await, each, "{magic}");
+    }
+    for length in [-1, i32::MIN, 0, 10] {
+        let length: i32 = length;
+        let ranges = left_out(with(8, &length.to_be_bytes()), true).await;
+        assert_eq!(ranges, each, "length {length}");
+    }
+}

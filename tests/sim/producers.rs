@@ -1,0 +1,210 @@
+//! What producers do: send through the storm, with and without idempotence, patient and impatient;
+//! and again in the calm, when nothing may fail.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ottla::{Acks, Certainty, Compression, Error, ErrorKind, Producer, Record};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use crate::world::{API, CLOSE, Fate, Phase, TOPIC, World, millis};
+
+struct Sender {
+    world: Rc<World>,
+    /// `i` for idempotent ones, and a number: the front of all its values.
+    name: String,
+    idempotent: bool,
+    delivery_timeout: Duration,
+    max_block: Duration,
+    producer: Producer,
+    /// A delivery failed: others may fail in consequence.
+    failed: Cell<bool>,
+    serial: Cell<u32>,
+}
+
+pub(crate) async fn produce(world: Rc<World>, number: usize, mut rng: StdRng) {
+    let patient = rng.random_ratio(1, 2);
+    let (request, delivery_timeout) = match patient {
+        true => (
+            millis(&mut rng, 2_000..20_000),
+            millis(&mut rng, 25_000..120_000),
+        ),
+        false => (
+            millis(&mut rng, 500..2_000),
+            millis(&mut rng, 4_000..10_000),
+        ),
+    };
+    let client = world.client(format!("producer-{number}"), request, &mut rng);
+    let max_block = millis(&mut rng, 2_000..30_000);
+    let idempotent = rng.random_ratio(4, 5);
+    if idempotent {
+        world.notes.borrow_mut().idempotent.insert(number);
+    }
+    let mut builder = client
+        .producer()
+        .linger(millis(&mut rng, 0..30))
+        .batch_size(rng.random_range(200..5_000))
+        .buffer_memory(rng.random_range(10_000..200_000))
+        .max_block(max_block)
+        .max_in_flight(rng.random_range(1..=5))
+        .compression(compression(&mut rng))
+        .delivery_timeout(delivery_timeout);
+    if !idempotent {
+        builder = match rng.random() {
+            true => builder.idempotence(false),
+            false => {
+                let name = format!("producer-{number}");
+                world.notes.borrow_mut().leader_only.insert(name);
+                builder.acks(Acks::Leader)
+            }
+        };
+    }
+    let sender = Rc::new(Sender {
+        name: format!("{}{number}", if idempotent { 'i' } else { 'n' }),
+        idempotent,
+        delivery_timeout,
+        max_block,
+        producer: builder.build().await.expect("the settings are fine"),
+        failed: Cell::new(false),
+        serial: Cell::new(0),
+        world: Rc::clone(&world),
+    });
+    let mut deliveries = Vec::new();
+    let pause = if rng.random() { 4 } else { 60 };
+    for _ in 0..rng.random_range(50..400) {
+        deliveries.extend(sender.send(&mut rng).await);
+        if rng.random_ratio(1, pause) {
+            sleep(millis(&mut rng, 0..4_000)).await;
+        }
+        if rng.random_ratio(1, 100) {
+            let flush = sender.producer.flush();
+            let _ = world.by(delivery_timeout, "flush", flush).await;
+        }
+    }
+    world.notes.borrow_mut().producers_done += 1;
+    world.until(Phase::Calm).await;
+    for _ in 0..rng.random_range(5..30) {
+        deliveries.extend(sender.send(&mut rng).await);
+    }
+    if rng.random() {
+        for one in deliveries.drain(..) {
+            let _ = one.await;
+        }
+    }
+    close(&world, sender.producer.clone()).await;
+    for one in deliveries {
+        let _ = one.await;
+    }
+    drop(sender);
+    world.by(API, "closing a client", client.close()).await;
+    world.tell(format_args!("producer {number} is done"));
+}
+
+fn compression(rng: &mut StdRng) -> Compression {
+    match rng.random_range(0..6) {
+        0 => Compression::gzip(),
+        1 => Compression::Lz4,
+        2 => Compression::Snappy,
+        _ => Compression::None,
+    }
+}
+
+impl Sender {
+    /// Sends a record; what comes of it is written down by the task returned.
+    async fn send(self: &Rc<Self>, rng: &mut StdRng) -> Option<JoinHandle<()>> {
+        let serial = self.serial.get();
+        self.serial.set(serial + 1);
+        let stem = format!("{}-{serial:05}", self.name);
+        let value = format!("{stem}-{}", "x".repeat(rng.random_range(0..50)));
+        let mut record = Record::to(TOPIC).value(&value);
+        match rng.random_range(0..4) {
+            0 => record = record.key(&stem),
+            1 => {}
+            _ => {
+                let partition = rng.random_range(0..self.world.partitions);
+                record = record.partition(partition).key(&stem).header("stem", &stem);
+            }
+        }
+        let send = self.producer.send(record);
+        // Those that lose patience are told by the documentation that nothing was accepted.
+        let patience = match rng.random_ratio(1, 20) {
+            true => millis(rng, 0..500),
+            false => Duration::MAX,
+        };
+        let sent = self
+            .world
+            .by(self.max_block, "send", timeout(patience, send))
+            .await?;
+        match sent {
+            Err(_) => self.note(value, Fate::NotSent("cancelled".to_owned())),
+            Ok(Err(error)) => {
+                self.judge(&error, "send");
+                self.note(value, fate_of(&error));
+            }
+            Ok(Ok(delivery)) => {
+                let this = Rc::clone(self);
+                return Some(tokio::task::spawn_local(async move {
+                    let end = this.world.by(this.delivery_timeout, "a delivery", delivery);
+                    match end.await {
+                        Some(Ok(at)) => {
+                            this.note(value, Fate::Acknowledged(at.partition, at.offset));
+                        }
+                        Some(Err(error)) => {
+                            this.judge(&error, "a delivery");
+                            this.note(value, fate_of(&error));
+                        }
+                        None => this.note(value, Fate::MaybeWritten("no end".to_owned())),
+                    }
+                }));
+            }
+        }
+        None
+    }
+
+    fn note(&self, value: String, fate: Fate) {
+        self.world.notes.borrow_mut().sent.push((value, fate));
+    }
+
+    /// Whether it may fail now, and for this reason.
+    fn judge(&self, error: &Error, what: &str) {
+        let world = &self.world;
+        world.tell(format_args!("{what} of {}: {error}", self.name));
+        if error.is_fatal() {
+            world.violation(format!("fatal: {what} of {}: {error}", self.name));
+        }
+        if world.is(Phase::Calm) {
+            world.violation(format!("recovery: {what} of {}: {error}", self.name));
+        }
+        let in_time = error.kind() != ErrorKind::Timeout;
+        if in_time && self.idempotent && !self.failed.get() && !world.is_provoked() {
+            world.violation(format!("unprovoked: {what} of {}: {error}", self.name));
+        }
+        self.failed.set(true);
+    }
+}
+
+fn fate_of(error: &Error) -> Fate {
+    match error.certainty() {
+        Some(Certainty::NotSent) => Fate::NotSent(error.to_string()),
+        _ => Fate::MaybeWritten(error.to_string()),
+    }
+}
+
+async fn close(world: &World, producer: Producer) {
+    let witness = producer.clone();
+    let report = world.by(CLOSE, "closing a producer", producer.close(CLOSE));
+    let report = report.await;
+    if let Some(report) = report.filter(|report| !report.is_complete()) {
+        world.violation(format!("recovery: closed with {report:?}"));
+    }
+    if witness.buffered_bytes() != 0 {
+        world.violation(format!(
+            "leak: {} bytes are charged after close",
+            witness.buffered_bytes()
+        ));
+    }
+}
