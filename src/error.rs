@@ -214,19 +214,19 @@ impl Error {
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
-    /// while let Some(batches) = match consumer.poll().await {
-    ///     Err(error) if !error.is_fatal() => {
-    ///         eprintln!("{error}");
-    ///         if let (Some(partition), Some(offsets)) = (error.topic_partition(), error.unreadable()) {
-    ///             consumer.seek(partition, offsets.end)?;
+    /// loop {
+    ///     match consumer.poll().await {
+    ///         Ok(Some(batches)) => println!("{} records", batches.record_count()),
+    ///         Ok(None) => return Ok(()), // closed
+    ///         Err(error) if error.is_fatal() => return Err(error),
+    ///         Err(error) => {
+    ///             eprintln!("{error}");
+    ///             if let (Some(partition), Some(offsets)) = (error.topic_partition(), error.unreadable()) {
+    ///                 consumer.seek(partition, offsets.end)?;
+    ///             }
     ///         }
-    ///         continue;
     ///     }
-    ///     polled => polled?,
-    /// } {
-    ///     println!("{} records", batches.record_count());
     /// }
-    /// # Ok(())
     /// # }
     /// ```
     #[must_use]

@@ -119,8 +119,8 @@ pub use config::properties;
 pub use consumer::{
     BatchRecords, Batches, BrokerFetches, Consumer, ConsumerBuilder, ConsumerHandle,
     ConsumerMetrics, Event, Explanation, GroupMetadata, IsolationLevel, Lag, LagStream,
-    OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams, Rebalances,
-    RecordStream, Revoking, TimeLag, TopicPattern,
+    OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams, PendingCommit,
+    Rebalances, RecordStream, Revoking, TimeLag, TopicPattern,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use interceptor::{AddedHeaders, ConsumerInterceptor, ProducerInterceptor};

@@ -13,7 +13,7 @@ use super::refresh::{self, LagStream};
 use super::shared::Shared;
 use crate::clock::now;
 use crate::error::Result;
-use crate::types::TopicPartition;
+use crate::types::{OffsetAndMetadata, TopicPartition};
 
 /// A cloneable handle to a [`Consumer`](super::Consumer).
 #[derive(Clone)]
@@ -57,6 +57,23 @@ impl ConsumerHandle {
     /// As [`Consumer::seek`](super::Consumer::seek).
     pub fn seek(&self, tp: &TopicPartition, offset: i64) -> Result<()> {
         self.shared.seek(tp, Position::new(offset))
+    }
+
+    /// As [`Consumer::commit_offsets`](super::Consumer::commit_offsets), from any task: such as one that has
+    /// finished a batch of its partition.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::commit`](super::Consumer::commit).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: the commit, once begun, goes on in the background.
+    pub async fn commit_offsets(
+        &self,
+        offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
+    ) -> Result<()> {
+        self.shared.commit_offsets(offsets).await
     }
 
     /// The partitions assigned at present.

@@ -228,3 +228,32 @@ async fn what_one_has_that_does_not_poll_goes_to_others_until_it_polls_again() {
         assert_eq!(members(&mock), if polls { 2 } else { 1 });
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_is_not_waited_for_goes_on_beside_polls_and_tells_what_came_of_it() {
+    let mock = mock(1).await;
+    let client = mock.client();
+    produce(&client, "t", "one").await;
+    let mut consumer = subscriber(&client).build().await.unwrap();
+    while consumer.poll().await.unwrap().unwrap().is_empty() {}
+    let slow = mock.on(Api::OffsetCommit).delay(2 * SECOND);
+    let mut first = consumer.commit_async();
+    produce(&client, "t", "two").await;
+    let more = consumer.poll_timeout(SECOND).await.unwrap().unwrap();
+    assert_eq!(more.record_count(), 1, "meanwhile");
+    assert!(futures::poll!(&mut first).is_pending());
+    let tp = TopicPartition::new("t", 0);
+    let second = consumer.commit_async();
+    let handle = consumer.handle();
+    let noted = OffsetAndMetadata::new(1).with_metadata("back");
+    let third = tokio::spawn(async move { handle.commit_offsets([(tp, noted)]).await });
+    first.await.unwrap();
+    second.await.unwrap();
+    third.await.unwrap().unwrap();
+    assert_eq!(slow.hits(), 3);
+    let committed = mock.group("g").unwrap().offsets;
+    assert_eq!(committed[0].1, 1, "the last word, as asked");
+    mock.on(Api::OffsetCommit).fail(29);
+    let refused = consumer.commit_async().await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Authorization, "{refused}");
+}

@@ -12,6 +12,7 @@ mod builder;
 #[cfg(test)]
 mod cancel_tests;
 mod codes;
+mod commit;
 pub(crate) mod config;
 mod control;
 mod event;
@@ -49,6 +50,7 @@ pub(crate) use buffer::Reading;
 
 pub use batch::{BatchRecords, Batches, PartitionBatch};
 pub use builder::ConsumerBuilder;
+pub use commit::PendingCommit;
 pub use config::{IsolationLevel, OffsetReset};
 pub use event::{Event, Revoking};
 pub use explain::Explanation;
@@ -64,10 +66,10 @@ use crate::clock::{Instant, now};
 use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
-use control::{Wanted, to_commit};
-use offsets::{EARLIEST, Identity, LATEST, ToCommit};
+use control::Wanted;
+use offsets::{EARLIEST, Identity, LATEST};
 use positions::ResetTo;
-use shared::{Closing, CommitWish, News, Shared};
+use shared::{Closing, News, Shared};
 
 /// How long a consumer that is dropped may take to commit and to leave its group.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -384,11 +386,33 @@ impl Consumer {
     /// Cancel safe: the commit, once begun, goes on in the background; commits never overtake each
     /// other.
     pub async fn commit(&mut self) -> Result<()> {
-        let offsets = {
-            let positions = &self.shared.lock().positions;
-            to_commit(positions, positions.handed_out())
-        };
-        self.commit_all(offsets).await
+        self.shared.commit_position().await
+    }
+
+    /// The same without waiting: the commit is on its way, and the future tells what came of it. Commits are
+    /// made in the order in which they were asked for, one after the other; one whose future was dropped
+    /// and that has not begun gives way to a later one that says more.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// while let Some(batches) = consumer.poll().await? {
+    ///     println!("{} records", batches.record_count());
+    ///     let commit = consumer.commit_async();
+    ///     tokio::spawn(async move {
+    ///         if let Err(error) = commit.await {
+    ///             eprintln!("not committed: {error}");
+    ///         }
+    ///     });
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The future's: as [`commit`](Self::commit).
+    pub fn commit_async(&mut self) -> PendingCommit {
+        self.shared.commit_position()
     }
 
     /// Commits these offsets: of each partition that of the next record to read. They need not be of
@@ -405,62 +429,7 @@ impl Consumer {
         &mut self,
         offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
     ) -> Result<()> {
-        let offsets = self.of_topics(offsets);
-        self.commit_all(offsets).await
-    }
-
-    fn of_topics(
-        &self,
-        offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
-    ) -> Vec<ToCommit> {
-        let snapshot = self.shared.cluster.snapshot();
-        // The application's iterator is not run under the lock.
-        let offsets: Vec<_> = offsets.into_iter().collect();
-        let inner = self.shared.lock();
-        // An offset of what is assigned is of the topic that is read, which may be gone; any other, of
-        // that which has the name now.
-        let topic_id = |tp: &TopicPartition| match inner.positions.topic_id(tp) {
-            id if id.is_nil() => snapshot.topic(&tp.topic).map_or(id, |topic| topic.id),
-            id => id,
-        };
-        let offsets = offsets.into_iter().map(|(tp, offset)| ToCommit {
-            topic_id: topic_id(&tp),
-            tp,
-            offset,
-        });
-        offsets.collect()
-    }
-
-    async fn commit_all(&self, offsets: Vec<ToCommit>) -> Result<()> {
-        self.group()?;
-        if let Some(bad) = offsets.iter().find(|one| one.offset.offset < 0) {
-            let offset = bad.offset.offset;
-            let message = format!("cannot commit offset {offset}: offsets start at 0");
-            let error = Error::new(ErrorKind::InvalidArgument, message);
-            return Err(error.with_topic_partition(bad.tp.clone()));
-        }
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        let deadline = self.deadline();
-        let (reply, outcome) = tokio::sync::oneshot::channel();
-        {
-            let mut inner = self.shared.lock();
-            let life = inner.life;
-            inner.commits.push_back(CommitWish {
-                offsets,
-                life,
-                deadline,
-                reply,
-            });
-        }
-        self.shared.control.notify_one();
-        let closed = || Err(Error::new(ErrorKind::Closed, "the client was closed"));
-        tokio::select! {
-            biased;
-            outcome = outcome => outcome.unwrap_or_else(|_| closed()),
-            () = self.shared.tasks.stopped() => closed(),
-        }
+        self.shared.commit_offsets(offsets).await
     }
 
     /// What the group has committed for these partitions; those without a commit are left out.
@@ -478,7 +447,7 @@ impl Consumer {
         partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
         let identity = Identity {
-            group: self.group()?,
+            group: self.shared.group()?,
             instance_id: None,
             member: None,
         };
@@ -778,14 +747,6 @@ impl Consumer {
             return Err(Error::new(ErrorKind::Timeout, message));
         }
         Ok(())
-    }
-
-    fn group(&self) -> Result<Arc<str>> {
-        let group = self.shared.config.group_id.as_deref();
-        group.map(Arc::from).ok_or_else(|| {
-            let message = "this consumer has no group (group.id), so there is nothing to commit to";
-            Error::new(ErrorKind::InvalidArgument, message)
-        })
     }
 
     fn deadline(&self) -> Instant {

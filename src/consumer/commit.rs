@@ -1,0 +1,120 @@
+//! Commits that the application asks for.
+
+use std::fmt;
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::control::to_commit;
+use super::offsets::ToCommit;
+use super::shared::{CommitWish, Inner, Shared};
+use crate::clock::now;
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{OffsetAndMetadata, TopicPartition};
+
+/// A commit under way: a future of its outcome, from
+/// [`Consumer::commit_async`](super::Consumer::commit_async).
+///
+/// Dropping it does not take the commit back.
+#[must_use = "it tells whether the commit worked; the commit is made all the same"]
+pub struct PendingCommit(Pin<Box<dyn Future<Output = Result<()>> + Send>>);
+
+impl Future for PendingCommit {
+    type Output = Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        self.0.as_mut().poll(cx)
+    }
+}
+
+impl fmt::Debug for PendingCommit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PendingCommit").finish_non_exhaustive()
+    }
+}
+
+impl PendingCommit {
+    fn over(outcome: Result<()>) -> Self {
+        Self(Box::pin(ready(outcome)))
+    }
+}
+
+impl Shared {
+    /// Commits all that was handed out.
+    pub(super) fn commit_position(self: &Arc<Self>) -> PendingCommit {
+        self.commit(|inner| {
+            let positions = &inner.positions;
+            to_commit(positions, positions.handed_out())
+        })
+    }
+
+    /// Commits what the application says.
+    pub(super) fn commit_offsets(
+        self: &Arc<Self>,
+        offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
+    ) -> PendingCommit {
+        // The application's iterator is not run under the lock.
+        let offsets: Vec<_> = offsets.into_iter().collect();
+        if let Some((tp, bad)) = offsets.iter().find(|(_, offset)| offset.offset < 0) {
+            let message = format!("cannot commit offset {}: offsets start at 0", bad.offset);
+            let error = Error::new(ErrorKind::InvalidArgument, message);
+            return PendingCommit::over(Err(error.with_topic_partition(tp.clone())));
+        }
+        let snapshot = self.cluster.snapshot();
+        self.commit(|inner| {
+            // An offset of what is assigned is of the topic that is read, which may be gone; any other, of
+            // that which has the name now.
+            let topic_id = |tp: &TopicPartition| match inner.positions.topic_id(tp) {
+                id if id.is_nil() => snapshot.topic(&tp.topic).map_or(id, |topic| topic.id),
+                id => id,
+            };
+            let offsets = offsets.into_iter().map(|(tp, offset)| ToCommit {
+                topic_id: topic_id(&tp),
+                tp,
+                offset,
+            });
+            offsets.collect()
+        })
+    }
+
+    fn commit(self: &Arc<Self>, what: impl FnOnce(&Inner) -> Vec<ToCommit>) -> PendingCommit {
+        if let Err(error) = self.group() {
+            return PendingCommit::over(Err(error));
+        }
+        let (reply, outcome) = tokio::sync::oneshot::channel();
+        {
+            let mut inner = self.lock();
+            // Under one lock: what was handed out belongs to the membership of this moment.
+            let (offsets, life) = (what(&inner), inner.life);
+            if offsets.is_empty() {
+                return PendingCommit::over(Ok(()));
+            }
+            inner.commits.push_back(CommitWish {
+                offsets,
+                life,
+                deadline: now() + self.cluster.config().api_timeout,
+                reply,
+            });
+        }
+        self.control.notify_one();
+        let shared = Arc::clone(self);
+        PendingCommit(Box::pin(async move {
+            let closed = || Err(Error::new(ErrorKind::Closed, "the client was closed"));
+            tokio::select! {
+                biased;
+                outcome = outcome => outcome.unwrap_or_else(|_| closed()),
+                () = shared.tasks.stopped() => closed(),
+            }
+        }))
+    }
+
+    /// The group to commit to.
+    pub(super) fn group(&self) -> Result<Arc<str>> {
+        let group = self.config.group_id.as_deref();
+        group.map(Arc::from).ok_or_else(|| {
+            let message = "this consumer has no group (group.id), so there is nothing to commit to";
+            Error::new(ErrorKind::InvalidArgument, message)
+        })
+    }
+}
