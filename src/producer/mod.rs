@@ -28,6 +28,7 @@ mod topic;
 mod verdict;
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -40,7 +41,7 @@ pub use self::config::Acks;
 pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
 pub use self::report::{BatchReport, Histogram, ProducerMetrics};
-use self::shared::{Obstacle, Shared};
+use self::shared::{Many, Obstacle, Shared};
 use self::topic::Place;
 pub use self::topic::TopicProducer;
 use crate::clock::{Instant, now};
@@ -123,12 +124,17 @@ impl Producer {
     ///
     /// Dropped before it returns, nothing was accepted. Afterwards the record is the producer's: dropping the
     /// [`Delivery`] gives up only the observation.
-    pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
-        match self.shared().accept(None, &record, &mut None, &mut None) {
-            Ok(delivery) => Ok(delivery),
-            Err(obstacle) => self.send_slowly(None, &record, &mut None, obstacle).await,
+    // An `async fn` would copy the record once more, from the argument to a local.
+    #[allow(clippy::manual_async_fn)]
+    #[inline]
+    pub fn send(&self, record: Record<'_>) -> impl Future<Output = Result<Delivery>> + Send {
+        async move {
+            match self.shared().accept(None, &record, &mut None, &mut None) {
+                Ok(delivery) => Ok(delivery),
+                Err(obstacle) => self.send_slowly(None, &record, &mut None, obstacle).await,
+            }
+            .map_err(not_sent)
         }
-        .map_err(not_sent)
     }
 
     /// Accepts a record if that needs no waiting.
@@ -192,32 +198,22 @@ impl Producer {
     async fn send_all_to<'a>(
         &self,
         place: Option<&Place>,
-        records: impl Iterator<Item = Result<Record<'a>>> + Send,
+        mut records: impl Iterator<Item = Result<Record<'a>>> + Send,
     ) -> Result<Deliveries> {
-        let mut deliveries = Deliveries::default();
-        let mut wall = None;
-        let mut charge = None;
-        for record in records {
-            let delivery = match &record {
-                Err(error) => Err(error.clone()),
-                Ok(record) => match self.shared().accept(place, record, &mut wall, &mut charge) {
-                    Ok(delivery) => Ok(delivery),
-                    Err(obstacle) => {
-                        charge = None;
-                        self.send_slowly(place, record, &mut wall, obstacle).await
-                    }
-                },
-            };
-            match delivery {
-                Ok(delivery) => deliveries.push(delivery),
+        let shared = self.shared();
+        let mut many = Many::default();
+        while let Some((record, obstacle)) = shared.accept_all(place, &mut records, &mut many) {
+            let sent = self.send_slowly(place, &record, &mut many.wall, obstacle);
+            match sent.await {
+                Ok(delivery) => many.accepted.push(&delivery),
                 Err(error) => {
-                    let before = deliveries.len();
+                    let before = many.accepted.len();
                     return Err(not_sent(error)
                         .context(format_args!("after {before} records that were accepted")));
                 }
             }
         }
-        Ok(deliveries)
+        Ok(many.accepted.into_deliveries())
     }
 
     /// Sends a record and waits for its end.

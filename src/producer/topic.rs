@@ -1,6 +1,7 @@
 //! A producer's view of one topic, which it looks up once.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -71,22 +72,29 @@ impl TopicProducer {
     /// # Cancel safety
     ///
     /// As there: dropped before it returns, nothing was accepted.
-    pub async fn send<'a>(&'a self, mut record: Record<'a>) -> Result<Delivery> {
-        self.bind(&mut record)?;
-        let (producer, place) = (&self.producer, Some(&*self.place));
-        // As `Producer::send`: one future within another costs as much as the look-up that is saved.
-        match producer
-            .shared()
-            .accept(place, &record, &mut None, &mut None)
-        {
-            Ok(delivery) => Ok(delivery),
-            Err(obstacle) => {
-                producer
-                    .send_slowly(place, &record, &mut None, obstacle)
-                    .await
+    // As `Producer::send`: no copy of the record, and no future within another.
+    #[allow(clippy::manual_async_fn)]
+    #[inline]
+    pub fn send<'a>(
+        &'a self,
+        mut record: Record<'a>,
+    ) -> impl Future<Output = Result<Delivery>> + Send {
+        async move {
+            self.bind(&mut record)?;
+            let (producer, place) = (&self.producer, Some(&*self.place));
+            match producer
+                .shared()
+                .accept(place, &record, &mut None, &mut None)
+            {
+                Ok(delivery) => Ok(delivery),
+                Err(obstacle) => {
+                    producer
+                        .send_slowly(place, &record, &mut None, obstacle)
+                        .await
+                }
             }
+            .map_err(not_sent)
         }
-        .map_err(not_sent)
     }
 
     /// Accepts a record if that needs no waiting, as [`Producer::try_send`].
