@@ -46,6 +46,8 @@ struct Script {
     silent: AtomicBool,
     /// Error codes of the batches to come; then they are written.
     codes: Mutex<VecDeque<i16>>,
+    /// Offsets that the next answers tell instead of the true ones.
+    lies: Mutex<VecDeque<i64>>,
     /// The batches that were written, as their bytes, by topic and partition.
     written: Mutex<BTreeMap<(String, i32), Vec<Bytes>>>,
 }
@@ -207,8 +209,13 @@ fn produced(asked: &mut Asked, script: &Script) -> ProduceResponse {
                 let log = written
                     .entry(((*name).to_owned(), partition.index))
                     .or_default();
+                let sent_again = log.last() == Some(&batch);
+                if sent_again {
+                    log.pop();
+                }
                 offset = log.iter().map(|batch| records(batch)).sum::<u64>() as i64;
                 log.push(batch);
+                offset = script.lies.lock().unwrap().pop_front().unwrap_or(offset);
             }
             PartitionProduceResponse::default()
                 .with_index(partition.index)
@@ -508,6 +515,25 @@ async fn a_fenced_producer_goes_on_under_another_id() {
         assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
         assert_eq!(error.certainty(), Some(Certainty::NotSent));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_that_cannot_follow_is_asked_for_again() {
+    let (producer, script) = producer(|builder| builder).await;
+    let topic = producer.topic("t");
+    let offset = async || topic.deliver(record(b"x")).await.unwrap().offset;
+    assert_eq!(offset().await, Some(0));
+    // A bit was flipped on the way: high up, low down.
+    for (lie, truth) in [(1 << 40, 1), (0, 2)] {
+        script.lies.lock().unwrap().push_back(lie);
+        assert_eq!(offset().await, Some(truth));
+    }
+    assert_eq!(producer.metrics().retries, 2);
+    // Others may write as well, and what is told again is believed.
+    script.lies.lock().unwrap().extend([900, 1 << 30, 1 << 30]);
+    assert_eq!(offset().await, Some(900));
+    assert_eq!(offset().await, Some(1 << 30));
+    script.assert_in_sequence();
 }
 
 #[tokio::test(start_paused = true)]

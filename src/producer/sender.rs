@@ -103,6 +103,7 @@ struct Request {
 struct Part {
     slot: Arc<Slot>,
     id: BatchId,
+    records: u32,
     /// The topic's, as the request names it.
     topic_id: uuid::Uuid,
     settled: bool,
@@ -245,7 +246,8 @@ impl Sender {
                     Next::Send { id, batch, stamp } => {
                         let bytes = batch.sealed.stamp(producer_stamp(stamp));
                         batch.log.sent(time);
-                        records += batch.records();
+                        let batch_records = batch.records();
+                        records += batch_records;
                         state.request = number;
                         drop(state);
                         total += bytes.len();
@@ -254,6 +256,7 @@ impl Sender {
                         parts.push(Part {
                             slot: Arc::clone(&slot),
                             id,
+                            records: batch_records,
                             topic_id,
                             settled: false,
                         });
@@ -572,7 +575,7 @@ impl Sender {
                 guess = index + 1;
                 part.settled = true;
                 let code = answer.error_code;
-                let verdict = verdict::verdict(code, self.shared.config.acks);
+                let mut verdict = verdict::verdict(code, self.shared.config.acks);
                 let leader = &answer.current_leader;
                 if leader.leader_id.0 >= 0 {
                     hints.push(LeaderHint {
@@ -584,13 +587,29 @@ impl Sender {
                 } else if code != 0 {
                     refresh |= classify::classify(code).refresh != Refresh::Nothing;
                 }
-                let error = (code != 0).then(|| {
+                let mut error = (code != 0).then(|| {
                     let error = Error::from_code(code, "producing");
                     match &answer.error_message {
                         Some(message) => error.context(message),
                         None => error,
                     }
                 });
+                // The broker knows a batch that it has and tells its offset again, so asking costs nothing but time.
+                if verdict == Answer::Written
+                    && self.shared.rules.idempotent
+                    && !part
+                        .slot
+                        .lock()
+                        .believes(part.id, answer.base_offset, part.records)
+                {
+                    verdict = Answer::Again(Certainty::MaybeWritten);
+                    let message = format!(
+                        "the offset {} in the answer does not follow those before it",
+                        answer.base_offset
+                    );
+                    error =
+                        Some(Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable));
+                }
                 let written = || Outcome::Written {
                     base_offset: (answer.base_offset >= 0).then_some(answer.base_offset),
                     append_time: (answer.log_append_time_ms >= 0)

@@ -92,7 +92,14 @@ pub(crate) struct SlotState {
     last_len: usize,
     /// Why the last attempt failed, for the message of an expired batch.
     pub(crate) last_error: Option<Error>,
+    /// The offset after the last acknowledged record; -1 before the first.
+    acknowledged_to: i64,
+    /// The batch whose offset was not believed.
+    doubted: Option<BatchId>,
 }
+
+/// A partition on which others write so much between two acknowledgements is asked once more.
+const LEAP: i64 = 1 << 20;
 
 /// The slots that have work for one broker, or for none (they only expire).
 #[derive(Debug)]
@@ -249,6 +256,8 @@ impl Slot {
                 expiry_armed: false,
                 last_len: 0,
                 last_error: None,
+                acknowledged_to: -1,
+                doubted: None,
             }),
             backlog: AtomicUsize::new(0),
         })
@@ -441,6 +450,7 @@ impl Slot {
         let mut state = self.lock();
         if new_log {
             state.queue.new_log();
+            state.acknowledged_to = -1;
         }
         if state.queue.set_leader(home.broker) {
             state.home = Arc::clone(home);
@@ -467,6 +477,25 @@ impl SlotState {
         let taken = !self.queued && !self.queue.is_empty();
         self.queued |= taken;
         taken
+    }
+
+    /// Whether an acknowledgement's offset is to be told. No checksum covers it, so one that goes back or leaps is asked
+    /// for again, once.
+    pub(crate) fn believes(&mut self, id: BatchId, offset: i64, records: u32) -> bool {
+        let least = self.acknowledged_to;
+        let fits = least < 0 || (least..least.saturating_add(LEAP)).contains(&offset);
+        if offset >= 0 && !fits && self.doubted != Some(id) {
+            self.doubted = Some(id);
+            return false;
+        }
+        if offset >= 0 {
+            self.acknowledged_to = match fits {
+                true => offset.saturating_add(i64::from(records)),
+                // Told twice: so it is, or this is an older batch than the last acknowledged one.
+                false => least.min(offset.saturating_add(i64::from(records))),
+            };
+        }
+        true
     }
 
     /// Puts the slot on its leader's ready list if there is anything in line.
