@@ -29,7 +29,6 @@ mod topic;
 mod verdict;
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -128,22 +127,17 @@ impl Producer {
     ///
     /// Dropped before it returns, nothing was accepted. Afterwards the record is the producer's: dropping the
     /// [`Delivery`] gives up only the observation.
-    // An `async fn` would copy the record once more, from the argument to a local.
-    #[allow(clippy::manual_async_fn)]
-    #[inline]
-    pub fn send(&self, record: Record<'_>) -> impl Future<Output = Result<Delivery>> + Send {
-        async move {
-            if let Some(chain) = &self.shared().interceptors {
-                let mut wall = None;
-                let sent = Box::pin(self.send_intercepted(chain, None, &record, &mut wall));
-                return sent.await.map_err(not_sent);
-            }
-            match self.shared().accept(None, &record, &mut None, &mut None) {
-                Ok(delivery) => Ok(delivery),
-                Err(obstacle) => self.send_slowly(None, &record, &mut None, obstacle).await,
-            }
-            .map_err(not_sent)
+    pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
+        if let Some(chain) = &self.shared().interceptors {
+            let mut wall = None;
+            let sent = Box::pin(self.send_intercepted(chain, None, &record, &mut wall));
+            return sent.await.map_err(not_sent);
         }
+        match self.shared().accept(None, &record, &mut None, &mut None) {
+            Ok(delivery) => Ok(delivery),
+            Err(obstacle) => self.send_slowly(None, &record, &mut None, obstacle).await,
+        }
+        .map_err(not_sent)
     }
 
     /// Accepts a record if that needs no waiting.

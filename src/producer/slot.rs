@@ -733,7 +733,10 @@ impl ReadyBatch {
             bytes: sealed.len(),
             uncompressed_bytes: sealed.uncompressed_len(),
         };
-        if let Some(buffer) = sealed.into_buffer() {
+        // Those of compressed batches have a size of their own each, and would serve nobody.
+        if contents.bytes == contents.uncompressed_bytes
+            && let Some(buffer) = sealed.into_buffer()
+        {
             charge.keep(buffer);
         }
         drop(charge);
