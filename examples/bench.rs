@@ -76,15 +76,19 @@ struct Options {
     /// Tasks of the conc mode.
     #[arg(long, default_value_t = 64)]
     concurrency: u64,
+    /// Records of one `send_all`.
+    #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
+    bulk: u64,
+    /// Bytes of values that may be outstanding before the oldest deliveries are awaited.
+    #[arg(long, default_value_t = 32 << 20)]
+    window_bytes: usize,
     /// False: the library's defaults, and its own choice of partitions.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     tuned: bool,
 }
 
-/// Deliveries that may be outstanding before the oldest half is awaited.
+/// Deliveries that may be outstanding before the oldest are awaited.
 const WINDOW: usize = 200_000;
-/// Records of one `send_all`.
-const BULK: u64 = 500;
 
 #[tokio::main]
 async fn main() -> Result {
@@ -139,6 +143,7 @@ async fn produce(options: &Options) -> Result {
     let producer = producer(options).await?;
     warm(&producer, options).await?;
     let topic = producer.topic(options.topic.as_str());
+    let window = WINDOW.min(options.window_bytes / options.size.max(1));
     let run = Run::start(options.records);
     let mut acknowledged = 0;
     match options.api {
@@ -151,15 +156,15 @@ async fn produce(options: &Options) -> Result {
             run.passed(0, acknowledged);
         }
         Api::Each | Api::Topic => {
-            let mut deliveries = VecDeque::with_capacity(WINDOW);
+            let mut deliveries = VecDeque::with_capacity(window);
             for number in 0..options.records {
                 let record = record(options, &pool, number);
                 deliveries.push_back(match options.api {
                     Api::Topic => topic.send(record).await?,
                     _ => producer.send(record).await?,
                 });
-                if deliveries.len() == WINDOW {
-                    for delivery in deliveries.drain(..WINDOW / 2) {
+                if deliveries.len() == window {
+                    for delivery in deliveries.drain(..window / 2) {
                         delivery.await?;
                         acknowledged += 1;
                         run.passed(acknowledged - 1, acknowledged);
@@ -176,11 +181,11 @@ async fn produce(options: &Options) -> Result {
             let mut deliveries = VecDeque::new();
             let mut first = 0;
             while first < options.records {
-                let last = (first + BULK).min(options.records);
+                let last = (first + options.bulk).min(options.records);
                 let records = (first..last).map(|number| record(options, &pool, number));
                 deliveries.push_back((last - first, producer.send_all(records).await?));
                 first = last;
-                if deliveries.len() * BULK as usize == WINDOW {
+                if deliveries.len() * options.bulk as usize >= window {
                     let (count, oldest) = deliveries.pop_front().ok_or("nothing to await")?;
                     oldest.await?;
                     acknowledged += count;

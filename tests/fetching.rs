@@ -222,13 +222,14 @@ async fn partitions_that_nobody_takes_do_not_hold_back_another_broker() {
     assert_eq!((taken.len(), stalled.len()), (2, 2));
     // All that may be fetched of those that are not taken is here.
     sleep(SECOND).await;
-    for mut stream in taken {
+    let taking = taken.into_iter().map(|mut stream| async move {
         let mut seen = 0;
         while seen < values {
             let batch = timeout(10 * SECOND, stream.next()).await;
             seen += batch.unwrap().unwrap().unwrap().record_count();
         }
-    }
+    });
+    futures::future::join_all(taking).await;
     drop(stalled);
 }
 

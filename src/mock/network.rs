@@ -38,6 +38,8 @@ struct Edge {
     delay: (Duration, Duration),
     cut_to_broker: bool,
     cut_to_client: bool,
+    /// One bit in so many bytes of answers is flipped; 0: none.
+    damage: usize,
     /// The number of new connections.
     generation: u64,
     /// Connections with a lower number are reset.
@@ -83,11 +85,26 @@ impl Network {
             false => least,
         }
     }
+
+    fn damage(&self, edge: &Edge, bytes: &mut [u8]) {
+        if edge.damage == 0 || bytes.is_empty() {
+            return;
+        }
+        let flips = bytes.len() / edge.damage;
+        let more = self.clock.unit() * (edge.damage as f64) < (bytes.len() % edge.damage) as f64;
+        for _ in 0..flips + usize::from(more) {
+            let at = (self.clock.unit() * bytes.len() as f64) as usize;
+            let bit = (self.clock.unit() * 8.0) as u32;
+            if let Some(byte) = bytes.get_mut(at) {
+                *byte ^= 1_u8.wrapping_shl(bit);
+            }
+        }
+    }
 }
 
 /// Part of the in-memory network, by [`MockCluster::network`](super::MockCluster::network); narrowed
 /// by client and broker, and then changed. Clients that come over TCP are not affected.
-#[must_use = "it does nothing until `cut`, `heal`, `delay` or `reset`"]
+#[must_use = "it does nothing until `cut`, `heal`, `delay`, `damage_answers`, `reset` or `strand`"]
 #[derive(Clone)]
 pub struct NetworkControl {
     shared: Arc<Shared>,
@@ -139,6 +156,12 @@ impl NetworkControl {
     /// How long bytes are under way in one direction: somewhere between the two. Default: no time.
     pub fn delay(&self, least: Duration, most: Duration) {
         self.change(|edge| edge.delay = (least, most));
+    }
+
+    /// Flips one bit in about so many bytes of answers, wherever it falls, as a broken network card or proxy does that TCP's
+    /// checksum does not catch. 0 ends it. Default: none.
+    pub fn damage_answers(&self, bytes: usize) {
+        self.change(|edge| edge.damage = bytes);
     }
 
     /// Ends the present connections without letting anything through that is under way.
@@ -324,6 +347,9 @@ impl Pump {
                 }
                 read = self.from.read_buf(&mut buf), if room => {
                     ended = matches!(read, Ok(0) | Err(_));
+                    if self.direction == Direction::ToClient {
+                        network.damage(&edge, &mut buf);
+                    }
                     last = last.max(now() + network.delay(&edge));
                     queue.push_back((last, buf.split().freeze()));
                 }

@@ -36,7 +36,7 @@ const READ_BUFFER: usize = 64 * 1024;
 /// So many reads or writes in a row before other tasks get their turn.
 const TURNS: usize = 32;
 /// Segments per system call.
-const SLICES: usize = 64;
+const SLICES: usize = 256;
 
 /// A handle to an open connection whose versions are negotiated. Cheap to clone.
 ///

@@ -30,14 +30,10 @@ struct Inner {
 /// Buffers in nobody's use.
 #[derive(Default)]
 struct Idle {
-    buffers: Vec<Vec<u8>>,
+    /// By the power of two that holds them. Larger ones than 2 GiB are not kept.
+    sizes: [Vec<Vec<u8>>; 32],
     bytes: usize,
 }
-
-/// Smaller ones are cheap to allocate.
-const SMALLEST_KEPT: usize = 4 << 10;
-/// So many of the buffers kept last are looked at.
-const LOOK_AT: usize = 8;
 
 #[derive(Default)]
 struct Line {
@@ -67,6 +63,11 @@ pub(crate) struct Charge {
 pub(crate) struct BudgetClosed;
 
 const WAITED_FOR: usize = 1;
+
+/// The power of two that holds so many bytes.
+fn size(bytes: usize) -> usize {
+    (usize::BITS - bytes.saturating_sub(1).leading_zeros()) as usize
+}
 
 impl Budget {
     pub(crate) fn new(total: usize) -> Self {
@@ -189,37 +190,31 @@ impl Waiter {
 }
 
 impl Charge {
-    /// An empty buffer for what is charged: a used one if there is one that is not much larger.
+    /// An empty buffer for what is charged: a used one if there is one that is not much larger. Those of the same size
+    /// serve each other, so whoever charges rounds to few sizes.
     pub(crate) fn buffer(&self) -> Vec<u8> {
         let mut idle = self.budget.idle();
-        let recent = idle.buffers.iter().enumerate().rev().take(LOOK_AT);
-        let fits = |buffer: &Vec<u8>| {
-            (self.bytes..=self.bytes + self.bytes / 4).contains(&buffer.capacity())
+        let found = match idle.sizes.get_mut(size(self.bytes)) {
+            Some(same) => same.pop_if(|buffer| {
+                (self.bytes..=self.bytes + self.bytes / 4).contains(&buffer.capacity())
+            }),
+            None => None,
         };
-        let found = recent
-            .into_iter()
-            .find_map(|(index, buffer)| fits(buffer).then_some(index));
-        match found {
-            Some(index) => {
-                let buffer = idle.buffers.swap_remove(index);
-                idle.bytes -= buffer.capacity();
-                buffer
-            }
-            None => {
-                drop(idle);
-                Vec::with_capacity(self.bytes)
-            }
-        }
+        idle.bytes -= found.as_ref().map_or(0, Vec::capacity);
+        drop(idle);
+        found.unwrap_or_else(|| Vec::with_capacity(self.bytes))
     }
 
     /// Keeps a buffer that is not needed any more for [`Charge::buffer`].
     pub(crate) fn keep(&self, mut buffer: Vec<u8>) {
         let mut idle = self.budget.idle();
         let bytes = idle.bytes + buffer.capacity();
-        if buffer.capacity() >= SMALLEST_KEPT && bytes <= self.budget.total() / 8 {
+        if bytes <= self.budget.total() / 8
+            && let Some(same) = idle.sizes.get_mut(size(buffer.capacity()))
+        {
             buffer.clear();
+            same.push(buffer);
             idle.bytes = bytes;
-            idle.buffers.push(buffer);
         }
     }
 

@@ -5,9 +5,10 @@
 
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use crate::error::{Error, Result};
 use crate::types::{Timestamp, TopicPartition};
@@ -38,11 +39,9 @@ pub struct RecordMetadata {
 /// Awaiting `&mut delivery` and dropping that future loses nothing.
 #[must_use = "errors of the delivery are seen only by awaiting it; drop it explicitly if they do not matter"]
 pub struct Delivery {
-    batch: Arc<BatchDone>,
+    batch: Watch,
     index: u32,
     timestamp: i64,
-    /// Where the waker is kept, if it is.
-    place: Option<usize>,
 }
 
 /// The outcome of many records: ends when all of them have ended, with how many were written or the first error.
@@ -53,11 +52,32 @@ pub struct Delivery {
 #[must_use = "errors of the deliveries are seen only by awaiting them; drop it explicitly if they do not matter"]
 #[derive(Default)]
 pub struct Deliveries {
-    /// The last delivery of each batch and how many came before it in the same batch, itself included.
-    batches: Vec<(Delivery, u64)>,
+    runs: Vec<Run>,
     next: usize,
     written: u64,
     error: Option<Error>,
+}
+
+/// Records that follow each other in one batch.
+struct Run {
+    batch: Watch,
+    first: u32,
+    count: u32,
+}
+
+/// The deliveries of a call that still accepts records.
+#[derive(Default)]
+pub(crate) struct Accepted {
+    deliveries: Deliveries,
+    /// By partition: which run its last record went to. Where two topics take turns it is wrong at times, and a run more
+    /// is all that comes of it.
+    places: Vec<usize>,
+}
+
+/// A batch, and where in it the waker is kept, if it is: its number plus one.
+struct Watch {
+    batch: Arc<BatchDone>,
+    place: Option<NonZeroU32>,
 }
 
 /// The shared cell of a batch.
@@ -89,10 +109,9 @@ impl BatchDone {
 
     pub(crate) fn delivery(self: &Arc<Self>, index: u32, timestamp: i64) -> Delivery {
         Delivery {
-            batch: Arc::clone(self),
+            batch: Watch::new(self),
             index,
             timestamp,
-            place: None,
         }
     }
 
@@ -126,17 +145,58 @@ impl fmt::Debug for BatchDone {
     }
 }
 
+impl Watch {
+    fn new(batch: &Arc<BatchDone>) -> Self {
+        Self {
+            batch: Arc::clone(batch),
+            place: None,
+        }
+    }
+
+    /// How the batch ended; wakes the task when it has.
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<&Outcome> {
+        if self.batch.outcome.get().is_none() {
+            let mut wakers = self.batch.wakers();
+            // It may have ended before the lock was held.
+            if self.batch.outcome.get().is_none() {
+                let waker = Some(cx.waker().clone());
+                let known = self.place.map(|place| place.get() as usize - 1);
+                match known.and_then(|place| wakers.get_mut(place)) {
+                    Some(place) => *place = waker,
+                    None => {
+                        wakers.push(waker);
+                        // As many as records in a batch at most.
+                        self.place = u32::try_from(wakers.len()).ok().and_then(NonZeroU32::new);
+                    }
+                }
+            }
+        }
+        self.batch.outcome.get().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(place) = self.place
+            && self.batch.outcome.get().is_none()
+            && let Some(waker) = self.batch.wakers().get_mut(place.get() as usize - 1)
+        {
+            *waker = None;
+        }
+    }
+}
+
 impl Delivery {
     /// The topic and partition that the record goes to.
     #[must_use]
     pub fn topic_partition(&self) -> &TopicPartition {
-        &self.batch.partition
+        &self.batch.batch.partition
     }
 
     /// The partition that the record goes to.
     #[must_use]
     pub fn partition(&self) -> i32 {
-        self.batch.partition.partition
+        self.topic_partition().partition
     }
 }
 
@@ -144,59 +204,36 @@ impl Future for Delivery {
     type Output = Result<RecordMetadata>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
         loop {
-            let piece = match self.batch.outcome.get() {
-                Some(Outcome::Written {
+            let (first, piece) = match ready!(this.batch.poll(cx)) {
+                Outcome::Written {
                     base_offset,
                     append_time,
-                }) => {
-                    let partition = &self.batch.partition;
+                } => {
+                    let (offset, timestamp) = (
+                        base_offset.map(|base| base.saturating_add(i64::from(this.index))),
+                        append_time.unwrap_or(this.timestamp),
+                    );
+                    let partition = this.topic_partition();
                     return Poll::Ready(Ok(RecordMetadata {
                         topic: Arc::clone(&partition.topic),
                         partition: partition.partition,
-                        offset: base_offset.map(|base| base.saturating_add(i64::from(self.index))),
-                        timestamp: Timestamp::from_millis(append_time.unwrap_or(self.timestamp)),
+                        offset,
+                        timestamp: Timestamp::from_millis(timestamp),
                     }));
                 }
-                Some(Outcome::Failed(error)) => return Poll::Ready(Err(error.clone())),
-                Some(Outcome::Split(pieces)) => {
-                    let holding = pieces.iter().rev().find(|(first, _)| *first <= self.index);
-                    holding.map(|(first, batch)| (*first, Arc::clone(batch)))
-                }
-                None => {
-                    let batch = Arc::clone(&self.batch);
-                    let mut wakers = batch.wakers();
-                    if batch.outcome.get().is_some() {
-                        continue;
+                Outcome::Failed(error) => return Poll::Ready(Err(error.clone())),
+                Outcome::Split(pieces) => {
+                    match pieces.iter().rev().find(|(first, _)| *first <= this.index) {
+                        Some((first, batch)) => (*first, Watch::new(batch)),
+                        // The first piece starts at 0, so there always is one.
+                        None => return Poll::Pending,
                     }
-                    let waker = Some(cx.waker().clone());
-                    match self.place.and_then(|place| wakers.get_mut(place)) {
-                        Some(place) => *place = waker,
-                        None => {
-                            self.place = Some(wakers.len());
-                            wakers.push(waker);
-                        }
-                    }
-                    return Poll::Pending;
                 }
             };
-            // The first piece starts at 0, so there always is one.
-            let Some((first, batch)) = piece else {
-                return Poll::Pending;
-            };
-            self.index -= first;
-            self.batch = batch;
-            self.place = None;
-        }
-    }
-}
-
-impl Drop for Delivery {
-    fn drop(&mut self) {
-        if let Some(place) = self.place
-            && let Some(waker) = self.batch.wakers().get_mut(place)
-        {
-            *waker = None;
+            this.index -= first;
+            this.batch = piece;
         }
     }
 }
@@ -204,34 +241,83 @@ impl Drop for Delivery {
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
-            .field("partition", &self.batch.partition)
-            .field("done", &self.batch.outcome.get().is_some())
+            .field("partition", self.topic_partition())
+            .field("done", &self.batch.batch.outcome.get().is_some())
             .finish_non_exhaustive()
     }
 }
 
-impl Deliveries {
-    pub(crate) fn push(&mut self, delivery: Delivery) {
-        if let Some((last, count)) = self.batches.last_mut()
-            && Arc::ptr_eq(&last.batch, &delivery.batch)
-        {
-            *last = delivery;
-            *count += 1;
-            return;
-        }
-        self.batches.push((delivery, 1));
+impl Accepted {
+    pub(crate) fn push(&mut self, delivery: &Delivery) {
+        self.add(delivery.partition(), &delivery.batch.batch, delivery.index);
     }
 
+    /// Counts a record that went to this place of a batch of the partition. Nothing of the batch is read unless a run
+    /// begins: with many partitions that would be a cache miss.
+    #[inline]
+    pub(crate) fn add(&mut self, partition: i32, batch: &Arc<BatchDone>, index: u32) {
+        let partition = usize::try_from(partition).unwrap_or(0);
+        let runs = &mut self.deliveries.runs;
+        let last = self.places.get(partition).and_then(|at| runs.get_mut(*at));
+        if let Some(run) = last
+            && Arc::ptr_eq(&run.batch.batch, batch)
+            && run.first + run.count == index
+        {
+            run.count += 1;
+            return;
+        }
+        if self.places.len() <= partition {
+            self.places.resize(partition + 1, usize::MAX);
+        }
+        if let Some(place) = self.places.get_mut(partition) {
+            *place = runs.len();
+        }
+        runs.push(Run {
+            batch: Watch::new(batch),
+            first: index,
+            count: 1,
+        });
+    }
+
+    /// How many records there are so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.deliveries.len()
+    }
+
+    pub(crate) fn into_deliveries(self) -> Deliveries {
+        self.deliveries
+    }
+}
+
+impl Run {
+    /// The `count` records from `first` on, in the pieces of their batch.
+    fn split(first: u32, count: u32, pieces: &[(u32, Arc<BatchDone>)]) -> Vec<Self> {
+        let end = first + count;
+        let ends = pieces.iter().skip(1).map(|(start, _)| *start).chain([end]);
+        let starts = pieces.iter().map(|(start, batch)| (*start, batch));
+        let overlap = |((start, batch), piece_end): ((u32, &Arc<BatchDone>), u32)| {
+            let (from, to) = (first.max(start), end.min(piece_end));
+            (from < to).then(|| Self {
+                batch: Watch::new(batch),
+                first: from - start,
+                count: to - from,
+            })
+        };
+        starts.zip(ends).filter_map(overlap).collect()
+    }
+}
+
+impl Deliveries {
     /// How many records were accepted.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.batches.iter().map(|(_, count)| count).sum()
+        self.runs.iter().map(|run| u64::from(run.count)).sum()
     }
 
     /// Whether no record was accepted.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.batches.is_empty()
+        self.runs.is_empty()
     }
 }
 
@@ -241,12 +327,17 @@ impl Future for Deliveries {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         // One after the other: all have to end anyway.
-        while let Some((delivery, count)) = this.batches.get_mut(this.next) {
-            match Pin::new(delivery).poll(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(_)) => this.written += *count,
-                Poll::Ready(Err(error)) => {
-                    this.error.get_or_insert(error);
+        while let Some(run) = this.runs.get_mut(this.next) {
+            let count = run.count;
+            match ready!(run.batch.poll(cx)) {
+                Outcome::Written { .. } => this.written += u64::from(count),
+                Outcome::Failed(error) => {
+                    this.error.get_or_insert_with(|| error.clone());
+                }
+                Outcome::Split(pieces) => {
+                    let pieces = Run::split(run.first, count, pieces);
+                    this.runs.splice(this.next..=this.next, pieces);
+                    continue;
                 }
             }
             this.next += 1;
@@ -352,10 +443,11 @@ mod tests {
     #[test]
     fn many_deliveries_end_together_with_the_first_error() {
         let (good, bad) = (batch(), batch());
-        let mut all = Deliveries::default();
-        all.push(good.delivery(0, 0));
-        all.push(good.delivery(1, 0));
-        all.push(bad.delivery(0, 0));
+        let mut all = Accepted::default();
+        all.add(2, &good, 0);
+        all.add(2, &good, 1);
+        all.push(&bad.delivery(0, 0));
+        let mut all = all.into_deliveries();
         assert_eq!(all.len(), 3);
         good.complete(WRITTEN);
         assert!(poll(&mut all).is_none());
@@ -364,5 +456,53 @@ mod tests {
             poll(&mut all).unwrap().unwrap_err().kind(),
             ErrorKind::Timeout
         );
+    }
+
+    #[test]
+    fn records_in_turn_over_partitions_are_one_run_per_batch() {
+        let batches: Vec<_> = (0..6)
+            .map(|partition| BatchDone::new(TopicPartition::new("t", partition)))
+            .collect();
+        let mut all = Accepted::default();
+        for index in 0..100 {
+            for (partition, batch) in (0..).zip(&batches) {
+                all.add(partition, batch, index);
+            }
+        }
+        // Somebody else's record came between.
+        all.add(0, &batches[0], 101);
+        // Another batch of the same partition.
+        let next = BatchDone::new(TopicPartition::new("t", 0));
+        all.add(0, &next, 0);
+        all.add(0, &next, 1);
+        let all = all.into_deliveries();
+        assert_eq!((all.runs.len(), all.len()), (8, 603));
+    }
+
+    #[test]
+    fn many_deliveries_follow_all_pieces_of_a_split_batch() {
+        // Pieces of two records each; the deliveries are of records 1 to 4.
+        for failing in 0..4 {
+            let whole = batch();
+            let mut all = Accepted::default();
+            for index in 1..5 {
+                all.add(2, &whole, index);
+            }
+            let mut all = all.into_deliveries();
+            assert!(poll(&mut all).is_none());
+            let pieces: Vec<_> = (0..4).map(|piece| (piece * 2, batch())).collect();
+            whole.complete(Outcome::Split(pieces.clone()));
+            assert!(poll(&mut all).is_none());
+            assert_eq!(all.len(), 4);
+            for (number, (_, piece)) in (0..).zip(&pieces) {
+                piece.complete(match number == failing {
+                    true => Outcome::Failed(Error::new(ErrorKind::Timeout, "late")),
+                    false => WRITTEN,
+                });
+            }
+            let ended = poll(&mut all).unwrap();
+            // Records 6 and 7 are not among them.
+            assert_eq!(ended.ok(), (failing == 3).then_some(4), "piece {failing}");
+        }
     }
 }

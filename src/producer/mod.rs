@@ -29,6 +29,7 @@ mod topic;
 mod verdict;
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -42,7 +43,7 @@ pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
 pub use self::purge::{Purge, PurgeReport};
 pub use self::report::{BatchReport, ProducerMetrics};
-use self::shared::{Obstacle, Shared};
+use self::shared::{Many, Obstacle, Shared};
 use self::topic::Place;
 pub use self::topic::TopicProducer;
 use crate::clock::{Instant, now};
@@ -127,17 +128,22 @@ impl Producer {
     ///
     /// Dropped before it returns, nothing was accepted. Afterwards the record is the producer's: dropping the
     /// [`Delivery`] gives up only the observation.
-    pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
-        if let Some(chain) = &self.shared().interceptors {
-            let mut wall = None;
-            let sent = Box::pin(self.send_intercepted(chain, None, &record, &mut wall));
-            return sent.await.map_err(not_sent);
+    // An `async fn` would copy the record once more, from the argument to a local.
+    #[allow(clippy::manual_async_fn)]
+    #[inline]
+    pub fn send(&self, record: Record<'_>) -> impl Future<Output = Result<Delivery>> + Send {
+        async move {
+            if let Some(chain) = &self.shared().interceptors {
+                let mut wall = None;
+                let sent = Box::pin(self.send_intercepted(chain, None, &record, &mut wall));
+                return sent.await.map_err(not_sent);
+            }
+            match self.shared().accept(None, &record, &mut None, &mut None) {
+                Ok(delivery) => Ok(delivery),
+                Err(obstacle) => self.send_slowly(None, &record, &mut None, obstacle).await,
+            }
+            .map_err(not_sent)
         }
-        match self.shared().accept(None, &record, &mut None, &mut None) {
-            Ok(delivery) => Ok(delivery),
-            Err(obstacle) => self.send_slowly(None, &record, &mut None, obstacle).await,
-        }
-        .map_err(not_sent)
     }
 
     /// Accepts a record if that needs no waiting.
@@ -215,38 +221,38 @@ impl Producer {
     async fn send_all_to<'a>(
         &self,
         place: Option<&Place>,
-        records: impl Iterator<Item = Result<Record<'a>>> + Send,
+        mut records: impl Iterator<Item = Result<Record<'a>>> + Send,
     ) -> Result<Deliveries> {
-        let mut deliveries = Deliveries::default();
-        let mut wall = None;
-        let mut charge = None;
-        let chain = self.shared().interceptors.as_ref();
-        for record in records {
-            let delivery = match (&record, chain) {
-                (Err(error), _) => Err(error.clone()),
-                (Ok(record), Some(chain)) => {
-                    Box::pin(self.send_intercepted(chain, place, record, &mut wall)).await
-                }
-                (Ok(record), None) => {
-                    match self.shared().accept(place, record, &mut wall, &mut charge) {
-                        Ok(delivery) => Ok(delivery),
-                        Err(obstacle) => {
-                            charge = None;
-                            self.send_slowly(place, record, &mut wall, obstacle).await
-                        }
+        let shared = self.shared();
+        let mut many = Many::default();
+        loop {
+            let sent = if let Some(chain) = &shared.interceptors {
+                let Some(record) = records.next() else { break };
+                let wall = &mut many.wall;
+                match record {
+                    Err(error) => Err(error),
+                    Ok(record) => {
+                        Box::pin(self.send_intercepted(chain, place, &record, wall)).await
                     }
                 }
+            } else {
+                let accepted = shared.accept_all(place, &mut records, &mut many);
+                let Some((record, obstacle)) = accepted else {
+                    break;
+                };
+                let wall = &mut many.wall;
+                self.send_slowly(place, &record, wall, obstacle).await
             };
-            match delivery {
-                Ok(delivery) => deliveries.push(delivery),
+            match sent {
+                Ok(delivery) => many.accepted.push(&delivery),
                 Err(error) => {
-                    let before = deliveries.len();
+                    let before = many.accepted.len();
                     return Err(not_sent(error)
                         .context(format_args!("after {before} records that were accepted")));
                 }
             }
         }
-        Ok(deliveries)
+        Ok(many.accepted.into_deliveries())
     }
 
     /// Sends a record and waits for its end.

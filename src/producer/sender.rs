@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use kafka_protocol::messages::{ProduceRequest, ProduceResponse};
 use tokio::time::sleep_until;
 use tracing::field::Empty;
@@ -28,9 +29,9 @@ use crate::error::{Certainty, Class, Error, ErrorKind, Result};
 use crate::net::Lane;
 use crate::net::link::{Link, Pending};
 use crate::producer::delivery::Outcome;
-use crate::producer::queue::{Answer, BatchId, Next, Payload as _, Settled, Stamp, Why};
+use crate::producer::queue::{Answer, BatchId, Finished, Next, Payload as _, Settled, Stamp, Why};
 use crate::producer::shared::Shared;
-use crate::producer::slot::{ReadyList, Slot, unknown_offset};
+use crate::producer::slot::{ReadyBatch, ReadyList, Slot, unknown_offset};
 use crate::producer::{Acks, verdict};
 use crate::record::ProducerStamp;
 use crate::types::BrokerId;
@@ -47,6 +48,8 @@ pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
         connect_after: None,
         work: VecDeque::new(),
         requests: VecDeque::new(),
+        finished: Vec::new(),
+        lingers: VecDeque::new(),
         timers: BTreeMap::new(),
         timer_count: 0,
     };
@@ -54,6 +57,9 @@ pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
         sender.turn();
         sender.note_blocked();
         sender.wait().await;
+        // Those woken by the same answers, and whoever else is ready to append, go first: their records share a request.
+        tokio::task::yield_now().await;
+        sender.take_answers();
     }
 }
 
@@ -66,6 +72,10 @@ struct Sender {
     connect_after: Option<Instant>,
     work: VecDeque<Arc<Slot>>,
     requests: VecDeque<Request>,
+    /// Empty but while an answer is settled.
+    finished: Vec<Finished<ReadyBatch>>,
+    /// Those timers of slots that were set in the order of their times: the ends of lingers, which are equally long.
+    lingers: VecDeque<(Instant, Arc<Slot>)>,
     /// By time and then by number, so that equal times do not meet.
     timers: BTreeMap<(Instant, u64), (Timer, Arc<Slot>)>,
     timer_count: u64,
@@ -292,9 +302,8 @@ impl Sender {
                             && state.wake_armed.is_none_or(|armed| at < armed)
                         {
                             state.wake_armed = Some(at);
-                            let key = (at, self.timer_count);
-                            self.timer_count += 1;
-                            self.timers.insert(key, (Timer::Wake, Arc::clone(&slot)));
+                            drop(state);
+                            self.arm_wake(at, slot);
                         }
                         break;
                     }
@@ -338,6 +347,20 @@ impl Sender {
 
     // Time.
 
+    fn arm_wake(&mut self, at: Instant, slot: Arc<Slot>) {
+        if self.lingers.back().is_none_or(|(last, _)| *last <= at) {
+            self.lingers.push_back((at, slot));
+        } else {
+            self.arm(at, Timer::Wake, slot);
+        }
+    }
+
+    fn arm(&mut self, at: Instant, timer: Timer, slot: Arc<Slot>) {
+        let key = (at, self.timer_count);
+        self.timer_count += 1;
+        self.timers.insert(key, (timer, slot));
+    }
+
     fn arm_expiry(&mut self, slot: &Arc<Slot>) {
         let mut state = slot.lock();
         let rules = &self.shared.rules;
@@ -349,21 +372,25 @@ impl Sender {
             && let Some(at) = at.or_else(|| state.queued.then(in_hands))
         {
             state.expiry_armed = true;
-            let key = (at, self.timer_count);
-            self.timer_count += 1;
-            self.timers.insert(key, (Timer::Expiry, Arc::clone(slot)));
+            drop(state);
+            self.arm(at, Timer::Expiry, Arc::clone(slot));
         }
     }
 
     fn fire_timers(&mut self) {
         let time = now();
+        while self.lingers.front().is_some_and(|(at, _)| *at <= time)
+            && let Some((at, slot)) = self.lingers.pop_front()
+        {
+            self.wake(slot, at);
+        }
         while let Some(entry) = self.timers.first_entry()
             && entry.key().0 <= time
         {
             let (at, _) = *entry.key();
             let (timer, slot) = entry.remove();
             match timer {
-                Timer::Wake => self.wake(&slot, at),
+                Timer::Wake => self.wake(slot, at),
                 Timer::Expiry => {
                     slot.expire(&self.shared.rules, time);
                     self.arm_expiry(&slot);
@@ -374,26 +401,41 @@ impl Sender {
         if urges != self.urges {
             self.urges = urges;
             // The timers stay: some are back-offs, and a look too many does no harm.
-            for (timer, slot) in self.timers.values() {
-                if *timer == Timer::Wake {
-                    slot.lock().schedule(slot);
-                }
+            let wakes = self
+                .timers
+                .values()
+                .filter(|(timer, _)| *timer == Timer::Wake);
+            for slot in wakes
+                .map(|(_, slot)| slot)
+                .chain(self.lingers.iter().map(|(_, slot)| slot))
+            {
+                slot.lock().schedule(slot);
             }
         }
     }
 
-    fn wake(&self, slot: &Arc<Slot>, at: Instant) {
+    fn wake(&mut self, slot: Arc<Slot>, at: Instant) {
         let mut state = slot.lock();
         if state.wake_armed == Some(at) {
             state.wake_armed = None;
         }
-        state.schedule(slot);
+        if !state.is_at(&self.home) {
+            state.schedule(&slot);
+        } else if state.take() {
+            drop(state);
+            self.work.push_back(slot);
+        }
     }
 
     /// Waits until something can have changed.
     async fn wait(&mut self) {
         let timer = self.timers.first_key_value().map(|((at, _), _)| *at);
-        let next = timer.into_iter().chain(self.connect_after).min();
+        let linger = self.lingers.front().map(|(at, _)| *at);
+        let next = timer
+            .into_iter()
+            .chain(linger)
+            .chain(self.connect_after)
+            .min();
         let answer = async {
             match self.requests.front_mut() {
                 Some(request) => (&mut request.pending).await,
@@ -431,11 +473,23 @@ impl Sender {
 
     // Answers.
 
-    fn ended(&self, request: Request, answer: Result<ProduceResponse>) {
+    /// Settles what else has been answered meanwhile.
+    fn take_answers(&mut self) {
+        while let Some(request) = self.requests.front_mut()
+            && let Some(answer) = (&mut request.pending).now_or_never()
+        {
+            if let Some(request) = self.requests.pop_front() {
+                self.ended(request, answer);
+            }
+        }
+    }
+
+    fn ended(&mut self, request: Request, answer: Result<ProduceResponse>) {
         let Request {
             parts, sent, span, ..
         } = request;
-        let took = now().saturating_duration_since(sent);
+        let time = now();
+        let took = time.saturating_duration_since(sent);
         let refused = answer.as_ref().map_or(0, |response| {
             let partitions = response.responses.iter().map(|topic| {
                 let answers = topic.partition_responses.iter();
@@ -454,27 +508,27 @@ impl Sender {
             span.record("error", tracing::field::display(error));
         }
         span.in_scope(|| {
-            self.settle(parts, answer);
+            self.settle(parts, answer, time);
         });
     }
 
-    fn settle(&self, mut parts: Vec<Part>, answer: Result<ProduceResponse>) {
+    fn settle(&mut self, mut parts: Vec<Part>, answer: Result<ProduceResponse>, time: Instant) {
         match answer {
             Ok(response) => {
                 if self.shared.config.acks == Acks::None {
                     for part in &parts {
-                        self.settle_part(part, Answer::Written, &unknown_offset, None);
+                        self.settle_part(part, Answer::Written, time, &unknown_offset, None);
                     }
                     return;
                 }
-                self.settle_response(&mut parts, &response);
+                self.settle_response(&mut parts, &response, time);
                 let silent = Error::new(
                     ErrorKind::Protocol,
                     "the broker's answer does not mention the partition",
                 );
                 for part in parts.iter().filter(|part| !part.settled) {
                     let answer = Answer::Again(Certainty::MaybeWritten);
-                    self.settle_part(part, answer, &unknown_offset, Some(&silent));
+                    self.settle_part(part, answer, time, &unknown_offset, Some(&silent));
                 }
             }
             Err(error) => {
@@ -487,13 +541,13 @@ impl Sender {
                     Answer::Refused(certainty)
                 };
                 for part in &parts {
-                    self.settle_part(part, answer, &unknown_offset, Some(&error));
+                    self.settle_part(part, answer, time, &unknown_offset, Some(&error));
                 }
             }
         }
     }
 
-    fn settle_response(&self, parts: &mut [Part], response: &ProduceResponse) {
+    fn settle_response(&mut self, parts: &mut [Part], response: &ProduceResponse, time: Instant) {
         let mut hints = Vec::new();
         let mut refresh = false;
         let mut guess = 0;
@@ -542,7 +596,7 @@ impl Sender {
                     append_time: (answer.log_append_time_ms >= 0)
                         .then_some(answer.log_append_time_ms),
                 };
-                self.settle_part(part, verdict, &written, error.as_ref());
+                self.settle_part(part, verdict, time, &written, error.as_ref());
                 if verdict::is_fatal(code, self.shared.rules.idempotent)
                     && let Some(error) = error
                 {
@@ -574,18 +628,19 @@ impl Sender {
     }
 
     fn settle_part(
-        &self,
+        &mut self,
         part: &Part,
         answer: Answer,
+        time: Instant,
         written: &dyn Fn() -> Outcome,
         error: Option<&Error>,
     ) {
         let slot = &part.slot;
-        let mut finished = Vec::new();
+        let mut finished = std::mem::take(&mut self.finished);
         let mut state = slot.lock();
         let retry_at = match answer {
-            Answer::Written => now(),
-            _ => now() + self.backoff(state.queue.attempts(part.id)),
+            Answer::Written => time,
+            _ => time + self.backoff(state.queue.attempts(part.id)),
         };
         if let Some(error) = error {
             state.last_error = Some(error.clone());
@@ -623,7 +678,8 @@ impl Sender {
             (_, Some(error)) => of_the_record(error.clone()),
             (_, None) => Error::new(ErrorKind::Fatal, "a batch ended without a reason"),
         };
-        slot.finish(finished, written, failed);
+        slot.finish(finished.drain(..), time, written, failed);
+        self.finished = finished;
         if let Some(batch) = oversized {
             self.split(part, batch, error);
         }
@@ -642,7 +698,8 @@ impl Sender {
                 drop(state);
                 for batch in refused.err().into_iter().flatten() {
                     let error = why().with_certainty(Certainty::NotSent);
-                    batch.end(Outcome::Failed(error.with_topic_partition(slot.tp.clone())));
+                    let error = error.with_topic_partition(slot.tp.clone());
+                    batch.end(Outcome::Failed(error), now());
                 }
             }
             Err(failure) => {
@@ -656,14 +713,13 @@ impl Sender {
                     Some(error) => error.clone().context(why),
                     None => Error::new(ErrorKind::RecordTooLarge, why.to_string()),
                 };
-                batch.end(Outcome::Failed(
-                    error
-                        .with_certainty(Certainty::NotSent)
-                        .with_topic_partition(slot.tp.clone()),
-                ));
+                let error = error
+                    .with_certainty(Certainty::NotSent)
+                    .with_topic_partition(slot.tp.clone());
+                batch.end(Outcome::Failed(error), now());
             }
         }
-        slot.finish(finished, unknown_offset, |_, _| {
+        slot.finish(finished, now(), unknown_offset, |_, _| {
             of_the_record(Error::new(
                 ErrorKind::Sequence,
                 "a batch before this one was too large",

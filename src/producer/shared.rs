@@ -16,16 +16,18 @@ use crate::cluster::{Cluster, Interest, Topic};
 use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::SAMPLE;
-use crate::producer::budget::Budget;
+use crate::producer::budget::{Budget, Charge};
 use crate::producer::config::ProducerConfig;
-use crate::producer::delivery::Delivery;
+use crate::producer::delivery::{Accepted, BatchDone, Delivery};
 use crate::producer::flush::Flushing;
 use crate::producer::identity::IdentityMachine;
 use crate::producer::partitioner::{Choice, Partitioner, TopicView};
 use crate::producer::queue::Rules;
 use crate::producer::report::{Interceptors, Ledger};
 use crate::producer::sender;
-use crate::producer::slot::{Appended, Parts, ReadyList, Slot, SlotConfig, Sticky, closed};
+use crate::producer::slot::{
+    Appended, Appending, Parts, ReadyList, Slot, SlotConfig, Sticky, closed,
+};
 use crate::producer::topic::Place;
 use crate::record::{BatchWriter, CodecPool, Compression, Record};
 use crate::tasks::Tasks;
@@ -80,6 +82,24 @@ struct TopicState {
     /// By partition number; may be longer than the topic's list if that shrank (the topic was made anew).
     slots: Vec<Arc<Slot>>,
 }
+
+/// What the records of one call have in common: read and looked up once.
+#[derive(Default)]
+pub(crate) struct Many {
+    pub(crate) wall: Option<i64>,
+    topic: Option<Found>,
+    pub(crate) accepted: Accepted,
+}
+
+/// The topic of the last record.
+struct Found {
+    entry: Arc<TopicEntry>,
+    state: Arc<TopicState>,
+    /// Records until it is looked up again: it may have got partitions.
+    left: u32,
+}
+
+const LOOK_UP_EVERY: u32 = 256;
 
 /// Why a record could not be accepted at once.
 pub(crate) enum Obstacle {
@@ -159,64 +179,136 @@ impl Shared {
         place: Option<&Place>,
         record: &Record<'_>,
         wall: &mut Option<i64>,
-        charge: &mut Option<crate::producer::budget::Charge>,
+        charge: &mut Option<Charge>,
     ) -> Result<Delivery, Obstacle> {
+        self.check(record)?;
+        let topics;
+        let entry = match place {
+            Some(place) => self.entry_of(place)?,
+            None => {
+                topics = self.topics.load();
+                topics.get(record.topic()).ok_or(Obstacle::UnknownTopic)?
+            }
+        };
+        let state = entry.state.load();
+        let timestamp = self.timestamp(record, wall)?;
+        let note = |_: i32, batch: &Arc<BatchDone>, index| batch.delivery(index, timestamp);
+        self.accept_in(entry, &state, record, timestamp, charge, note)
+    }
+
+    /// Accepts records until one must wait or is refused: gives that one, and why.
+    ///
+    /// There is no await in here, since in a future each record would be copied through memory; reading back what was
+    /// just written in other pieces waits for all stores before it, which are those of the last record.
+    pub(crate) fn accept_all<'a>(
+        self: &Arc<Self>,
+        place: Option<&Place>,
+        records: &mut impl Iterator<Item = Result<Record<'a>>>,
+        many: &mut Many,
+    ) -> Option<(Record<'a>, Obstacle)> {
+        for record in records {
+            match record {
+                Err(error) => return Some((Record::new(), error.into())),
+                Ok(record) => {
+                    if let Err(obstacle) = self.accept_next(place, &record, many) {
+                        return Some((record, obstacle));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn accept_next(
+        self: &Arc<Self>,
+        place: Option<&Place>,
+        record: &Record<'_>,
+        many: &mut Many,
+    ) -> Result<(), Obstacle> {
+        self.check(record)?;
+        let Many {
+            wall,
+            topic,
+            accepted,
+        } = many;
+        let topic = match topic {
+            Some(topic) if topic.left > 0 && *topic.state.topic.name == *record.topic() => topic,
+            _ => {
+                let entry = match place {
+                    Some(place) => Arc::clone(self.entry_of(place)?),
+                    None => {
+                        let topics = self.topics.load();
+                        let entry = topics.get(record.topic());
+                        Arc::clone(entry.ok_or(Obstacle::UnknownTopic)?)
+                    }
+                };
+                topic.insert(Found {
+                    state: entry.state.load_full(),
+                    entry,
+                    left: LOOK_UP_EVERY,
+                })
+            }
+        };
+        topic.left -= 1;
+        let timestamp = self.timestamp(record, wall)?;
+        let note = |partition, batch: &Arc<BatchDone>, index| accepted.add(partition, batch, index);
+        let (entry, state) = (&topic.entry, &topic.state);
+        self.accept_in(entry, state, record, timestamp, &mut None, note)
+    }
+
+    fn check(&self, record: &Record<'_>) -> Result<(), Obstacle> {
         if self.closing.load(Ordering::Relaxed) {
             return Err(self.end().into());
         }
-        self.check_size(record)?;
-        let Some(place) = place else {
-            let topics = self.topics.load();
-            let entry = topics.get(record.topic()).ok_or(Obstacle::UnknownTopic)?;
-            return self.accept_in(entry, record, wall, charge);
-        };
-        match place.entry.get() {
-            Some(entry) => self.accept_in(entry, record, wall, charge),
-            None => {
-                let topics = self.topics.load();
-                let entry = topics.get(&place.name).ok_or(Obstacle::UnknownTopic)?;
-                let entry = place.entry.get_or_init(|| Arc::clone(entry));
-                self.accept_in(entry, record, wall, charge)
-            }
+        Ok(self.check_size(record)?)
+    }
+
+    fn entry_of<'a>(&self, place: &'a Place) -> Result<&'a Arc<TopicEntry>, Obstacle> {
+        if let Some(entry) = place.entry.get() {
+            return Ok(entry);
+        }
+        let topics = self.topics.load();
+        let entry = topics.get(&place.name).ok_or(Obstacle::UnknownTopic)?;
+        Ok(place.entry.get_or_init(|| Arc::clone(entry)))
+    }
+
+    fn timestamp(&self, record: &Record<'_>, wall: &mut Option<i64>) -> Result<i64> {
+        match record.get_timestamp().map(Timestamp::as_millis) {
+            Some(timestamp) if timestamp < 0 => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("the timestamp {timestamp} is negative"),
+            )),
+            Some(timestamp) => Ok(timestamp),
+            None => Ok(*wall.get_or_insert_with(|| self.cluster.clock().wall_millis())),
         }
     }
 
-    fn accept_in(
+    fn accept_in<T>(
         self: &Arc<Self>,
         entry: &TopicEntry,
+        state: &TopicState,
         record: &Record<'_>,
-        wall: &mut Option<i64>,
-        charge: &mut Option<crate::producer::budget::Charge>,
-    ) -> Result<Delivery, Obstacle> {
-        let state = entry.state.load();
-        let slot = self.slot_for(record, entry, &state)?;
-        let timestamp = match record.get_timestamp().map(Timestamp::as_millis) {
-            Some(timestamp) if timestamp < 0 => {
-                return Err(Error::new(
-                    ErrorKind::InvalidArgument,
-                    format!("the timestamp {timestamp} is negative"),
-                )
-                .into());
-            }
-            Some(timestamp) => timestamp,
-            None => *wall.get_or_insert_with(|| self.cluster.clock().wall_millis()),
-        };
+        timestamp: i64,
+        charge: &mut Option<Charge>,
+        note: impl FnOnce(i32, &Arc<BatchDone>, u32) -> T,
+    ) -> Result<T, Obstacle> {
+        let slot = self.slot_for(record, entry, state)?;
         let parts = Parts {
             timestamp,
             key: record.get_key(),
             value: record.get_value(),
             headers: record.headers(),
         };
-        let appended = slot.append(
-            &self.slot_config,
-            &self.budget,
-            &self.codecs,
-            &self.flushing,
-            parts,
-            charge,
-        );
+        let producer = Appending {
+            config: &self.slot_config,
+            budget: &self.budget,
+            codecs: &self.codecs,
+            flushing: &self.flushing,
+        };
+        let appended = slot.append(&producer, parts, charge, note);
         match appended {
-            Appended::Accepted(delivery) => Ok(delivery),
+            Appended::Accepted(taken) => Ok(taken),
             Appended::NeedsBytes(bytes) => Err(Obstacle::NeedsBytes(bytes)),
             Appended::Refused(error) if error.kind() == ErrorKind::Closed => Err(self.end().into()),
             Appended::Refused(error) => Err(error.with_topic_partition(slot.tp.clone()).into()),

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind};
 use crate::producer::budget::{Budget, Charge};
-use crate::producer::delivery::{BatchDone, Delivery, Outcome};
+use crate::producer::delivery::{BatchDone, Outcome};
 use crate::producer::flush::{Flushing, Outstanding};
 use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Why};
 use crate::producer::report::{BatchLog, Contents, Ledger};
@@ -195,11 +195,20 @@ impl Sticky {
 }
 
 /// What an append came to.
-pub(crate) enum Appended {
-    Accepted(Delivery),
+pub(crate) enum Appended<T> {
+    Accepted(T),
     /// So many bytes must be charged first.
     NeedsBytes(usize),
     Refused(Error),
+}
+
+/// What of the producer an append may need.
+#[derive(Clone, Copy)]
+pub(crate) struct Appending<'a> {
+    pub(crate) config: &'a SlotConfig,
+    pub(crate) budget: &'a Budget,
+    pub(crate) codecs: &'a CodecPool,
+    pub(crate) flushing: &'a Flushing,
 }
 
 /// The parts of a record that are written.
@@ -263,18 +272,42 @@ impl Slot {
 
     /// Adds a record to the open batch, opening one or sealing a full one as needed.
     ///
-    /// `charge` holds bytes that the caller waited for; what is not needed of it stays.
-    pub(crate) fn append(
+    /// `charge` holds bytes that the caller waited for; what is not needed of it stays. `note` is given the partition,
+    /// the batch that the record went to and its index in it, under the lock.
+    #[inline]
+    pub(crate) fn append<T>(
         self: &Arc<Self>,
-        config: &SlotConfig,
-        budget: &Budget,
-        codecs: &CodecPool,
-        flushing: &Flushing,
+        producer: &Appending<'_>,
         parts: Parts<'_>,
         charge: &mut Option<Charge>,
-    ) -> Appended {
-        let mut sealing = None;
+        note: impl FnOnce(i32, &Arc<BatchDone>, u32) -> T,
+    ) -> Appended<T> {
         let mut state = self.lock();
+        // Nearly always there is a batch, and room in it.
+        if let Some(open) = state.queue.open_mut()
+            && let Some(index) = open.append_within(producer.config, parts)
+        {
+            return Appended::Accepted(note(self.tp.partition, &open.done, index));
+        }
+        self.append_slowly(state, producer, parts, charge, note)
+    }
+
+    #[cold]
+    fn append_slowly<T>(
+        self: &Arc<Self>,
+        mut state: MutexGuard<'_, SlotState>,
+        producer: &Appending<'_>,
+        parts: Parts<'_>,
+        charge: &mut Option<Charge>,
+        note: impl FnOnce(i32, &Arc<BatchDone>, u32) -> T,
+    ) -> Appended<T> {
+        let Appending {
+            config,
+            budget,
+            codecs,
+            flushing,
+        } = *producer;
+        let mut sealing = None;
         let appended = loop {
             if state.queue.is_closed() {
                 break Appended::Refused(closed());
@@ -293,7 +326,9 @@ impl Slot {
                 }
             };
             match open.append(config, budget, parts, charge) {
-                Fit::Appended(delivery) => break Appended::Accepted(delivery),
+                Fit::Appended(index) => {
+                    break Appended::Accepted(note(self.tp.partition, &open.done, index));
+                }
                 // A second full one cannot follow: the batch opened meanwhile has room for this record.
                 Fit::Full if sealing.is_none() => sealing = state.take_open(self),
                 Fit::Full => break Appended::Refused(too_large(config.batch_size)),
@@ -317,7 +352,8 @@ impl Slot {
     /// Ends batches outside of the lock.
     pub(crate) fn finish(
         &self,
-        finished: Vec<Finished<ReadyBatch>>,
+        finished: impl IntoIterator<Item = Finished<ReadyBatch>>,
+        now: Instant,
         written: impl Fn() -> Outcome,
         failed: impl Fn(Certainty, Why) -> Error,
     ) {
@@ -330,7 +366,7 @@ impl Slot {
                         .with_topic_partition(self.tp.clone()),
                 ),
             };
-            batch.end(outcome);
+            batch.end(outcome, now);
         }
     }
 
@@ -371,7 +407,7 @@ impl Slot {
                 _ => counts.0 += records,
             }
         }
-        self.finish(finished, unknown_offset, |_, _| error.clone());
+        self.finish(finished, now(), unknown_offset, |_, _| error.clone());
         if let Some(open) = open {
             counts.0 += u64::from(open.writer.count());
             open.fail(&self.tp, error);
@@ -394,7 +430,7 @@ impl Slot {
             return;
         }
         let error = expired(rules.delivery_timeout, led, cause);
-        self.finish(finished, unknown_offset, |_, _| error.clone());
+        self.finish(finished, now, unknown_offset, |_, _| error.clone());
         if let Some(open) = open {
             open.fail(&self.tp, &error);
         }
@@ -426,10 +462,16 @@ impl SlotState {
         Arc::ptr_eq(&self.home, home)
     }
 
+    /// Takes the slot into the hands of its sender if there is anything in line and nobody has it.
+    pub(crate) fn take(&mut self) -> bool {
+        let taken = !self.queued && !self.queue.is_empty();
+        self.queued |= taken;
+        taken
+    }
+
     /// Puts the slot on its leader's ready list if there is anything in line.
     pub(crate) fn schedule(&mut self, slot: &Arc<Slot>) {
-        if !self.queued && !self.queue.is_empty() {
-            self.queued = true;
+        if self.take() {
             self.home.push(Arc::clone(slot));
         }
     }
@@ -473,8 +515,8 @@ impl Sealing<'_> {
             Ok((sealed, spare)) => {
                 if let Some(spare) = spare {
                     charge.keep(spare);
+                    charge.shrink_to(sealed.len().max(1));
                 }
-                charge.shrink_to(sealed.len().max(1));
                 let batch = ReadyBatch {
                     sealed,
                     done,
@@ -488,11 +530,10 @@ impl Sealing<'_> {
                 state.schedule(self.slot);
                 drop(state);
                 if let Some(batch) = refused {
-                    batch.end(Outcome::Failed(
-                        why()
-                            .with_certainty(Certainty::NotSent)
-                            .with_topic_partition(self.slot.tp.clone()),
-                    ));
+                    let error = why()
+                        .with_certainty(Certainty::NotSent)
+                        .with_topic_partition(self.slot.tp.clone());
+                    batch.end(Outcome::Failed(error), now());
                 }
             }
             Err(error) => {
@@ -529,7 +570,8 @@ impl Drop for Sealing<'_> {
 
 /// What an open batch says to a record.
 enum Fit {
-    Appended(Delivery),
+    /// With this index.
+    Appended(u32),
     Full,
     NeedsBytes(usize),
     Refused(RecordError),
@@ -548,7 +590,7 @@ impl OpenBatch {
     ) -> Result<Self, usize> {
         let needed = HEADER_LEN + BatchWriter::upper_bound(parts.key, parts.value, parts.headers);
         // As large as the last one was; a partition that is seldom used does not hold a whole `batch.size`.
-        let usual = last_len.clamp(FIRST_BUFFER, config.batch_size.max(FIRST_BUFFER));
+        let usual = last_len.max(FIRST_BUFFER).next_power_of_two();
         let capacity = needed.max(usual.min(config.batch_size));
         let taken = match charge.take() {
             Some(held) if held.bytes() >= needed => Some(held),
@@ -573,6 +615,14 @@ impl OpenBatch {
         })
     }
 
+    /// Appends a record if there is room.
+    #[inline]
+    fn append_within(&mut self, config: &SlotConfig, parts: Parts<'_>) -> Option<u32> {
+        let room = self.charge.bytes().min(config.batch_size);
+        self.writer
+            .append_within(room, parts.timestamp, parts.key, parts.value, parts.headers)
+    }
+
     fn append(
         &mut self,
         config: &SlotConfig,
@@ -586,13 +636,8 @@ impl OpenBatch {
             value,
             headers,
         } = parts;
-        // Nearly always there is room.
-        let room = self.charge.bytes().min(config.batch_size);
-        let index = self
-            .writer
-            .append_within(room, timestamp, key, value, headers);
-        if let Some(index) = index {
-            return Fit::Appended(self.done.delivery(index, timestamp));
+        if let Some(index) = self.append_within(config, parts) {
+            return Fit::Appended(index);
         }
         let size = match self.writer.size_of(timestamp, key, value, headers) {
             Ok(size) => size,
@@ -606,19 +651,20 @@ impl OpenBatch {
         }
         if len > self.charge.bytes() {
             let held = self.charge.bytes();
-            let grown = (held * 4).min(config.batch_size).max(len);
+            let grown = (held * 2 + 1).next_power_of_two();
+            let grown = grown.min(config.batch_size).max(len);
             let taken =
                 take(budget, charge, grown - held).or_else(|| take(budget, charge, len - held));
             let Some(taken) = taken else {
                 // The record will start a batch of its own.
                 return Fit::NeedsBytes(HEADER_LEN + BatchWriter::upper_bound(key, value, headers));
             };
-            let grown = held + taken.bytes();
             self.charge.absorb(taken);
-            self.writer.reserve(grown - self.writer.len());
+            let small = self.writer.move_to(self.charge.buffer());
+            self.charge.keep(small);
         }
         match self.writer.append(timestamp, key, value, headers) {
-            Ok(index) => Fit::Appended(self.done.delivery(index, timestamp)),
+            Ok(index) => Fit::Appended(index),
             Err(error) => Fit::Refused(error),
         }
     }
@@ -645,7 +691,7 @@ impl OpenBatch {
 
 impl ReadyBatch {
     /// Gives the memory back, reports, tells whoever waits, and counts as flushed, in this order.
-    pub(crate) fn end(self, outcome: Outcome) {
+    pub(crate) fn end(self, outcome: Outcome, now: Instant) {
         let Self {
             sealed,
             done,
@@ -664,9 +710,9 @@ impl ReadyBatch {
         drop(charge);
         match &outcome {
             Outcome::Written { base_offset, .. } => {
-                log.end(now(), done.partition(), contents, Ok(*base_offset));
+                log.end(now, done.partition(), contents, Ok(*base_offset));
             }
-            Outcome::Failed(error) => log.end(now(), done.partition(), contents, Err(error)),
+            Outcome::Failed(error) => log.end(now, done.partition(), contents, Err(error)),
             Outcome::Split(_) => log.split(),
         }
         done.complete(outcome);
@@ -707,7 +753,7 @@ impl ReadyBatch {
                 }
             })
             .collect();
-        self.end(Outcome::Split(cells));
+        self.end(Outcome::Split(cells), now());
         Ok(pieces)
     }
 }

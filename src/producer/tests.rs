@@ -113,22 +113,67 @@ fn record<'a>(value: &'a [u8]) -> Record<'a> {
 
 #[tokio::test]
 async fn sending_allocates_nothing_per_record() {
+    const VALUE: [u8; 100] = [7; 100];
     let producer = producer(|config| config.batch_size = 1 << 20).await;
-    let value = [7; 100];
+    let topic = producer.topic("t");
+    fn record(key: &[u8]) -> Record<'_> {
+        Record::to("t").key(key).value(&VALUE)
+    }
+    let numbers: Vec<_> = (0..2500_u32).map(u32::to_le_bytes).collect();
     let send = |key: &[u8]| {
-        let record = Record::to("t").key(key).value(&value);
-        drop(producer.send(record).now_or_never().unwrap().unwrap());
+        drop(producer.send(record(key)).now_or_never().unwrap().unwrap());
     };
     // Until every partition has a buffer with room.
-    for number in 0..2500_u32 {
-        send(&number.to_le_bytes());
+    numbers.iter().for_each(|key| send(key));
+    type Send<'a> = &'a dyn Fn(&[u8]);
+    let forms: [(&str, Send<'_>); 4] = [
+        ("send", &send),
+        ("try_send", &|key| {
+            drop(producer.try_send(record(key)).unwrap())
+        }),
+        ("topic.send", &|key| {
+            drop(topic.send(record(key)).now_or_never().unwrap().unwrap());
+        }),
+        ("topic.try_send", &|key| {
+            drop(topic.try_send(record(key)).unwrap());
+        }),
+    ];
+    for (name, send) in forms {
+        send(b"the first looks the topic up");
+        let count = allocation_counter::measure(|| {
+            numbers.iter().take(100).for_each(|key| send(key));
+        });
+        assert_eq!(count.count_total, 0, "{name}");
     }
-    let count = allocation_counter::measure(|| {
-        for number in 0..500_u32 {
-            send(&number.to_le_bytes());
-        }
-    });
-    assert_eq!(count.count_total, 0);
+    let many = |records| {
+        let records = (0..records).map(|at| Record::to("t").partition(at % 3).value(&VALUE));
+        let count = allocation_counter::measure(|| {
+            let sent = producer.send_all(records).now_or_never();
+            drop(sent.unwrap().unwrap());
+        });
+        count.count_total
+    };
+    // For the list of batches and which of them is whose.
+    let few = many(3);
+    assert!(few <= 2, "{few}");
+    assert_eq!(many(300), few, "send_all");
+}
+
+#[tokio::test]
+async fn futures_are_small() {
+    let producer = producer(|_| {}).await;
+    let topic = producer.topic("t");
+    let none = std::iter::empty::<Record<'_>>;
+    let sizes = [
+        ("send", size_of_val(&producer.send(record(b""))), 704),
+        ("deliver", size_of_val(&producer.deliver(record(b""))), 832),
+        ("send_all", size_of_val(&producer.send_all(none())), 960),
+        ("topic.send", size_of_val(&topic.send(record(b""))), 704),
+        ("Delivery", size_of::<Delivery>(), 32),
+    ];
+    for (name, size, most) in sizes {
+        assert!(size <= most, "{name}: {size} bytes");
+    }
 }
 
 #[tokio::test]

@@ -13,9 +13,30 @@ pub(crate) fn verdict(code: i16, acks: Acks) -> Answer {
         INVALID_PRODUCER_EPOCH | PRODUCER_FENCED => Answer::StaleEpoch,
         MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE => Answer::TooLarge,
         _ if classify(code).is_retriable() => Answer::Again(certainty(code, acks)),
-        _ => Answer::Refused(certainty(code, acks)),
+        _ if REFUSALS.contains(&code) => Answer::Refused(certainty(code, acks)),
+        // Nothing that a broker says to a batch: the answer is damaged, or means something new.
+        _ => Answer::Again(Certainty::MaybeWritten),
     }
 }
+
+/// Codes by which brokers refuse a batch for good. Only after UNKNOWN_SERVER_ERROR it may have been appended.
+const REFUSALS: [i16; 15] = [
+    17, // INVALID_TOPIC_EXCEPTION
+    21, // INVALID_REQUIRED_ACKS
+    29, // TOPIC_AUTHORIZATION_FAILED
+    CLUSTER_AUTHORIZATION_FAILED,
+    32, // INVALID_TIMESTAMP
+    35, // UNSUPPORTED_VERSION
+    42, // INVALID_REQUEST
+    43, // UNSUPPORTED_FOR_MESSAGE_FORMAT
+    44, // POLICY_VIOLATION
+    48, // INVALID_TXN_STATE
+    49, // INVALID_PRODUCER_ID_MAPPING
+    53, // TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+    76, // UNSUPPORTED_COMPRESSION_TYPE
+    87, // INVALID_RECORD
+    UNKNOWN_SERVER_ERROR,
+];
 
 /// Whether no batch of an idempotent producer will ever be accepted after this.
 pub(crate) fn is_fatal(code: i16, idempotent: bool) -> bool {
@@ -37,6 +58,7 @@ fn certainty(code: i16, acks: Acks) -> Certainty {
     }
 }
 
+const UNKNOWN_SERVER_ERROR: i16 = -1;
 const NONE: i16 = 0;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
@@ -75,8 +97,8 @@ mod tests {
         // TOPIC_AUTHORIZATION_FAILED
         let refused = Answer::Refused(Certainty::NotSent);
         assert_eq!(verdict(29, Acks::All), refused);
-        // A code of the future.
-        let unknown = Answer::Refused(Certainty::MaybeWritten);
-        assert_eq!(verdict(9999, Acks::All), unknown);
+        // A code of the future, and one that has nothing to do with batches: OFFSET_OUT_OF_RANGE.
+        assert_eq!(again(9999, Acks::All), Certainty::MaybeWritten);
+        assert_eq!(again(1, Acks::All), Certainty::MaybeWritten);
     }
 }

@@ -278,9 +278,11 @@ impl BatchWriter {
         self.buffer.capacity()
     }
 
-    /// Makes room for exactly `additional` more bytes.
-    pub(crate) fn reserve(&mut self, additional: usize) {
-        self.buffer.reserve_exact(additional);
+    /// Goes on in another buffer; gives the old one.
+    pub(crate) fn move_to(&mut self, mut buffer: Vec<u8>) -> Vec<u8> {
+        buffer.clear();
+        buffer.extend_from_slice(&self.buffer);
+        std::mem::replace(&mut self.buffer, buffer)
     }
 
     /// Records so far.
