@@ -61,7 +61,6 @@ pub(crate) use self::codec::CodecPool;
 pub use self::compress::{Codec, Compression, InvalidCompression};
 pub(crate) use self::decoded::{ControlType, DecodedBatch, RecordCursor, Records};
 pub(crate) use self::error::RecordError;
-#[cfg(feature = "mock")]
 pub(crate) use self::header::BatchHeader;
 #[cfg(test)]
 pub(crate) use self::header::HEADER_LEN;
