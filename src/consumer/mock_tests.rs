@@ -257,3 +257,35 @@ async fn a_commit_that_is_not_waited_for_goes_on_beside_polls_and_tells_what_cam
     let refused = consumer.commit_async().await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Authorization, "{refused}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn how_much_younger_the_newest_record_is_is_asked_for_when_wanted() {
+    let mock = mock(1).await;
+    let client = mock.client();
+    let producer = client.producer().build().await.unwrap();
+    for second in 0..4 {
+        let record = Record::to("t").partition(0).value("v");
+        let record = record.timestamp(Timestamp::from_millis(1000 * second));
+        producer.deliver(record).await.unwrap();
+    }
+    let tp = TopicPartition::new("t", 0);
+    let reader = client.reader().assign([tp.clone()]).max_poll_records(2);
+    let reader = reader.offset_reset(OffsetReset::Earliest);
+    let mut reader = reader.build().await.unwrap();
+    while reader.position(&tp) != Some(2) {
+        reader.poll().await.unwrap();
+    }
+    assert_eq!(
+        reader.lag().get(&tp).unwrap().behind_newest,
+        TimeLag::Unknown
+    );
+    let lag = reader.fetch_lag().await.unwrap();
+    let lag = lag.get(&tp).unwrap();
+    assert_eq!(lag.behind_newest, TimeLag::Behind(2 * SECOND), "{lag:?}");
+    assert_eq!(lag.records, Some(2));
+    while reader.position(&tp) != Some(4) {
+        reader.poll().await.unwrap();
+    }
+    let lag = reader.fetch_lag().await.unwrap();
+    assert_eq!(lag.get(&tp).unwrap().behind_newest, TimeLag::CaughtUp);
+}
