@@ -62,7 +62,10 @@ fn logged(world: &World, logs: &Logs) {
 fn producers(world: &World, logs: &Logs) {
     let mut there: BTreeSet<(String, i32, i64)> = BTreeSet::new();
     let mut values: BTreeSet<String> = BTreeSet::new();
-    for (partition, record) in logs.iter().flat_map(|(p, log)| log.iter().map(move |r| (p, r))) {
+    for (partition, record) in logs
+        .iter()
+        .flat_map(|(p, log)| log.iter().map(move |r| (p, r)))
+    {
         there.insert((value_of(record), *partition, record.offset()));
         values.insert(value_of(record));
     }
@@ -86,7 +89,9 @@ fn producers(world: &World, logs: &Logs) {
             Fate::NotSent(_) | Fate::MaybeWritten(_) => {}
         }
     }
-    violations.into_iter().for_each(|what| world.violation(what));
+    violations
+        .into_iter()
+        .for_each(|what| world.violation(what));
 }
 
 /// What was handed out is what the log has, and what is committed was handed out.
@@ -94,7 +99,9 @@ fn consumers(world: &World, logs: &Logs) {
     let mut violations = Vec::new();
     let mut offsets: BTreeSet<(i32, i64)> = BTreeSet::new();
     for (partition, offset, text) in &world.notes.borrow().seen {
-        let log = logs.get(partition).and_then(|log| log.get(*offset as usize));
+        let log = logs
+            .get(partition)
+            .and_then(|log| log.get(*offset as usize));
         let there = log.map(text_of);
         if there.as_ref() != Some(text) {
             violations.push(format!(
@@ -111,5 +118,7 @@ fn consumers(world: &World, logs: &Logs) {
             ));
         }
     }
-    violations.into_iter().for_each(|what| world.violation(what));
+    violations
+        .into_iter()
+        .for_each(|what| world.violation(what));
 }

@@ -303,10 +303,8 @@ impl Member {
                 && (lag.end_offset.is_some_and(|seen| seen > end)
                     || lag.records.is_some_and(|behind| behind as i64 > end - next))
             {
-                self.world.violation(format!(
-                    "lag: {}: {lag:?} with an end of {end}",
-                    self.name
-                ));
+                self.world
+                    .violation(format!("lag: {}: {lag:?} with an end of {end}", self.name));
             }
         }
     }
@@ -338,9 +336,9 @@ impl Member {
     fn survives(&self, error: &Error) -> bool {
         // Another life of the same static member may be in its place.
         let replaced = self.is_static
-            && error
-                .code()
-                .is_some_and(|code| matches!(code.get(), FENCED_INSTANCE_ID | UNRELEASED_INSTANCE_ID));
+            && error.code().is_some_and(|code| {
+                matches!(code.get(), FENCED_INSTANCE_ID | UNRELEASED_INSTANCE_ID)
+            });
         let strange = matches!(
             error.kind(),
             ErrorKind::Fatal
@@ -384,7 +382,12 @@ impl Member {
         }
         let tp = &assigned[rng.random_range(0..assigned.len())];
         if rng.random_ratio(1, 60) {
-            let end = world.notes.borrow().handed_out.get(&tp.partition()).copied();
+            let end = world
+                .notes
+                .borrow()
+                .handed_out
+                .get(&tp.partition())
+                .copied();
             let to = rng.random_range(0..=end.unwrap_or(0));
             if self.consumer.seek(tp, to).is_ok() {
                 self.next.insert(tp.partition(), to);
@@ -472,7 +475,8 @@ fn note(world: &World, member: &str, partition: i32, offset: i64, text: String) 
 
 /// A record as it is compared.
 pub(crate) fn text_of(record: &OwnedRecord) -> String {
-    let text = |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let text =
+        |bytes: Option<&[u8]>| bytes.map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     let headers: Vec<_> = record
         .headers()
         .map(|header| format!("{header:?}"))

@@ -34,13 +34,7 @@ pub(crate) enum Stage {
 impl Positions {
     /// Notes where the log ends, as a lookup begun at `asked` found it. If a fetch was answered since,
     /// that may be newer, and the broker will not say it again (KIP-227).
-    pub(crate) fn note_end(
-        &mut self,
-        tp: &TopicPartition,
-        end: i64,
-        asked: Instant,
-        now: Instant,
-    ) {
+    pub(crate) fn note_end(&mut self, tp: &TopicPartition, end: i64, asked: Instant, now: Instant) {
         let isolation = self.rules.isolation;
         let older = |part: &&mut Part| part.measured_at.is_none_or(|at| at < asked);
         if let Some(part) = self.parts.get_mut(tp).filter(older) {
