@@ -33,6 +33,24 @@
 //! # }
 //! ```
 //!
+//! | what goes wrong | how |
+//! |---|---|
+//! | requests fail, wait, get lost before or after they were done, are answered with garbage | [`on`](MockCluster::on), [`on_any`](MockCluster::on_any), then an action of [`RuleBuilder`] |
+//! | a broker dies, comes back, freezes, goes on | [`kill`](MockCluster::kill), [`restart`](MockCluster::restart), [`pause`](MockCluster::pause), [`resume`](MockCluster::resume) |
+//! | a partition gets another leader, a group another coordinator | [`move_leader`](MockCluster::move_leader), [`move_coordinator`](MockCluster::move_coordinator) |
+//! | the network is slow, cut in one or both directions, resets connections, forgets them | [`network`](MockCluster::network), then [`NetworkControl`] |
+//! | time passes: sessions of groups end | [`advance`](MockCluster::advance) |
+//! | records are lost, or deleted by retention; partitions are added | [`truncate`](MockCluster::truncate), [`delete_records`](MockCluster::delete_records), [`add_partitions`](MockCluster::add_partitions) |
+//!
+//! And what there is to look at: [`records`](MockCluster::records), [`offsets`](MockCluster::offsets),
+//! [`leader`](MockCluster::leader), [`topics`](MockCluster::topics), [`group`](MockCluster::group),
+//! [`coordinator`](MockCluster::coordinator), [`is_alive`](MockCluster::is_alive),
+//! [`requests`](MockCluster::requests), [`RuleHandle::hits`].
+//!
+//! With [`seed`](MockClusterBuilder::seed) and a runtime of one thread whose clock is paused
+//! (`#[tokio::test(start_paused = true)]`), hours of time-outs pass in milliseconds, and every run is
+//! the same.
+//!
 //! What it does not have: classic groups, transactions, subscriptions by regular expression, access
 //! control, quotas, TLS and SASL, compaction and retention, log append time. A request that it does
 //! not offer ends the connection, as at a broker, with a line in the log (`tracing`, level `warn`).
