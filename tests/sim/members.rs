@@ -50,7 +50,7 @@ pub(crate) async fn consume(world: Rc<World>, number: usize, mut rng: StdRng) {
         world.notes.borrow_mut().lives += 1;
         let name = format!("consumer-{number}-{life}");
         let request = millis(&mut rng, 2_000..20_000);
-        let client = world.client(name.clone(), request, &mut rng);
+        let client = world.client(&name, request, &mut rng);
         if let Some(mut member) = join(&world, &client, name, number, &mut rng).await {
             member.live(&mut rng).await;
             member.end(&mut rng).await;

@@ -38,7 +38,7 @@ pub(crate) async fn produce(world: Rc<World>, number: usize, mut rng: StdRng) {
             millis(&mut rng, 4_000..10_000),
         ),
     };
-    let client = world.client(format!("producer-{number}"), request, &mut rng);
+    let client = world.client(&format!("producer-{number}"), request, &mut rng);
     let max_block = millis(&mut rng, 2_000..30_000);
     let idempotent = rng.random_ratio(4, 5);
     if idempotent {

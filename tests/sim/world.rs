@@ -181,10 +181,10 @@ impl World {
     }
 
     /// A client whose connections have each a latency of their own.
-    pub(crate) fn client(&self, name: String, request: Duration, rng: &mut StdRng) -> Client {
+    pub(crate) fn client(&self, name: &str, request: Duration, rng: &mut StdRng) -> Client {
         let mut builder = self
             .mock
-            .named_client_builder(name.as_str())
+            .named_client_builder(name)
             .api_timeout(API)
             .request_timeout(request)
             .metadata_max_age(millis(rng, 5_000..100_000));
@@ -192,7 +192,7 @@ impl World {
             builder = builder.connections_max_idle(Some(millis(rng, 500..10_000)));
         }
         for broker in 1..=self.brokers {
-            self.slow_down(&name, broker, rng);
+            self.slow_down(name, broker, rng);
         }
         builder.build().expect("the settings are fine")
     }
