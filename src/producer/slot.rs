@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind};
-use crate::producer::budget::{Budget, Charge};
+use crate::producer::budget::{Budget, Charge, LEAST_ROUNDED, rounded};
 use crate::producer::delivery::{BatchDone, Outcome};
 use crate::producer::flush::{Flushing, Outstanding};
 use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Why};
@@ -540,11 +540,17 @@ impl Sealing<'_> {
             outstanding,
         } = batch;
         let contents = contents(&writer);
-        match writer.seal_and_spare(self.slot.compression, codecs) {
+        let mut held = charge.bytes();
+        let sealed = writer.seal_into(self.slot.compression, codecs, |len| {
+            // Never more than is charged: compressed records are smaller.
+            held = rounded(len).min(held).max(len);
+            charge.buffer_of(held)
+        });
+        match sealed {
             Ok((sealed, spare)) => {
                 if let Some(spare) = spare {
                     charge.keep(spare);
-                    charge.shrink_to(sealed.len().max(1));
+                    charge.shrink_to(held);
                 }
                 let batch = ReadyBatch {
                     sealed,
@@ -733,8 +739,9 @@ impl ReadyBatch {
             bytes: sealed.len(),
             uncompressed_bytes: sealed.uncompressed_len(),
         };
-        // Those of compressed batches have a size of their own each, and would serve nobody.
-        if contents.bytes == contents.uncompressed_bytes
+        // Small compressed ones have a size of their own each, and would serve nobody.
+        let compressed = contents.bytes != contents.uncompressed_bytes;
+        if (!compressed || contents.bytes >= LEAST_ROUNDED)
             && let Some(buffer) = sealed.into_buffer()
         {
             charge.keep(buffer);

@@ -233,15 +233,17 @@ impl BatchWriter {
         compression: Compression,
         pool: &CodecPool,
     ) -> Result<SealedBatch, RecordError> {
-        self.seal_and_spare(compression, pool)
+        self.seal_into(compression, pool, Vec::with_capacity)
             .map(|(batch, _)| batch)
     }
 
-    /// The same, with the writer's buffer if compression made it superfluous.
-    pub(crate) fn seal_and_spare(
+    /// The same, compressed into the buffer that `buffer_for` gives for so many bytes; with the writer's own if that has
+    /// become superfluous.
+    pub(crate) fn seal_into(
         self,
         compression: Compression,
         pool: &CodecPool,
+        buffer_for: impl FnOnce(usize) -> Vec<u8>,
     ) -> Result<(SealedBatch, Option<Vec<u8>>), RecordError> {
         if self.count == 0 {
             return Err(RecordError::Empty);
@@ -250,7 +252,7 @@ impl BatchWriter {
         let records = self.buffer.get(HEADER_LEN..).unwrap_or_default();
         let compressed = match compression {
             Compression::None => None,
-            _ => pool.compress(compression, records, HEADER_LEN)?,
+            _ => pool.compress(compression, records, HEADER_LEN, buffer_for)?,
         };
         let (buffer, codec, spare) = match compressed {
             Some(buffer) => (buffer, compression.codec(), Some(self.buffer)),

@@ -79,7 +79,7 @@ impl CodecPool {
         }
     }
 
-    /// Compresses `input` and returns it behind `front` zero bytes, in a buffer of exactly that size.
+    /// Compresses `input` and returns it behind `front` zero bytes, in the buffer that `buffer_for` gives for that size.
     ///
     /// `None` if the result would not be smaller than the input.
     pub(crate) fn compress(
@@ -87,16 +87,18 @@ impl CodecPool {
         compression: Compression,
         input: &[u8],
         front: usize,
+        buffer_for: impl FnOnce(usize) -> Vec<u8>,
     ) -> Result<Option<Vec<u8>>, RecordError> {
         let mut scratch = self.scratch.take_or(Vec::new);
         scratch.clear();
         self.compress_into(compression, input, &mut scratch)?;
         // The scratch buffer is as large as the worst case; the batch that waits for its broker should not be.
         let smaller = (scratch.len() < input.len()).then(|| {
-            let mut exact = Vec::with_capacity(front.saturating_add(scratch.len()));
-            exact.resize(front, 0);
-            exact.extend_from_slice(&scratch);
-            exact
+            let mut buffer = buffer_for(front.saturating_add(scratch.len()));
+            buffer.clear();
+            buffer.resize(front, 0);
+            buffer.extend_from_slice(&scratch);
+            buffer
         });
         if scratch.capacity() <= MAX_IDLE_SCRATCH {
             self.scratch.put(scratch);
