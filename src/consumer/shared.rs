@@ -273,16 +273,17 @@ impl Shared {
     pub(super) fn lag(&self) -> Lag {
         let inner = self.lock();
         let headless = inner.positions.headless().into_iter();
-        let mut probes: Vec<_> = headless
+        let probes: Vec<_> = headless
             .map(|(_, at)| (inner.buffer.chunks_of(&at.tp), at))
             .collect();
         drop(inner);
+        // What is decompressed for one is gone before the next: it is beyond the budget.
         let heads: Vec<_> = probes
-            .iter_mut()
+            .into_iter()
             .filter_map(|(chunks, at)| {
-                let mut chunks = chunks.iter_mut().filter(|chunk| chunk.epoch == at.epoch);
                 let from = Position::new(at.offset);
-                let found = chunks.find_map(|chunk| chunk.timestamp_at(from, &self.reading))?;
+                let mut chunks = chunks.into_iter().filter(|chunk| chunk.epoch == at.epoch);
+                let found = chunks.find_map(|mut chunk| chunk.timestamp_at(from, &self.reading))?;
                 Some((at, found))
             })
             .collect();
