@@ -54,6 +54,20 @@ impl MockCluster {
     /// there are other replicas, and its groups another coordinator.
     ///
     /// Does nothing to a broker that is dead or does not exist.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::MockCluster;
+    /// let mock = MockCluster::builder().brokers(3).topic("orders", 1).start().await?;
+    /// let (leader, epoch) = mock.leader("orders", 0).expect("all are alive");
+    /// mock.kill(leader);
+    /// let (next, newer) = mock.leader("orders", 0).expect("two are alive");
+    /// assert!(next != leader && newer == epoch + 1);
+    /// mock.restart(leader).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn kill(&self, broker: i32) {
         let mut state = self.shared.state();
         match state.brokers.get_mut(&broker) {
@@ -128,6 +142,20 @@ impl MockCluster {
     }
 
     /// Freezes a broker, as by SIGSTOP: it takes connections and answers nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::MockCluster;
+    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
+    /// let producer = mock.client().producer().build().await?;
+    /// mock.pause(1);
+    /// let delivery = producer.send(ottla::Record::to("orders").value("v"));
+    /// mock.resume(1);
+    /// delivery.await?.await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn pause(&self, broker: i32) {
         self.set_paused(broker, true);
     }
@@ -165,6 +193,17 @@ impl MockCluster {
     }
 
     /// Adds partitions to a topic until it has so many, as `kafka-topics --alter --partitions` does.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::MockCluster;
+    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
+    /// mock.add_partitions("orders", 3)?;
+    /// assert_eq!(mock.topics(), [("orders".to_owned(), 3)]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -234,6 +273,21 @@ impl MockCluster {
 
     /// Removes the records before an offset, as retention does.
     ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::MockCluster;
+    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
+    /// let producer = mock.client().producer().build().await?;
+    /// for value in ["a", "b", "c"] {
+    ///     producer.deliver(ottla::Record::to("orders").value(value)).await?;
+    /// }
+    /// mock.delete_records("orders", 0, 2)?;
+    /// assert_eq!(mock.offsets("orders", 0), Some((2, 3)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::InvalidArgument`] if there is no such partition.
@@ -248,6 +302,22 @@ impl MockCluster {
     }
 
     /// Lets the cluster's clock jump forward: sessions of groups may end, timestamps are later.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::MockCluster;
+    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
+    /// let mut consumer = mock.client().consumer("billing").subscribe(["orders"]).build().await?;
+    /// let patience = std::time::Duration::from_millis(200);
+    /// while mock.group("billing").is_none_or(|group| group.members.is_empty()) {
+    ///     let _ = consumer.poll_timeout(patience).await?;
+    /// }
+    /// mock.advance(std::time::Duration::from_secs(60));
+    /// assert_eq!(mock.group("billing").expect("it was there").members.len(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn advance(&self, time: Duration) {
         let mut state = self.shared.state();
         state.skew += time;

@@ -227,7 +227,7 @@ impl Log {
         const UNDEFINED: (i32, i64) = (-1, -1);
         match self.epochs.last() {
             None => UNDEFINED,
-            Some(_) if epoch < 0 => UNDEFINED,
+            Some(_) if epoch == UNDEFINED.0 => UNDEFINED,
             Some(last) if last.0 == epoch => (epoch, self.end),
             Some(_) => {
                 let higher = self.epochs.partition_point(|entry| entry.0 <= epoch);

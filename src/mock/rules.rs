@@ -133,6 +133,24 @@ impl<'a> RuleBuilder<'a> {
 
     /// Only requests for which the predicate is true. It is called under the mock's lock and must
     /// not call the mock.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::{Api, MockCluster};
+    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
+    /// let rule = mock
+    ///     .on(Api::Produce)
+    ///     .when(|request| request.client_id == "victim")
+    ///     .times(1)
+    ///     .fail(19);
+    /// let client = mock.named_client_builder("bystander").build()?;
+    /// let producer = client.producer().build().await?;
+    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// assert_eq!(rule.hits(), 0);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn when(
         mut self,
         predicate: impl Fn(&RequestInfo<'_>) -> bool + Send + Sync + 'static,
@@ -148,11 +166,37 @@ impl<'a> RuleBuilder<'a> {
     }
 
     /// Waits before the request is looked at.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::{Api, MockCluster};
+    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
+    /// let rule = mock.on(Api::Metadata).times(1).delay(std::time::Duration::from_millis(5));
+    /// let producer = mock.client().producer().build().await?;
+    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// assert_eq!(rule.hits(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn delay(self, delay: Duration) -> RuleHandle {
         self.add(Action::Delay(delay))
     }
 
     /// Closes the connection without doing anything.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::{Api, MockCluster};
+    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
+    /// mock.on(Api::Produce).times(1).drop_connection();
+    /// let producer = mock.client().producer().build().await?;
+    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// assert_eq!(mock.records("orders", 0).len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn drop_connection(self) -> RuleHandle {
         self.add(Action::Drop)
     }
@@ -165,11 +209,38 @@ impl<'a> RuleBuilder<'a> {
     /// Does what was asked and answers with an error code all the same, as a leader that has the batch
     /// in its log and waits in vain for its replicas: 7 for `REQUEST_TIMED_OUT`, or 20 for
     /// `NOT_ENOUGH_REPLICAS_AFTER_APPEND`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::{Api, MockCluster};
+    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
+    /// mock.on(Api::Produce).times(1).apply_then_fail(20);
+    /// let producer = mock.client().producer().build().await?;
+    /// // Sent twice, written once: the second attempt is known as a duplicate.
+    /// let written = producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// assert_eq!(written.offset, Some(0));
+    /// assert_eq!(mock.records("orders", 0).len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn apply_then_fail(self, code: i16) -> RuleHandle {
         self.add(Action::ApplyThenFail(code))
     }
 
     /// Answers with these bytes, as they are: no length, no correlation id are added.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::{Api, MockCluster};
+    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
+    /// mock.on(Api::Produce).times(1).garbage("HTTP/1.1 400 Bad Request");
+    /// let producer = mock.client().producer().build().await?;
+    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn garbage(self, bytes: impl Into<Bytes>) -> RuleHandle {
         self.add(Action::Garbage(bytes.into()))
     }

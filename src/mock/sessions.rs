@@ -28,6 +28,8 @@ pub(super) struct Place {
 pub(super) struct Wanted {
     pub(super) offset: i64,
     pub(super) leader_epoch: i32,
+    /// Of the record before; -1 if the client does not know it.
+    pub(super) last_epoch: i32,
     pub(super) max_bytes: usize,
     pub(super) told: Option<(i64, i64)>,
 }
@@ -151,6 +153,7 @@ fn partitions_of(request: &FetchRequest) -> IndexMap<Place, Wanted> {
             let wanted = Wanted {
                 offset: partition.fetch_offset,
                 leader_epoch: partition.current_leader_epoch,
+                last_epoch: partition.last_fetched_epoch,
                 max_bytes: usize::try_from(partition.partition_max_bytes).unwrap_or(0),
                 told: None,
             };

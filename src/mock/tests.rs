@@ -199,6 +199,69 @@ async fn a_cut_network_holds_back_and_a_paused_broker_waits() -> Result<()> {
     Ok(())
 }
 
+/// Half-open: only a time-out of the client finds out.
+#[tokio::test(start_paused = true)]
+async fn a_stranded_connection_says_nothing_and_a_new_one_works() -> Result<()> {
+    let mock = MockCluster::builder().topic("t", 1).seed(2).start().await?;
+    let client = mock.named_client_builder("c").build()?;
+    let producer = client.producer().build().await?;
+    producer.deliver(Record::to("t").value("1")).await?;
+    mock.network().client("c").strand();
+    let sent = tokio::time::Instant::now();
+    let delivery = producer.send(Record::to("t").value("2")).await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    mock.network().heal();
+    assert_eq!(mock.records("t", 0).len(), 1, "it was swallowed");
+    delivery.await?;
+    let request_timeout = Duration::from_secs(30);
+    assert!(sent.elapsed() >= request_timeout, "{:?}", sent.elapsed());
+    assert_eq!(mock.records("t", 0).len(), 2);
+    client.close().await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_leader_has_in_its_log_is_not_written_again() -> Result<()> {
+    let mock = MockCluster::builder().topic("t", 1).seed(2).start().await?;
+    let client = mock.client();
+    for code in [7, 20] {
+        let rule = mock.on(Api::Produce).times(2).apply_then_fail(code);
+        let before = mock.records("t", 0).len();
+        let producer = client.producer().build().await?;
+        let at = producer.deliver(Record::to("t").value("v")).await?;
+        assert_eq!(at.offset, Some(before as i64));
+        assert_eq!((mock.records("t", 0).len(), rule.hits()), (before + 1, 2));
+        assert!(producer.close(MINUTE).await.is_complete());
+    }
+    client.close().await;
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn partitions_are_added_and_found_by_the_group() -> Result<()> {
+    let mock = mock().await?;
+    let client = mock.client_builder();
+    let client = client.metadata_max_age(Duration::from_secs(1)).build()?;
+    let mut consumer = client
+        .consumer("g")
+        .subscribe(["t"])
+        .offset_reset(OffsetReset::Earliest)
+        .build()
+        .await?;
+    let _ = consumer.poll_timeout(Duration::from_secs(5)).await?;
+    assert_eq!(consumer.assignment().len(), 3);
+    let membership = mock.group("g").unwrap().members[0].membership;
+    assert!(mock.add_partitions("t", 2).is_err() && mock.add_partitions("u", 2).is_err());
+    mock.add_partitions("t", 5)?;
+    let _ = consumer.poll_timeout(Duration::from_secs(20)).await?;
+    assert_eq!(consumer.assignment().len(), 5);
+    assert_eq!(mock.group("g").unwrap().members[0].membership, membership);
+    (1..=3).for_each(|broker| mock.kill(broker));
+    assert!(!mock.is_alive(1) && mock.add_partitions("t", 6).is_err());
+    client.close().await;
+    Ok(())
+}
+
 #[tokio::test(start_paused = true)]
 async fn members_that_are_silent_are_thrown_out() -> Result<()> {
     let mock = mock().await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_response::{
-    FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
 };
 use kafka_protocol::messages::{FetchRequest, FetchResponse};
 
@@ -74,7 +74,7 @@ impl Fetching {
                 found.bytes == 0,
                 self.read_committed,
             );
-            found.failed |= data.error_code != codes::NONE;
+            found.failed |= data.error_code != codes::NONE || diverges(&data);
             found.bytes += data.records.as_ref().map_or(0, Bytes::len);
             found.partitions.push((place.clone(), data));
         }
@@ -106,7 +106,8 @@ impl Fetching {
                 .partitions
                 .get(&place)
                 .and_then(|wanted| wanted.told);
-            let news = has_data || data.error_code != codes::NONE || before != Some(told);
+            let refused = data.error_code != codes::NONE || diverges(&data);
+            let news = has_data || refused || before != Some(told);
             if self.asked.incremental && !news {
                 continue;
             }
@@ -146,6 +147,10 @@ impl Fetching {
             .with_responses(topics)
             .with_node_endpoints(endpoints)
     }
+}
+
+fn diverges(data: &PartitionData) -> bool {
+    data.diverging_epoch.epoch >= 0
 }
 
 fn read(
@@ -198,12 +203,27 @@ fn read(
         .with_high_watermark(log.end())
         .with_last_stable_offset(log.end())
         .with_log_start_offset(log.start());
-    if wanted.offset < log.start() || wanted.offset > log.end() {
-        return told
-            .with_error_code(codes::OFFSET_OUT_OF_RANGE)
-            .with_high_watermark(-1)
+    let out_of_range = || {
+        let told = told.clone().with_error_code(codes::OFFSET_OUT_OF_RANGE);
+        told.with_high_watermark(-1)
             .with_last_stable_offset(-1)
-            .with_log_start_offset(-1);
+            .with_log_start_offset(-1)
+    };
+    if wanted.last_epoch >= 0 {
+        // KIP-595: who read what is in this log no more is told where its epoch ends here.
+        let (epoch, end) = log.end_of_epoch(wanted.last_epoch);
+        if epoch < 0 || end < 0 {
+            return out_of_range();
+        }
+        if epoch < wanted.last_epoch || end < wanted.offset {
+            let diverging = EpochEndOffset::default()
+                .with_epoch(epoch)
+                .with_end_offset(end);
+            return told.with_diverging_epoch(diverging);
+        }
+    }
+    if wanted.offset < log.start() || wanted.offset > log.end() {
+        return out_of_range();
     }
     let records = log.read(wanted.offset, wanted.max_bytes.min(left), at_least_one);
     told.with_records(Some(records))

@@ -21,6 +21,17 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 const LATEST_TIERED: i64 = -5;
 
+/// Whether brokers know the time in this version of the request.
+fn is_known(time: i64, version: i16) -> bool {
+    match time {
+        0.. | LATEST | EARLIEST => true,
+        MAX_TIMESTAMP => version >= 7,
+        EARLIEST_LOCAL => version >= 8,
+        LATEST_TIERED => version >= 9,
+        _ => false,
+    }
+}
+
 pub(in super::super) fn list(
     state: &State,
     context: &Context,
@@ -70,6 +81,9 @@ fn find(
     epoch: i32,
     time: i64,
 ) -> Result<Found, i16> {
+    if !is_known(time, context.version) {
+        return Err(codes::UNSUPPORTED_VERSION);
+    }
     let partition = state.led(topic, index, context.broker, epoch)?;
     let log = &partition.log;
     Ok(match time {
@@ -77,7 +91,6 @@ fn find(
         EARLIEST | EARLIEST_LOCAL => Some((-1, log.start(), log.first_epoch())),
         MAX_TIMESTAMP => log.at_max_time(&state.pool),
         LATEST_TIERED => None,
-        time if time < 0 => return Err(codes::INVALID_REQUEST),
         time => log.at_time(time, &state.pool),
     })
 }

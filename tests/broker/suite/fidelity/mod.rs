@@ -12,12 +12,23 @@ use crate::support::{Result, unique};
 const DIFFERENT: &[(&str, &str)] = &[];
 
 #[tokio::test]
-async fn the_mock_answers_as_a_broker_does() -> Result {
-    // The release whose protocol the mock speaks. Since 4.3 brokers gather changes of a group for a
-    // while before they assign, so that its epochs are others.
+async fn the_mock_answers_as_kafka_4_1_does() -> Result {
+    compare("4.1").await
+}
+
+#[tokio::test]
+async fn the_mock_answers_as_kafka_4_3_does() -> Result {
+    compare("4.3").await
+}
+
+async fn compare(version: &str) -> Result {
     let real = Cluster::builder()
-        .version("4.1")
+        .version(version)
         .config("auto.create.topics.enable", "false")
+        // Since 4.3 brokers gather changes of a group for a while before they assign, beside the
+        // conversation, so that epochs depend on time.
+        .config("group.consumer.assignment.interval.ms", "0")
+        .config("group.consumer.assignor.offload.enable", "false")
         .start()
         .await?;
     let mock = MockCluster::builder().auto_create(false).start().await?;
@@ -28,8 +39,9 @@ async fn the_mock_answers_as_a_broker_does() -> Result {
         let by_mock = scenarios::run(name, &mock.bootstrap(), &prefix).await?;
         let expected = DIFFERENT.iter().any(|(different, _)| different == name);
         println!(
-            "{name}: {} lines, {}",
+            "{version} {name}: broker {} lines, mock {} lines, {}",
             by_real.lines().count(),
+            by_mock.lines().count(),
             if by_real == by_mock {
                 "same"
             } else {
@@ -37,6 +49,8 @@ async fn the_mock_answers_as_a_broker_does() -> Result {
             }
         );
         if (by_real == by_mock) == expected {
+            let lengths = (by_real.lines().count(), by_mock.lines().count());
+            differences.push_str(&format!("{name}: {lengths:?} lines\n"));
             for (real, mock) in by_real
                 .lines()
                 .zip(by_mock.lines())

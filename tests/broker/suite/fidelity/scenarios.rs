@@ -34,6 +34,7 @@ pub(crate) const NAMES: &[&str] = &[
     "metadata",
     "sequences",
     "refused batches",
+    "produce by id",
     "offsets by time",
     "epochs",
     "fetch",
@@ -50,6 +51,7 @@ pub(crate) async fn run(name: &str, bootstrap: &str, prefix: &str) -> Result<Str
         "topics" => topics(&mut wire, &topic).await,
         "metadata" => metadata(&mut wire, &topic).await,
         "sequences" => sequences(&mut wire, &topic).await,
+        "produce by id" => by_id(&mut wire, &topic).await,
         "refused batches" => refused(&mut wire, &topic).await,
         "offsets by time" => by_time(&mut wire, &topic).await,
         "epochs" => epochs(&mut wire, &topic).await,
@@ -306,6 +308,45 @@ async fn sequences(wire: &mut Wire, topic: &str) -> Result<String> {
     Ok(said)
 }
 
+/// Version 13 names topics by id and by nothing else (KIP-516).
+async fn by_id(wire: &mut Wire, topic: &str) -> Result<String> {
+    let mut said = String::new();
+    let id = fresh(wire, topic, 1).await?;
+    let stranger = Uuid::from_u128(99);
+    for (what, asked, partition, acks) in [
+        ("first", id, 0, -1),
+        ("second", id, 0, 1),
+        ("no partition", id, 5, -1),
+        ("no topic", stranger, 0, -1),
+        ("no id", Uuid::nil(), 0, -1),
+        ("acks 2", id, 0, 2),
+    ] {
+        let data = PartitionProduceData::default()
+            .with_index(partition)
+            .with_records(Some(batch(PLAIN)?));
+        let data = TopicProduceData::default()
+            .with_topic_id(asked)
+            .with_partition_data(vec![data]);
+        let request = ProduceRequest::default()
+            .with_acks(acks)
+            .with_timeout_ms(10_000)
+            .with_topic_data(vec![data]);
+        let answer: ProduceResponse = wire.ask(0, 13, &request).await?;
+        let topic = &answer.responses[0];
+        let answered = &topic.partition_responses[0];
+        writeln!(
+            said,
+            "{what}: id {} partition {} code {} offset {} start {}",
+            topic.topic_id == asked,
+            answered.index,
+            answered.error_code,
+            answered.base_offset,
+            answered.log_start_offset
+        )?;
+    }
+    Ok(said)
+}
+
 async fn refused(wire: &mut Wire, topic: &str) -> Result<String> {
     let mut said = String::new();
     fresh(wire, topic, 1).await?;
@@ -373,6 +414,16 @@ async fn refused(wire: &mut Wire, topic: &str) -> Result<String> {
 }
 
 async fn latest(wire: &mut Wire, topic: &str, epoch: i32, time: i64) -> Result<String> {
+    at_time(wire, 8, topic, epoch, time).await
+}
+
+async fn at_time(
+    wire: &mut Wire,
+    version: i16,
+    topic: &str,
+    epoch: i32,
+    time: i64,
+) -> Result<String> {
     let partition = ListOffsetsPartition::default()
         .with_partition_index(0)
         .with_current_leader_epoch(epoch)
@@ -383,7 +434,7 @@ async fn latest(wire: &mut Wire, topic: &str, epoch: i32, time: i64) -> Result<S
     let request = ListOffsetsRequest::default()
         .with_replica_id(BrokerId(-1))
         .with_topics(vec![asked]);
-    let answer: ListOffsetsResponse = wire.ask(2, 8, &request).await?;
+    let answer: ListOffsetsResponse = wire.ask(2, version, &request).await?;
     let answer = &answer.topics[0].partitions[0];
     Ok(format!(
         "code {} offset {} time {} epoch {}",
@@ -435,6 +486,29 @@ async fn by_time(wire: &mut Wire, topic: &str) -> Result<String> {
             latest(wire, topic, epoch, -1).await?
         )?;
     }
+    // The special times came one by one, and most negative numbers mean nothing.
+    for (version, time) in [
+        (6, -1),
+        (6, -3),
+        (7, -3),
+        (7, -4),
+        (8, -5),
+        (9, -5),
+        (9, -6),
+        (10, -6),
+        (10, -100),
+    ] {
+        writeln!(
+            said,
+            "{time} in version {version}: {}",
+            at_time(wire, version, topic, -1, time).await?
+        )?;
+    }
+    writeln!(
+        said,
+        "no topic, no time: {}",
+        latest(wire, "not-there", -1, -100).await?
+    )?;
     writeln!(
         said,
         "no topic: {}",
@@ -447,7 +521,7 @@ async fn epochs(wire: &mut Wire, topic: &str) -> Result<String> {
     let mut said = String::new();
     fresh(wire, topic, 1).await?;
     produce(wire, topic, -1, Some(batch(PLAIN)?)).await?;
-    for (current, asked) in [(-1, 0), (0, 0), (0, 5), (3, 0), (-1, -1)] {
+    for (current, asked) in [(-1, 0), (0, 0), (0, 5), (3, 0), (-1, -1), (-1, -7), (3, -1)] {
         let partition = OffsetForLeaderPartition::default()
             .with_partition(0)
             .with_current_leader_epoch(current)
@@ -475,9 +549,10 @@ async fn fetch(wire: &mut Wire, topic: &str) -> Result<String> {
     for _ in 0..3 {
         produce(wire, topic, -1, Some(batch(PLAIN)?)).await?;
     }
-    let ask = |id, offset, epoch, session, session_epoch, bytes| {
+    let asks = |id, partition, offset, epoch, last_epoch, session, session_epoch, bytes| {
         let partition = FetchPartition::default()
-            .with_partition(0)
+            .with_partition(partition)
+            .with_last_fetched_epoch(last_epoch)
             .with_current_leader_epoch(epoch)
             .with_fetch_offset(offset)
             .with_partition_max_bytes(bytes);
@@ -491,6 +566,9 @@ async fn fetch(wire: &mut Wire, topic: &str) -> Result<String> {
             .with_session_id(session)
             .with_session_epoch(session_epoch)
             .with_topics(if bytes == 0 { Vec::new() } else { vec![topic] })
+    };
+    let ask = |id, offset, epoch, session, session_epoch, bytes| {
+        asks(id, 0, offset, epoch, -1, session, session_epoch, bytes)
     };
     let mut session = 0;
     for (what, id, offset, epoch, session_epoch, bytes) in [
@@ -529,6 +607,32 @@ async fn fetch(wire: &mut Wire, topic: &str) -> Result<String> {
             )?;
         }
         writeln!(said)?;
+    }
+    for (what, partition, offset, last_epoch) in [
+        ("before the start", 0, -1, -1),
+        ("far beyond", 0, i64::MAX, -1),
+        ("no partition", 7, 0, -1),
+        ("last epoch 0", 0, 2, 0),
+        ("last epoch 0, at the end", 0, 3, 0),
+        ("last epoch 0, beyond", 0, 4, 0),
+        ("last epoch 5", 0, 2, 5),
+    ] {
+        let request = asks(id, partition, offset, -1, last_epoch, 0, -1, 10_000);
+        let answer: FetchResponse = wire.ask(1, 17, &request).await?;
+        let found = &answer.responses[0].partitions[0];
+        writeln!(
+            said,
+            "{what}: code {} end {} stable {} start {} bytes {} ends {} at {} leader {} {}",
+            found.error_code,
+            found.high_watermark,
+            found.last_stable_offset,
+            found.log_start_offset,
+            found.records.as_ref().map_or(0, Bytes::len),
+            found.diverging_epoch.epoch,
+            found.diverging_epoch.end_offset,
+            found.current_leader.leader_id.0,
+            found.current_leader.leader_epoch
+        )?;
     }
     let answer: FetchResponse = wire.ask(1, 15, &ask(id, 0, -1, 1_234_567, 5, 0)).await?;
     writeln!(said, "unknown session: {}", answer.error_code)?;
@@ -633,7 +737,15 @@ struct Beat<'a> {
     owned: Option<&'a [i32]>,
 }
 
-async fn beat(wire: &mut Wire, topic: &str, id: Uuid, beat: Beat<'_>) -> Result<String> {
+/// The first epoch of a group with a member is 1, and 2 since Kafka 4.3: epochs are told and written down
+/// as if it were 1. `shift` is how much more it was.
+async fn beat(
+    wire: &mut Wire,
+    topic: &str,
+    id: Uuid,
+    beat: Beat<'_>,
+    shift: &mut Option<i32>,
+) -> Result<String> {
     let owned = beat.owned.map(|owned| match owned {
         [] => Vec::new(),
         some => vec![
@@ -645,7 +757,10 @@ async fn beat(wire: &mut Wire, topic: &str, id: Uuid, beat: Beat<'_>) -> Result<
     let request = ConsumerGroupHeartbeatRequest::default()
         .with_group_id(GroupId(text(topic)))
         .with_member_id(text(beat.member))
-        .with_member_epoch(beat.epoch)
+        .with_member_epoch(match beat.epoch {
+            told @ 1.. => told + shift.unwrap_or(0),
+            special => special,
+        })
         .with_instance_id(beat.instance.map(text))
         .with_server_assignor(beat.assignor.map(text))
         .with_rebalance_timeout_ms(if beat.full { 60_000 } else { -1 })
@@ -665,15 +780,20 @@ async fn beat(wire: &mut Wire, topic: &str, id: Uuid, beat: Beat<'_>) -> Result<
         parts.sort_unstable();
         parts
     });
+    let epoch = match answer.member_epoch {
+        told @ 1.. => told - *shift.get_or_insert(told - 1),
+        special => special,
+    };
     Ok(format!(
-        "code {} epoch {} has {assigned:?}",
-        answer.error_code, answer.member_epoch
+        "code {} epoch {epoch} has {assigned:?}",
+        answer.error_code
     ))
 }
 
 async fn heartbeats(wire: &mut Wire, topic: &str) -> Result<String> {
     let mut said = String::new();
     let id = fresh(wire, topic, 4).await?;
+    let mut shift = None;
     coordinator(wire, topic).await?;
     let joins = |member| Beat {
         member,
@@ -723,7 +843,8 @@ async fn heartbeats(wire: &mut Wire, topic: &str) -> Result<String> {
         ("a leaves", says("a", -1, None)),
         ("a left", says("a", -1, None)),
     ] {
-        writeln!(said, "{what}: {}", beat(wire, topic, id, one).await?)?;
+        let answer = beat(wire, topic, id, one, &mut shift).await?;
+        writeln!(said, "{what}: {answer}")?;
     }
     Ok(said)
 }
@@ -731,6 +852,7 @@ async fn heartbeats(wire: &mut Wire, topic: &str) -> Result<String> {
 async fn statics(wire: &mut Wire, topic: &str) -> Result<String> {
     let mut said = String::new();
     let id = fresh(wire, topic, 2).await?;
+    let mut shift = None;
     coordinator(wire, topic).await?;
     let fixed = |member, epoch| Beat {
         member,
@@ -759,7 +881,8 @@ async fn statics(wire: &mut Wire, topic: &str) -> Result<String> {
         ),
         ("b leaves", fixed("b", -1)),
     ] {
-        writeln!(said, "{what}: {}", beat(wire, topic, id, one).await?)?;
+        let answer = beat(wire, topic, id, one, &mut shift).await?;
+        writeln!(said, "{what}: {answer}")?;
     }
     Ok(said)
 }
