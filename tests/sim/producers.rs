@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-use ottla::{Acks, Certainty, Compression, Error, ErrorKind, Producer, Record};
+use ottla::{Acks, Certainty, Compression, Error, ErrorKind, Producer, Purge, Record};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::task::JoinHandle;
@@ -83,6 +83,11 @@ pub(crate) async fn produce(world: Rc<World>, number: usize, mut rng: StdRng) {
         if rng.random_ratio(1, 100) {
             let flush = sender.producer.flush();
             let _ = world.by(delivery_timeout, "flush", flush).await;
+        }
+        if world.purges && rng.random_ratio(1, 50) {
+            let what = [Purge::Unsent, Purge::All][rng.random_range(0..2)];
+            let dropped = sender.producer.purge(what);
+            world.tell(format_args!("{what:?} of {}: {dropped:?}", sender.name));
         }
     }
     world.notes.borrow_mut().producers_done += 1;
@@ -178,6 +183,13 @@ impl Sender {
         }
         if world.is(Phase::Calm) {
             world.violation(format!("recovery: {what} of {}: {error}", self.name));
+        }
+        if error.kind() == ErrorKind::Purged {
+            // As was asked. What may have been written is a batch lost to those after it.
+            if error.certainty() != Some(Certainty::NotSent) {
+                self.failed.set(true);
+            }
+            return;
         }
         let in_time = error.kind() != ErrorKind::Timeout;
         if in_time && self.idempotent && !self.failed.get() && !world.is_provoked() {

@@ -117,6 +117,8 @@ pub(crate) struct World {
     /// How many partitions there were at the start; there may be more by now.
     pub(crate) partitions: i32,
     pub(crate) producers: usize,
+    /// Producers drop what they have accepted, now and then.
+    pub(crate) purges: bool,
     pub(crate) phase: Cell<Phase>,
     /// Requests may be held back and arrive after their connection is gone, as at any broker.
     pub(crate) holds_back: Cell<bool>,
@@ -258,7 +260,30 @@ pub(crate) fn run(seed: u64) -> Result<Outcome, String> {
 
 async fn simulate(seed: u64) -> Result<Outcome, String> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let world = begin(&mut rng).await?;
+    let world = begin(seed, &mut rng).await?;
+    // What is broken may never end.
+    let broken = async {
+        while world.notes.borrow().violations.is_empty() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        outcome = live(Rc::clone(&world), &mut rng) => outcome,
+        () = broken => Err(verdict(&world).err().unwrap_or_default()),
+    }
+}
+
+/// The first violation, if there is any.
+fn verdict(world: &World) -> Result<(), String> {
+    let notes = world.notes.borrow();
+    match notes.violations.first() {
+        Some(first) => Err(format!("{first} ({} violations)", notes.violations.len())),
+        None => Ok(()),
+    }
+}
+
+async fn live(world: Rc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
     let mut producers = Vec::new();
     for number in 0..world.producers {
         let rng = StdRng::seed_from_u64(rng.random());
@@ -271,7 +296,7 @@ async fn simulate(seed: u64) -> Result<Outcome, String> {
         let task = members::consume(Rc::clone(&world), number, rng);
         members.push(tokio::task::spawn_local(task));
     }
-    faults::storm(&world, &mut rng).await;
+    faults::storm(&world, rng).await;
     world.phase.set(Phase::Mended);
     world.tell("mended");
     sleep(SETTLE).await;
@@ -285,10 +310,8 @@ async fn simulate(seed: u64) -> Result<Outcome, String> {
         member.await.map_err(|error| format!("panic: {error}"))?;
     }
     invariants::check(&world);
+    verdict(&world)?;
     let notes = world.notes.borrow();
-    if let Some(first) = notes.violations.first() {
-        return Err(format!("{first} ({} violations)", notes.violations.len()));
-    }
     let fates = |wanted: fn(&Fate) -> bool| {
         let fates = notes.sent.iter().filter(|(_, fate)| wanted(fate));
         fates.count()
@@ -305,7 +328,7 @@ async fn simulate(seed: u64) -> Result<Outcome, String> {
     })
 }
 
-async fn begin(rng: &mut StdRng) -> Result<Rc<World>, String> {
+async fn begin(seed: u64, rng: &mut StdRng) -> Result<Rc<World>, String> {
     let brokers = rng.random_range(1..=4);
     let partitions = rng.random_range(1..=6);
     let session = Duration::from_secs(rng.random_range(6..=45));
@@ -322,6 +345,8 @@ async fn begin(rng: &mut StdRng) -> Result<Rc<World>, String> {
         brokers: brokers.into(),
         partitions: partitions as i32,
         producers: rng.random_range(1..=3),
+        // Not drawn: a draw more makes every seed another one.
+        purges: seed % 8 == 4,
         phase: Cell::new(Phase::Storm),
         holds_back: Cell::new(false),
         latency: (rng.random_range(0..20), rng.random_range(0..60)),
