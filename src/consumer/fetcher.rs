@@ -139,14 +139,14 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         let mut inner = self.shared.lock();
         inner.unreserve(self.broker, self.bytes);
-        inner.positions.ended(&self.asked);
+        let moved = inner.positions.ended(self.broker, &self.asked, now());
         let starved = std::mem::take(&mut inner.starved);
         drop(inner);
         match self.slot {
             Slot::First => self.pair.set_first(None),
             Slot::Second => self.pair.changed.notify_waiters(),
         }
-        if starved {
+        if starved || moved {
             self.shared.fetchable.notify_waiters();
         }
     }

@@ -132,13 +132,22 @@ impl Positions {
         }
     }
 
-    /// The request is over, answered or not.
-    pub(crate) fn ended(&mut self, asked: &[(TopicPartition, PartEpoch)]) {
+    /// The request to this broker is over, answered or not. True if a partition is now to be read from another one,
+    /// whose fetch task does not know: a follower was named (KIP-392), gave up, or its time is over.
+    pub(crate) fn ended(
+        &mut self,
+        broker: BrokerId,
+        asked: &[(TopicPartition, PartEpoch)],
+        now: Instant,
+    ) -> bool {
+        let mut moved = false;
         for (tp, epoch) in asked {
             if let Some(part) = self.current(tp, *epoch) {
                 part.under_way = false;
+                moved |= part.read_from(now).is_some_and(|from| from != broker);
             }
         }
+        moved
     }
 
     /// How many brokers there are to fetch from.

@@ -735,10 +735,38 @@ fn each_request_begins_with_another_partition() {
         assert_eq!(parts.len(), 3);
         firsts.push(parts[0].tp.partition);
         positions.begun(&parts);
-        positions.ended(&keys(&parts));
+        positions.ended(B1, &keys(&parts), now());
     }
     firsts[..3].sort_unstable();
     assert_eq!(firsts[..3], [0, 1, 2]);
+}
+
+#[test]
+fn whoever_is_to_be_asked_instead_is_woken() {
+    let mut positions = active(&[tp(0)], rules());
+    let now = now();
+    let asked = plan(&mut positions, now);
+    positions.begun(&asked);
+    assert!(!positions.ended(B1, &keys(&asked), now));
+    positions.begun(&asked);
+    let named = Answer {
+        preferred: Some(B2),
+        ..answer(Survey::Empty)
+    };
+    positions.accept(B1, &asked[0], &named, now);
+    assert!(
+        positions.ended(B1, &keys(&asked), now),
+        "a follower is named"
+    );
+    let asked = positions.plan(B2, now, |_| false).parts;
+    positions.begun(&asked);
+    assert!(!positions.ended(B2, &keys(&asked), now));
+    positions.begun(&asked);
+    let later = now + Duration::from_secs(3600);
+    assert!(
+        positions.ended(B2, &keys(&asked), later),
+        "its time is over"
+    );
 }
 
 #[test]
@@ -753,9 +781,9 @@ fn a_partition_that_was_moved_can_be_asked_for_at_once_and_only_once() {
     assert_eq!(new[0].offset, 50);
     positions.begun(&new);
     // The old request's end is none of the new one's.
-    positions.ended(&keys(&old));
+    positions.ended(B1, &keys(&old), now);
     assert!(plan(&mut positions, now).is_empty());
-    positions.ended(&keys(&new));
+    positions.ended(B1, &keys(&new), now);
     assert_eq!(plan(&mut positions, now).len(), 1);
 }
 
@@ -806,7 +834,7 @@ proptest! {
                     for part in asked.iter().take(n) {
                         positions.accept(B1, part, &answer(batches(part.offset + 1)), now);
                     }
-                    positions.ended(&keys(&asked));
+                    positions.ended(B1, &keys(&asked), now);
                 },
                 4 => { positions.seek(&all[n], Position::new(n as i64)); }
                 _ => {
@@ -816,7 +844,7 @@ proptest! {
             }
         }
         for asked in flying {
-            positions.ended(&keys(&asked));
+            positions.ended(B1, &keys(&asked), now);
         }
         for tp in &all {
             positions.set_paused(tp, false);
