@@ -35,6 +35,8 @@ const LEAVE_STATIC: i32 = -2;
 /// The longest pause between heartbeats: brokers allow no more unless told to (`group.consumer.max.heartbeat.interval.ms`),
 /// coming earlier harms nobody, and a damaged answer must not make a member forget the group.
 const MAX_INTERVAL: Duration = Duration::from_secs(15);
+/// What is believed at once: GROUP_AUTHORIZATION_FAILED, CLUSTER_AUTHORIZATION_FAILED, UNSUPPORTED_VERSION.
+const FINAL: [i16; 3] = [30, 31, 35];
 /// After so many failures in a row an unexpected answer is believed.
 const UNEXPECTED: u32 = 10;
 
@@ -332,15 +334,17 @@ impl Membership {
     /// What no broker should say here may be a damaged answer, or one to a damaged request: only if it goes on it
     /// ends the membership.
     fn unexpected(&mut self, now: Instant, error: Error) {
-        let meant = matches!(
-            error.kind(),
-            ErrorKind::Authentication
-                | ErrorKind::Authorization
-                | ErrorKind::UnsupportedVersion
-                | ErrorKind::Config
-                | ErrorKind::Closed
-                | ErrorKind::Fatal
-        );
+        let meant = match error.code() {
+            Some(code) => FINAL.contains(&code.get()),
+            None => matches!(
+                error.kind(),
+                ErrorKind::Authentication
+                    | ErrorKind::UnsupportedVersion
+                    | ErrorKind::Config
+                    | ErrorKind::Closed
+                    | ErrorKind::Fatal
+            ),
+        };
         if meant || self.failures >= UNEXPECTED {
             self.fail(error);
         } else {
