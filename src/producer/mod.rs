@@ -7,6 +7,7 @@
 //! order of batches and what may be sent again is decided by `queue.rs`. The control task (`control.rs`) gets the identity
 //! and moves slots when leaders move.
 
+mod batch;
 mod budget;
 mod builder;
 pub(crate) mod config;
@@ -19,10 +20,12 @@ mod partitioner;
 mod peer_tests;
 mod purge;
 mod queue;
+mod ready;
 mod report;
 mod sender;
 mod shared;
 mod slot;
+mod sticky;
 #[cfg(test)]
 mod tests;
 mod topic;
