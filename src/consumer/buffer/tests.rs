@@ -1,4 +1,5 @@
 use super::*;
+use crate::consumer::positions::Slot;
 use crate::consumer::positions::tests::{active, rules};
 use crate::error::ErrorKind;
 use crate::record::{BatchWriter, Compression, ProducerStamp, RecordView};
@@ -13,8 +14,9 @@ fn tp(partition: i32) -> TopicPartition {
 
 fn epoch() -> PartEpoch {
     let mut positions = active(&[tp(0)], rules());
-    let plan = positions.plan(crate::types::BrokerId(1), crate::clock::now(), |_| false);
-    plan.parts[0].epoch
+    let (now, broker) = (crate::clock::now(), crate::types::BrokerId(1));
+    let plan = positions.plan(broker, Slot::First, now, |_| false);
+    plan.changes[0].1.as_ref().unwrap().epoch
 }
 
 fn reading(read_committed: bool) -> Reading {
