@@ -15,10 +15,11 @@ use crate::types::TopicPartition;
 
 /// A batch that takes records.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct OpenBatch {
     pub(crate) writer: BatchWriter,
-    pub(crate) done: Arc<BatchDone>,
     pub(crate) charge: Charge,
+    pub(crate) done: Arc<BatchDone>,
     pub(crate) log: BatchLog,
     pub(crate) outstanding: Outstanding,
 }
@@ -100,9 +101,9 @@ impl OpenBatch {
     }
 
     /// Appends a record if there is room.
-    #[inline]
-    pub(crate) fn append_within(&mut self, config: &SlotConfig, parts: Parts<'_>) -> Option<u32> {
-        let room = self.charge.bytes().min(config.batch_size);
+    #[inline(always)]
+    pub(crate) fn append_within(&mut self, batch_size: usize, parts: &Parts<'_>) -> Option<u32> {
+        let room = self.charge.bytes().min(batch_size);
         self.writer
             .append_within(room, parts.timestamp, parts.key, parts.value, parts.headers)
     }
@@ -120,7 +121,7 @@ impl OpenBatch {
             value,
             headers,
         } = parts;
-        if let Some(index) = self.append_within(config, parts) {
+        if let Some(index) = self.append_within(config.batch_size, &parts) {
             return Fit::Appended(index);
         }
         let size = match self.writer.size_of(timestamp, key, value, headers) {
@@ -145,11 +146,29 @@ impl OpenBatch {
             };
             self.charge.absorb(taken);
             let small = self.writer.move_to(self.charge.buffer());
-            self.charge.keep(small);
+            self.charge.keep([small]);
         }
         match self.writer.append(timestamp, key, value, headers) {
             Ok(index) => Fit::Appended(index),
             Err(error) => Fit::Refused(error),
+        }
+    }
+
+    /// Takes no more records, and has them as they are.
+    pub(crate) fn seal(self) -> ReadyBatch {
+        let Self {
+            writer,
+            done,
+            charge,
+            log,
+            outstanding,
+        } = self;
+        ReadyBatch {
+            sealed: writer.seal_plain(),
+            done,
+            charge,
+            log,
+            outstanding,
         }
     }
 
@@ -173,16 +192,20 @@ impl OpenBatch {
     }
 }
 
-impl ReadyBatch {
-    /// Gives the memory back, reports, tells whoever waits, and counts as flushed, in this order.
-    pub(crate) fn end(self, outcome: Outcome, now: Instant) {
-        let Self {
+/// Gives the memory of batches back, reports, tells whoever waits, and counts them as flushed, in this order. All of a request
+/// at once, for callers that open batches meanwhile want the same cache lines.
+pub(crate) fn end_all(batches: &mut Vec<(ReadyBatch, Outcome)>, now: Instant) {
+    let mut memory: Option<Charge> = None;
+    let mut buffers = Vec::with_capacity(batches.len());
+    let mut ended = Vec::with_capacity(batches.len());
+    for (batch, outcome) in batches.drain(..) {
+        let ReadyBatch {
             sealed,
             done,
             charge,
             log,
             outstanding,
-        } = self;
+        } = batch;
         let contents = Contents {
             records: sealed.count(),
             bytes: sealed.len(),
@@ -190,12 +213,20 @@ impl ReadyBatch {
         };
         // Small compressed ones have a size of their own each, and would serve nobody.
         let compressed = contents.bytes != contents.uncompressed_bytes;
-        if (!compressed || contents.bytes >= LEAST_ROUNDED)
-            && let Some(buffer) = sealed.into_buffer()
-        {
-            charge.keep(buffer);
+        if !compressed || contents.bytes >= LEAST_ROUNDED {
+            buffers.extend(sealed.into_buffer());
         }
-        drop(charge);
+        match &mut memory {
+            Some(memory) => memory.absorb(charge),
+            None => memory = Some(charge),
+        }
+        ended.push((done, log, outstanding, contents, outcome));
+    }
+    if let Some(memory) = memory {
+        memory.keep(buffers);
+    }
+    let mut flushed: Option<Outstanding> = None;
+    for (done, log, outstanding, contents, outcome) in ended {
         match &outcome {
             Outcome::Written { base_offset, .. } => {
                 log.end(now, done.partition(), contents, Ok(*base_offset));
@@ -204,7 +235,16 @@ impl ReadyBatch {
             Outcome::Split(_) => log.split(),
         }
         done.complete(outcome);
-        drop(outstanding);
+        match &mut flushed {
+            Some(flushed) => flushed.with(outstanding),
+            None => flushed = Some(outstanding),
+        }
+    }
+}
+
+impl ReadyBatch {
+    pub(crate) fn end(self, outcome: Outcome, now: Instant) {
+        end_all(&mut vec![(self, outcome)], now);
     }
 
     /// Two or more batches with the same records, if there are several and they can be told apart.
@@ -234,7 +274,7 @@ impl ReadyBatch {
                 first += sealed.count();
                 Self {
                     charge: self.charge.split_off(sealed.len()),
-                    outstanding: self.outstanding.clone(),
+                    outstanding: self.outstanding.piece(),
                     log: self.log.piece(),
                     sealed,
                     done,

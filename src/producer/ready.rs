@@ -1,6 +1,5 @@
 //! The slots that have something for a sender to do.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -9,11 +8,24 @@ use crate::clock::Instant;
 use crate::producer::slot::Slot;
 use crate::types::BrokerId;
 
+/// What a sender is told of a slot.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// There may be something to do.
+    Look {
+        slot: Arc<Slot>,
+        /// No timer ends its batches yet.
+        endless: bool,
+    },
+    /// There will be when this linger is over, and nothing before.
+    Linger(Instant, Arc<Slot>),
+}
+
 /// The slots that have work for one broker, or for none (they only expire).
 #[derive(Debug)]
 pub(crate) struct ReadyList {
     pub(crate) broker: Option<BrokerId>,
-    slots: Mutex<VecDeque<Arc<Slot>>>,
+    notices: Mutex<Vec<Notice>>,
     pub(crate) notify: Notify,
     /// Since when the broker has been handed nothing although something waits for it or for its answer. Kept only with
     /// `partitioner.availability.timeout.ms`.
@@ -24,7 +36,7 @@ impl ReadyList {
     pub(crate) fn new(broker: Option<BrokerId>) -> Arc<Self> {
         Arc::new(Self {
             broker,
-            slots: Mutex::default(),
+            notices: Mutex::default(),
             notify: Notify::new(),
             blocked_since: Mutex::default(),
         })
@@ -43,17 +55,24 @@ impl ReadyList {
         blocked.unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn push(&self, slot: Arc<Slot>) {
-        self.slots().push_back(slot);
-        self.notify.notify_one();
+    pub(crate) fn push(&self, notice: Notice) {
+        let mut notices = self.notices();
+        let first = notices.is_empty();
+        notices.push(notice);
+        drop(notices);
+        // Whoever is told of the first takes all of them.
+        if first {
+            self.notify.notify_one();
+        }
     }
 
-    /// Moves everything out.
-    pub(crate) fn drain_into(&self, work: &mut VecDeque<Arc<Slot>>) {
-        work.append(&mut self.slots());
+    /// Takes everything, in exchange for an empty list.
+    pub(crate) fn swap(&self, empty: &mut Vec<Notice>) {
+        debug_assert!(empty.is_empty());
+        std::mem::swap(&mut *self.notices(), empty);
     }
 
-    fn slots(&self) -> MutexGuard<'_, VecDeque<Arc<Slot>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    fn notices(&self) -> MutexGuard<'_, Vec<Notice>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,24 +5,26 @@
 //! - One slot lock at a time, never across an await, never calling user code. A ready list's lock may be taken inside a
 //!   slot's, never the other way round.
 //! - Every change that may give a slot something to do ends in [`SlotState::schedule`], which puts it on its leader's ready
-//!   list unless it is there. Nothing is edge-triggered: whoever takes a slot from a list looks at all of it.
+//!   list unless it is there. Nothing is edge-triggered: whoever takes a slot from a list looks at all of it. Only of a batch
+//!   that lingers, with nothing else to do, its sender is told no more than when that is over.
 //! - A batch that is full is sealed (compressed) by the caller who found it full, outside the lock; its place in line is
 //!   kept meanwhile.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind};
-use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents};
+use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents, end_all};
 use crate::producer::budget::{Budget, Charge, rounded};
 use crate::producer::delivery::{BatchDone, Outcome};
 use crate::producer::flush::Flushing;
-use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Why};
-use crate::producer::ready::ReadyList;
+use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Rules, Why};
+use crate::producer::ready::{Notice, ReadyList};
 use crate::producer::report::Ledger;
 use crate::producer::sticky::Sticky;
-use crate::record::{CodecPool, Compression, RecordError};
+use crate::record::{Codec, CodecPool, Compression, RecordError};
 use crate::types::TopicPartition;
 
 /// What all slots of a producer use.
@@ -30,23 +32,30 @@ use crate::types::TopicPartition;
 pub(crate) struct SlotConfig {
     pub(crate) batch_size: usize,
     pub(crate) max_request_size: usize,
+    pub(crate) linger: Duration,
     pub(crate) ledger: Arc<Ledger>,
 }
 
 pub(crate) type Queue = PartitionQueue<OpenBatch, ReadyBatch>;
 
 /// A partition's place in the producer.
+///
+/// What appending a record takes (the lock, the open batch's buffer and count) lies in the first two cache lines: of each
+/// of `Slot`, [`SlotState`], [`PartitionQueue`] and [`OpenBatch`] it is the beginning. With hundreds of partitions a record
+/// costs little else than these lines and those at the end of the buffer.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Slot {
-    pub(crate) tp: TopicPartition,
-    pub(crate) sticky: Arc<Sticky>,
-    compression: Compression,
     state: Mutex<SlotState>,
     /// Batches in line, as of the last change: read without the lock when a sticky partition is chosen.
     backlog: AtomicUsize,
+    pub(crate) tp: TopicPartition,
+    pub(crate) sticky: Arc<Sticky>,
+    compression: Compression,
 }
 
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct SlotState {
     pub(crate) queue: Queue,
     /// Where the slot goes when it has work.
@@ -70,6 +79,15 @@ pub(crate) struct SlotState {
 
 /// A partition on which others write so much between two acknowledgements is asked once more.
 const LEAP: i64 = 1 << 20;
+
+/// What is left of a slot for its sender.
+pub(crate) enum Rest {
+    /// It may have something for the next request.
+    More,
+    /// Nothing before then: a timer is to be set.
+    At(Instant),
+    Nothing,
+}
 
 /// What an append came to.
 pub(crate) enum Appended<T> {
@@ -140,37 +158,40 @@ impl Slot {
         self.backlog.store(state.queue.len(), Ordering::Relaxed);
     }
 
+    /// Adds a record to the open batch, if there is one that has room. `note` is given the batch that the record went to
+    /// and its index in it, under the lock; it comes back if there is none.
+    #[inline(always)]
+    pub(crate) fn append_at_once<T, N>(
+        &self,
+        batch_size: usize,
+        parts: &Parts<'_>,
+        note: N,
+    ) -> Result<T, N>
+    where
+        N: FnOnce(&Arc<BatchDone>, u32) -> T,
+    {
+        let mut state = self.lock();
+        let Some(open) = state.queue.open_mut() else {
+            return Err(note);
+        };
+        match open.append_within(batch_size, parts) {
+            Some(index) => Ok(note(&open.done, index)),
+            None => Err(note),
+        }
+    }
+
     /// Adds a record to the open batch, opening one or sealing a full one as needed.
     ///
-    /// `charge` holds bytes that the caller waited for; what is not needed of it stays. `note` is given the partition,
-    /// the batch that the record went to and its index in it, under the lock.
-    #[inline]
+    /// `charge` holds bytes that the caller waited for; what is not needed of it stays.
+    #[cold]
     pub(crate) fn append<T>(
         self: &Arc<Self>,
         producer: &Appending<'_>,
         parts: Parts<'_>,
         charge: &mut Option<Charge>,
-        note: impl FnOnce(i32, &Arc<BatchDone>, u32) -> T,
+        note: impl FnOnce(&Arc<BatchDone>, u32) -> T,
     ) -> Appended<T> {
         let mut state = self.lock();
-        // Nearly always there is a batch, and room in it.
-        if let Some(open) = state.queue.open_mut()
-            && let Some(index) = open.append_within(producer.config, parts)
-        {
-            return Appended::Accepted(note(self.tp.partition, &open.done, index));
-        }
-        self.append_slowly(state, producer, parts, charge, note)
-    }
-
-    #[cold]
-    fn append_slowly<T>(
-        self: &Arc<Self>,
-        mut state: MutexGuard<'_, SlotState>,
-        producer: &Appending<'_>,
-        parts: Parts<'_>,
-        charge: &mut Option<Charge>,
-        note: impl FnOnce(i32, &Arc<BatchDone>, u32) -> T,
-    ) -> Appended<T> {
         let Appending {
             config,
             budget,
@@ -178,6 +199,7 @@ impl Slot {
             flushing,
         } = *producer;
         let mut sealing = None;
+        let mut filled = false;
         let appended = loop {
             if state.queue.is_closed() {
                 break Appended::Refused(closed());
@@ -189,7 +211,7 @@ impl Slot {
                         let opened = batch.log.opened();
                         state.queue.set_open(opened, batch);
                         self.note_backlog(&state);
-                        state.schedule(self);
+                        state.schedule_lingering(self, opened, config.linger);
                         continue;
                     }
                     Err(bytes) => break Appended::NeedsBytes(bytes),
@@ -197,15 +219,18 @@ impl Slot {
             };
             match open.append(config, budget, parts, charge) {
                 Fit::Appended(index) => {
-                    break Appended::Accepted(note(self.tp.partition, &open.done, index));
+                    break Appended::Accepted(note(&open.done, index));
                 }
                 // A second full one cannot follow: the batch opened meanwhile has room for this record.
-                Fit::Full if sealing.is_none() => sealing = state.take_open(self),
-                Fit::Full => break Appended::Refused(too_large(config.batch_size)),
+                Fit::Full if filled => break Appended::Refused(too_large(config.batch_size)),
+                Fit::Full => {
+                    filled = true;
+                    sealing = state.close_open(self);
+                }
                 Fit::NeedsBytes(bytes) => {
                     // What is in it is what will free memory.
-                    if sealing.is_none() {
-                        sealing = state.take_open(self);
+                    if !filled {
+                        sealing = state.close_open(self);
                     }
                     break Appended::NeedsBytes(bytes);
                 }
@@ -227,6 +252,19 @@ impl Slot {
         written: impl Fn() -> Outcome,
         failed: impl Fn(Certainty, Why) -> Error,
     ) {
+        let mut ended = Vec::new();
+        self.sort(finished, &mut ended, written, failed);
+        end_all(&mut ended, now);
+    }
+
+    /// Says how batches ended; they are ended by whoever has them all.
+    pub(crate) fn sort(
+        &self,
+        finished: impl IntoIterator<Item = Finished<ReadyBatch>>,
+        ended: &mut Vec<(ReadyBatch, Outcome)>,
+        written: impl Fn() -> Outcome,
+        failed: impl Fn(Certainty, Why) -> Error,
+    ) {
         for Finished { batch, end } in finished {
             let outcome = match end {
                 End::Written => written(),
@@ -236,7 +274,7 @@ impl Slot {
                         .with_topic_partition(self.tp.clone()),
                 ),
             };
-            batch.end(outcome, now);
+            ended.push((batch, outcome));
         }
     }
 
@@ -286,7 +324,7 @@ impl Slot {
     }
 
     /// Ends what is overdue.
-    pub(crate) fn expire(self: &Arc<Self>, rules: &crate::producer::queue::Rules, now: Instant) {
+    pub(crate) fn expire(self: &Arc<Self>, rules: &Rules, now: Instant) {
         let mut finished = Vec::new();
         let mut state = self.lock();
         state.expiry_armed = false;
@@ -315,8 +353,10 @@ impl Slot {
         }
         if state.queue.set_leader(home.broker) {
             state.home = Arc::clone(home);
-            // Being in the hands of the old sender means nothing any more: it may have no connection, and never look.
+            // Being in the hands of the old sender means nothing any more: it may have no connection, and never look. Nor
+            // does it look on behalf of others when a linger is over.
             state.queued = false;
+            state.wake_armed = None;
             state.queue.retry_now();
             state.schedule(self);
             if home.broker.is_none() {
@@ -362,7 +402,56 @@ impl SlotState {
     /// Puts the slot on its leader's ready list if there is anything in line.
     pub(crate) fn schedule(&mut self, slot: &Arc<Slot>) {
         if self.take() {
-            self.home.push(Arc::clone(slot));
+            self.home.push(Notice::Look {
+                slot: Arc::clone(slot),
+                endless: !self.expiry_armed,
+            });
+        }
+    }
+
+    /// The same after a batch was opened: if there is nothing else, a look now would only find that it lingers.
+    fn schedule_lingering(&mut self, slot: &Arc<Slot>, opened: Instant, linger: Duration) {
+        if linger.is_zero() || !self.expiry_armed || self.queue.has_unsent() {
+            return self.schedule(slot);
+        }
+        let at = opened + linger;
+        if !self.queued && self.wake_armed.is_none_or(|armed| at < armed) {
+            self.wake_armed = Some(at);
+            self.home.push(Notice::Linger(at, Arc::clone(slot)));
+        }
+    }
+
+    /// Whether there is nothing but an open batch, and a timer for the end of its linger.
+    pub(crate) fn only_lingers(&self, rules: &Rules, time: Instant) -> bool {
+        let timed = |at| at > time && self.wake_armed.is_some_and(|armed| armed <= at);
+        !self.queue.has_unsent() && self.queue.wake_at(rules).is_some_and(timed)
+    }
+
+    /// Its sender, which took a batch, puts it down unless there is more to send.
+    pub(crate) fn after_sending(&mut self, rules: &Rules, time: Instant, due: bool) -> Rest {
+        let lingers = self.queue.wake_at(rules);
+        if self.queue.has_unsent() || lingers.is_some_and(|at| due || at <= time) {
+            return Rest::More;
+        }
+        self.put_down(rules, time).map_or(Rest::Nothing, Rest::At)
+    }
+
+    /// Its sender, which has nothing to send of it, puts it down; gives when to look again, if a timer is to be set for that.
+    pub(crate) fn put_down(&mut self, rules: &Rules, time: Instant) -> Option<Instant> {
+        self.queued = false;
+        let at = self.queue.wake_at(rules).filter(|at| *at > time)?;
+        let sooner = self.wake_armed.is_none_or(|armed| at < armed);
+        if sooner {
+            self.wake_armed = Some(at);
+        }
+        sooner.then_some(at)
+    }
+
+    /// Its sender looks at it: has it in its hands, and timers that are over are no more.
+    pub(crate) fn looked_at(&mut self, time: Instant) {
+        self.queued = true;
+        if self.wake_armed.is_some_and(|at| at <= time) {
+            self.wake_armed = None;
         }
     }
 
@@ -374,16 +463,46 @@ impl SlotState {
         }
     }
 
+    /// Seals the open batch where it is, and makes it known. If it is to be compressed, takes it out to be sealed.
+    fn close_open<'a>(&mut self, slot: &'a Arc<Slot>) -> Option<Sealing<'a>> {
+        match self.seal_open(slot) {
+            true => {
+                self.schedule(slot);
+                None
+            }
+            false => self.take_open(slot),
+        }
+    }
+
+    /// Seals the open batch where it is, if there is one and nothing to compress.
+    pub(crate) fn seal_open(&mut self, slot: &Slot) -> bool {
+        let open = self.queue.open_mut();
+        let Some(open) = open.filter(|open| !open.writer.is_empty()) else {
+            return false;
+        };
+        let len = open.writer.len();
+        if slot.compression.codec() != Codec::None {
+            return false;
+        }
+        self.closes(slot, len);
+        self.queue.seal_open(OpenBatch::seal);
+        true
+    }
+
     /// Takes the open batch out to be sealed.
     pub(crate) fn take_open<'a>(&mut self, slot: &'a Arc<Slot>) -> Option<Sealing<'a>> {
         let (id, batch) = self.queue.take_open()?;
-        self.last_len = batch.writer.len();
-        slot.sticky.filled(slot.tp.partition, batch.writer.len());
+        self.closes(slot, batch.writer.len());
         Some(Sealing {
             slot,
             id,
             batch: Some(batch),
         })
+    }
+
+    fn closes(&mut self, slot: &Slot, len: usize) {
+        self.last_len = len;
+        slot.sticky.filled(slot.tp.partition, len);
     }
 }
 
@@ -410,7 +529,7 @@ impl Sealing<'_> {
         match sealed {
             Ok((sealed, spare)) => {
                 if let Some(spare) = spare {
-                    charge.keep(spare);
+                    charge.keep([spare]);
                     charge.shrink_to(held);
                 }
                 let batch = ReadyBatch {
