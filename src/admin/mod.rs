@@ -22,7 +22,7 @@ use futures_util::future::try_join_all;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Target};
 use crate::config::keys::FOREVER;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::net::Lane;
 use crate::types::{OffsetAndMetadata, TopicPartition};
 use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
@@ -260,6 +260,16 @@ impl Admin {
         topics: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<PerTopic<TopicDescription>> {
         topics::describe(self, topics.into_iter().map(Into::into).collect()).await
+    }
+
+    /// What producers and consumers tell of one topic.
+    pub(crate) async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionDescription>> {
+        let mut described = self.describe_topics([topic]).await?;
+        let found = described.remove(topic).unwrap_or_else(|| {
+            let message = format!("the broker's answer leaves out topic '{topic}'");
+            Err(Error::new(ErrorKind::Protocol, message))
+        })?;
+        Ok(found.partitions)
     }
 
     /// The cluster's id, its brokers and its controller.
