@@ -313,7 +313,8 @@ impl Consumer {
     /// Keep asking for the next partition while the streams are in use: that is where revocations come in,
     /// and it counts as polling (`max.poll.interval.ms` does not watch over the tasks). Errors of partitions
     /// that concern no batch come here, too. A partition whose task is slow stops being fetched once about
-    /// `max.partition.fetch.bytes` of it wait; the others go on.
+    /// `max.partition.fetch.bytes` of it wait; the others go on. If memory is short (`fetch.max.bytes`), what
+    /// waits of streams that nobody asked for a second is dropped, and fetched again when they are asked.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::consumer::positions::Slot;
 use crate::consumer::positions::tests::{active, rules};
 use crate::error::ErrorKind;
 use crate::record::{BatchWriter, Compression, ProducerStamp, RecordView};
@@ -13,8 +14,9 @@ fn tp(partition: i32) -> TopicPartition {
 
 fn epoch() -> PartEpoch {
     let mut positions = active(&[tp(0)], rules());
-    let plan = positions.plan(crate::types::BrokerId(1), crate::clock::now(), |_| false);
-    plan.parts[0].epoch
+    let (now, broker) = (crate::clock::now(), crate::types::BrokerId(1));
+    let plan = positions.plan(broker, Slot::First, now, |_| false);
+    plan.changes[0].1.as_ref().unwrap().epoch
 }
 
 fn reading(read_committed: bool) -> Reading {
@@ -267,6 +269,7 @@ fn surveys_say_where_to_go_on() {
     let batches = |next_offset| Survey::Batches {
         next_offset,
         leader_epoch: 3,
+        records: next_offset,
     };
     assert_eq!(survey(&Bytes::new()), Survey::Empty);
     assert_eq!(survey(&Bytes::from(whole.clone())), batches(9));
@@ -420,8 +423,10 @@ proptest! {
             prop_assert!(matches!(survey, Survey::Empty | Survey::Partial));
             return Ok(());
         }
-        prop_assert_eq!(survey, Survey::Batches { next_offset: whole_end, leader_epoch:
-            if let Survey::Batches { leader_epoch, .. } = survey { leader_epoch } else { 0 } });
+        let Survey::Batches { next_offset, .. } = survey else {
+            return Err(TestCaseError::fail(format!("{survey:?}")));
+        };
+        prop_assert_eq!(next_offset, whole_end);
         let mut chunk = Chunk::new(tp(0), epoch(), bytes, aborted, (100, 100));
         let (offsets, next) = drain(&mut chunk, start, max, &reading(true));
         expected.retain(|offset| *offset >= start);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Leader, PartEpoch, Position, ResetTo};
+use super::{Leader, PartEpoch, Position, ResetTo, Slot};
 use crate::clock::Instant;
 use crate::consumer::config::IsolationLevel;
 use crate::consumer::lag::{PartitionLag, TimeLag};
@@ -37,10 +37,14 @@ pub(super) struct Part {
     pub(super) preferred: Option<(BrokerId, Instant)>,
     pub(super) paused: bool,
     pub(super) revoking: bool,
+    /// Its memory was needed for others: not to be fetched until it is asked for.
+    pub(super) parked: bool,
     /// An offset lookup is under way.
     pub(super) asking: bool,
-    /// A fetch asks for it.
-    pub(super) under_way: bool,
+    /// The broker on whose agenda it is, which request of that asks for it, and the timer it has there.
+    pub(super) home: Option<BrokerId>,
+    pub(super) asked: Option<Slot>,
+    pub(super) due: Option<Instant>,
     pub(super) failures: u32,
     /// Answers in a row that cannot be right.
     pub(super) doubts: u32,
@@ -55,8 +59,6 @@ pub(super) struct Part {
     pub(super) finished: Position,
     /// Handed out more than is finished.
     pub(super) unfinished: bool,
-    /// The application does not know yet that there is no position.
-    pub(super) untold: bool,
     pub(super) committed: Option<i64>,
     pub(super) high_watermark: i64,
     pub(super) last_stable: i64,
@@ -79,8 +81,11 @@ impl Part {
             preferred: None,
             paused: false,
             revoking: false,
+            parked: false,
             asking: false,
-            under_way: false,
+            home: None,
+            asked: None,
+            due: None,
             failures: 0,
             doubts: 0,
             not_before: None,
@@ -90,7 +95,6 @@ impl Part {
             position: nowhere,
             finished: nowhere,
             unfinished: false,
-            untold: false,
             committed: None,
             high_watermark: -1,
             last_stable: -1,
@@ -125,11 +129,17 @@ impl Part {
         }
     }
 
-    pub(super) fn read_from(&self, now: Instant) -> Option<BrokerId> {
-        match self.preferred {
-            Some((replica, until)) if until > now && self.leader.is_some() => Some(replica),
-            _ => self.leader.map(|leader| leader.broker),
-        }
+    /// Whether there is no position yet and one is to be looked up.
+    pub(super) fn awaits_position(&self) -> bool {
+        matches!(
+            self.state,
+            State::AwaitingCommitted | State::AwaitingReset(_)
+        )
+    }
+
+    pub(super) fn read_from(&self) -> Option<BrokerId> {
+        let leader = self.leader?.broker;
+        Some(self.preferred.map_or(leader, |(replica, _)| replica))
     }
 
     /// Another leader ends what was said by the old one: its replica to read from, its back-off.
@@ -156,7 +166,7 @@ impl Part {
         !self.asking && !self.revoking && self.not_before.is_none_or(|at| at <= now)
     }
 
-    pub(super) fn asked(&mut self) {
+    pub(super) fn answered(&mut self) {
         self.asking = false;
         self.gone = false;
         self.trouble = None;
@@ -180,7 +190,7 @@ impl Part {
     /// Answers and buffered data of before count no more.
     pub(super) fn live_again(&mut self, epoch: PartEpoch) {
         self.epoch = epoch;
-        self.under_way = false;
+        self.asked = None;
     }
 
     /// Another life: what is buffered, awaited or known of the old position counts no more.
@@ -192,7 +202,6 @@ impl Part {
         self.not_before = None;
         self.gone = false;
         self.trouble = None;
-        self.untold = false;
     }
 
     pub(super) fn start(&mut self, at: Position) {

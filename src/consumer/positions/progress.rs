@@ -34,7 +34,7 @@ impl Positions {
         if next.offset > part.position.offset {
             part.position = next;
             if !std::mem::replace(&mut part.unfinished, true) {
-                self.dirty.push(tp.clone());
+                self.unfinished.insert(tp.clone());
             }
         }
         true
@@ -42,7 +42,7 @@ impl Positions {
 
     /// The application asks for more: it has finished with all it was given.
     pub(crate) fn finish(&mut self) {
-        for tp in self.dirty.drain(..) {
+        for tp in self.unfinished.drain(..) {
             if let Some(part) = self.parts.get_mut(&tp) {
                 part.finished = part.position;
                 part.unfinished = false;
@@ -55,7 +55,7 @@ impl Positions {
         if let Some(part) = self.parts.get_mut(tp).filter(|part| part.unfinished) {
             part.finished = part.position;
             part.unfinished = false;
-            self.dirty.retain(|dirty| dirty != tp);
+            self.unfinished.swap_remove(tp);
         }
     }
 
@@ -101,6 +101,7 @@ impl Positions {
                 part.back_off(now, max, max);
             }
         }
+        self.touch(tp);
     }
 
     /// What was handed out from `offset` on comes back unread; false if that is stale.
@@ -115,6 +116,7 @@ impl Positions {
         part.live_again(renewed);
         part.position = Position::new(offset);
         part.fetch = part.position;
+        self.touch(tp);
         true
     }
 }
