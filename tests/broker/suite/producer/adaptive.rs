@@ -68,7 +68,8 @@ async fn a_slow_broker_gets_fewer_of_the_records_that_may_go_anywhere() -> Resul
     let adaptive = ours(&cluster, &proxy, "adaptive", true).await?;
     let java = javas(&cluster, &proxy, "java").await?;
     println!("to the slow broker: {adaptive:.1} %, Java's {java:.1} %, without it {fixed:.1} %");
-    assert!(fixed > 28.0, "{fixed}");
+    // A third, give or take what some hundred draws do by chance.
+    assert!(fixed > 24.0, "{fixed}");
     assert!(adaptive < fixed * 0.7, "{adaptive}, {fixed}");
     Ok(())
 }
