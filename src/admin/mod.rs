@@ -22,7 +22,7 @@ use futures_util::future::try_join_all;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Target};
 use crate::config::keys::FOREVER;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::types::{OffsetAndMetadata, TopicPartition};
 use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
@@ -267,7 +267,7 @@ impl Admin {
         let mut described = self.describe_topics([topic]).await?;
         let found = described.remove(topic).unwrap_or_else(|| {
             let message = format!("the broker's answer leaves out topic '{topic}'");
-            Err(Error::new(ErrorKind::Protocol, message))
+            Err(Error::new(crate::ErrorKind::Protocol, message))
         })?;
         Ok(found.partitions)
     }

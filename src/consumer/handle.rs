@@ -38,7 +38,7 @@ impl ConsumerHandle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if a partition is not assigned.
+    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
     pub fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
         self.shared.set_paused(partitions, true)
     }
@@ -87,7 +87,7 @@ impl ConsumerHandle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if a partition is not assigned.
+    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
     pub fn seek_to_beginning(
         &self,
         partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
