@@ -48,6 +48,7 @@ pub use self::report::{BatchReport, ProducerMetrics};
 use self::shared::{Many, Obstacle, Shared};
 use self::topic::Place;
 pub use self::topic::TopicProducer;
+use crate::admin::{Admin, PartitionDescription};
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind, Result};
 use crate::interceptor::{Chain, ProducerInterceptor};
@@ -339,6 +340,30 @@ impl Producer {
             buffer_total: budget.total(),
             ..self.shared().slot_config.ledger.snapshot()
         }
+    }
+
+    /// The partitions of a topic with their leaders and replicas, as a broker knows them now: for choosing
+    /// [partitions](Record::partition) by number. Java calls it `partitionsFor`. It does not create topics.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {
+    /// let partitions = producer.partitions_for("orders").await?.len();
+    /// println!("{partitions} partitions");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::Authorization`], or what kept brokers from answering within
+    /// `default.api.timeout.ms`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionDescription>> {
+        let admin = Admin::new(self.shared().cluster.clone());
+        admin.partitions_for(topic).await
     }
 
     /// Bytes of `buffer.memory` in use.

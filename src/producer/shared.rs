@@ -27,7 +27,7 @@ use crate::producer::ready::ReadyList;
 use crate::producer::report::{Interceptors, Ledger};
 use crate::producer::sender;
 use crate::producer::slot::{Appended, Appending, Slot, SlotConfig, closed};
-use crate::producer::sticky::Sticky;
+use crate::producer::sticky::{Sticky, WEIGHED, weigh};
 use crate::producer::topic::Place;
 use crate::record::{BatchWriter, CodecPool, Compression, Record};
 use crate::tasks::Tasks;
@@ -387,8 +387,8 @@ impl Shared {
         }
     }
 
-    /// The less loaded of two random partitions with a leader: close to what weighing all of them gives (KIP-794), without
-    /// looking at all of them. Leaders that take no data are left out, unless that leaves none.
+    /// One of a few random partitions with a leader, the likelier the less it has to send (KIP-794), as Java chooses among
+    /// all of them. Leaders that take no data are left out, unless that leaves none.
     fn choose_sticky(&self, entry: &TopicEntry, state: &TopicState) -> i32 {
         let clock = self.cluster.clock();
         let count = state.topic.partitions.len();
@@ -404,12 +404,12 @@ impl Shared {
         let load = |index: usize| state.slots.get(index).map_or(0, |slot| slot.backlog());
         let chosen = match draw() {
             Some(first) if self.config.adaptive_partitioning => {
-                let second = draw().unwrap_or(first);
-                if load(second) < load(first) {
-                    second
-                } else {
-                    first
+                let mut drawn = [first; WEIGHED];
+                for other in &mut drawn[1..] {
+                    *other = draw().unwrap_or(first);
                 }
+                let loads = drawn.map(|index| (index, load(index)));
+                weigh(&loads, |bound| clock.below(bound))
             }
             Some(only) => only,
             None => clock.below(count),

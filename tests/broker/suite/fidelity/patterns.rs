@@ -13,6 +13,8 @@ use uuid::Uuid;
 use super::scenarios::{LOADING, NOT_COORDINATOR, coordinator, fresh, remove};
 use super::wire::{Result, Wire, text};
 
+type Parts = Vec<(Uuid, Vec<i32>)>;
+
 /// A group, and the topics by their ids under names that do not change from run to run.
 struct Group<'a> {
     wire: &'a mut Wire,
@@ -20,8 +22,8 @@ struct Group<'a> {
     topics: BTreeMap<Uuid, &'static str>,
     /// How much more than 1 the first epoch was, see `scenarios::beat`.
     shift: Option<i32>,
-    /// What each member has, and its epoch.
-    members: BTreeMap<&'static str, (i32, Vec<(Uuid, Vec<i32>)>)>,
+    /// Each member's epoch, and what it has.
+    members: BTreeMap<&'static str, (i32, Parts)>,
 }
 
 #[derive(Clone, Copy, Default)]
