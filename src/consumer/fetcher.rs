@@ -258,6 +258,9 @@ impl Fetcher {
         } = &mut *inner;
         let full = |tp: &TopicPartition| buffer.unread(tp) >= enough;
         let mut plan = positions.plan(self.broker, self.slot, time, full);
+        if plan.moved {
+            shared.fetchable.notify_waiters();
+        }
         let mut asked = Vec::new();
         if self.slot == Slot::Second {
             self.session = FetchSession::none();
