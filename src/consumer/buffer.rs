@@ -119,6 +119,7 @@ pub(crate) fn survey(bytes: &Bytes) -> Survey {
         return Survey::Empty;
     }
     let mut last: Option<BatchHeader> = None;
+    let mut records = 0_i64;
     for batch in RecordBatches::new(bytes.clone()) {
         match batch {
             // Offsets stand outside of the checksum: that they grow is all that can be seen of them here.
@@ -127,7 +128,10 @@ pub(crate) fn survey(bytes: &Bytes) -> Survey {
             {
                 return Survey::Corrupt;
             }
-            Ok(batch) => last = Some(*batch.header()),
+            Ok(batch) => {
+                records = records.saturating_add(i64::from(batch.header().records_count));
+                last = Some(*batch.header());
+            }
             // What comes before is handed out first; reading on reports the rest.
             Err(_) if last.is_some() => break,
             Err(_) => return Survey::Corrupt,
@@ -137,6 +141,7 @@ pub(crate) fn survey(bytes: &Bytes) -> Survey {
         Some(header) => Survey::Batches {
             next_offset: header.next_offset(),
             leader_epoch: header.partition_leader_epoch,
+            records,
         },
         None => Survey::Partial,
     }

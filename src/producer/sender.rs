@@ -28,10 +28,12 @@ use crate::error::classify::{self, Refresh};
 use crate::error::{Certainty, Class, Error, ErrorKind, Result};
 use crate::net::Lane;
 use crate::net::link::{Link, Pending};
+use crate::producer::batch::ReadyBatch;
 use crate::producer::delivery::Outcome;
 use crate::producer::queue::{Answer, BatchId, Finished, Next, Payload as _, Settled, Stamp, Why};
+use crate::producer::ready::ReadyList;
 use crate::producer::shared::Shared;
-use crate::producer::slot::{ReadyBatch, ReadyList, Slot, unknown_offset};
+use crate::producer::slot::{Slot, unknown_offset};
 use crate::producer::{Acks, verdict};
 use crate::record::ProducerStamp;
 use crate::types::BrokerId;
@@ -704,7 +706,7 @@ impl Sender {
         }
     }
 
-    fn split(&self, part: &Part, batch: crate::producer::slot::ReadyBatch, error: Option<&Error>) {
+    fn split(&self, part: &Part, batch: ReadyBatch, error: Option<&Error>) {
         let slot = &part.slot;
         let mut finished = Vec::new();
         match batch.split(slot.compression(), &self.shared.codecs) {

@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, Interest, Topic};
 use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::SAMPLE;
+use crate::producer::batch::Parts;
 use crate::producer::budget::{Budget, Charge};
 use crate::producer::config::ProducerConfig;
 use crate::producer::delivery::{Accepted, BatchDone, Delivery};
@@ -23,11 +24,11 @@ use crate::producer::flush::Flushing;
 use crate::producer::identity::IdentityMachine;
 use crate::producer::partitioner::{Choice, Partitioner, TopicView};
 use crate::producer::queue::Rules;
+use crate::producer::ready::ReadyList;
 use crate::producer::report::{Interceptors, Ledger};
 use crate::producer::sender;
-use crate::producer::slot::{
-    Appended, Appending, Parts, ReadyList, Slot, SlotConfig, Sticky, closed,
-};
+use crate::producer::slot::{Appended, Appending, Slot, SlotConfig, closed};
+use crate::producer::sticky::Sticky;
 use crate::producer::topic::Place;
 use crate::record::{BatchWriter, CodecPool, Compression, Record};
 use crate::tasks::Tasks;

@@ -1,4 +1,4 @@
-//! One partition as the producer holds it: a [`PartitionQueue`] behind a mutex, and the list of those with work.
+//! One partition as the producer holds it: a [`PartitionQueue`] behind a mutex.
 //!
 //! Invariants:
 //!
@@ -9,21 +9,21 @@
 //! - A batch that is full is sealed (compressed) by the caller who found it full, outside the lock; its place in line is
 //!   kept meanwhile.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
 
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind};
-use crate::producer::budget::{Budget, Charge, LEAST_ROUNDED, rounded};
+use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents};
+use crate::producer::budget::{Budget, Charge, rounded};
 use crate::producer::delivery::{BatchDone, Outcome};
-use crate::producer::flush::{Flushing, Outstanding};
+use crate::producer::flush::Flushing;
 use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Why};
-use crate::producer::report::{BatchLog, Contents, Ledger};
-use crate::record::{BatchWriter, CodecPool, Compression, Header, RecordError, SealedBatch};
-use crate::types::{BrokerId, TopicPartition};
+use crate::producer::ready::ReadyList;
+use crate::producer::report::Ledger;
+use crate::producer::sticky::Sticky;
+use crate::record::{CodecPool, Compression, RecordError};
+use crate::types::TopicPartition;
 
 /// What all slots of a producer use.
 #[derive(Debug)]
@@ -31,36 +31,6 @@ pub(crate) struct SlotConfig {
     pub(crate) batch_size: usize,
     pub(crate) max_request_size: usize,
     pub(crate) ledger: Arc<Ledger>,
-}
-
-/// A batch that takes records.
-#[derive(Debug)]
-pub(crate) struct OpenBatch {
-    writer: BatchWriter,
-    done: Arc<BatchDone>,
-    charge: Charge,
-    log: BatchLog,
-    outstanding: Outstanding,
-}
-
-/// A batch that takes no more.
-#[derive(Debug)]
-pub(crate) struct ReadyBatch {
-    pub(crate) sealed: SealedBatch,
-    pub(crate) done: Arc<BatchDone>,
-    charge: Charge,
-    pub(crate) log: BatchLog,
-    outstanding: Outstanding,
-}
-
-impl Payload for ReadyBatch {
-    fn records(&self) -> u32 {
-        self.sealed.count()
-    }
-
-    fn bytes(&self) -> usize {
-        self.sealed.len()
-    }
 }
 
 pub(crate) type Queue = PartitionQueue<OpenBatch, ReadyBatch>;
@@ -101,106 +71,6 @@ pub(crate) struct SlotState {
 /// A partition on which others write so much between two acknowledgements is asked once more.
 const LEAP: i64 = 1 << 20;
 
-/// The slots that have work for one broker, or for none (they only expire).
-#[derive(Debug)]
-pub(crate) struct ReadyList {
-    pub(crate) broker: Option<BrokerId>,
-    slots: Mutex<VecDeque<Arc<Slot>>>,
-    pub(crate) notify: Notify,
-    /// Since when the broker has been handed nothing although something waits for it or for its answer. Kept only with
-    /// `partitioner.availability.timeout.ms`.
-    blocked_since: Mutex<Option<Instant>>,
-}
-
-impl ReadyList {
-    pub(crate) fn new(broker: Option<BrokerId>) -> Arc<Self> {
-        Arc::new(Self {
-            broker,
-            slots: Mutex::default(),
-            notify: Notify::new(),
-            blocked_since: Mutex::default(),
-        })
-    }
-
-    pub(crate) fn blocked_since(&self) -> Option<Instant> {
-        *self.blocked()
-    }
-
-    pub(crate) fn set_blocked_since(&self, since: Option<Instant>) {
-        *self.blocked() = since;
-    }
-
-    fn blocked(&self) -> MutexGuard<'_, Option<Instant>> {
-        let blocked = self.blocked_since.lock();
-        blocked.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, slot: Arc<Slot>) {
-        self.slots().push_back(slot);
-        self.notify.notify_one();
-    }
-
-    /// Moves everything out.
-    pub(crate) fn drain_into(&self, work: &mut VecDeque<Arc<Slot>>) {
-        work.append(&mut self.slots());
-    }
-
-    fn slots(&self) -> MutexGuard<'_, VecDeque<Arc<Slot>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The partition that records without a key go to at present (KIP-480, KIP-794).
-#[derive(Debug)]
-pub(crate) struct Sticky {
-    /// -1: choose another.
-    partition: AtomicI32,
-    /// What went to it so far, counted per batch.
-    bytes: AtomicUsize,
-    limit: usize,
-}
-
-impl Sticky {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            partition: AtomicI32::new(-1),
-            bytes: AtomicUsize::new(0),
-            limit: limit.max(1),
-        }
-    }
-
-    pub(crate) fn current(&self) -> Option<i32> {
-        let partition = self.partition.load(Ordering::Relaxed);
-        (partition >= 0).then_some(partition)
-    }
-
-    /// Settles on a partition unless somebody did meanwhile; returns the one that holds.
-    pub(crate) fn choose(&self, partition: i32) -> i32 {
-        let order = Ordering::Relaxed;
-        match self.partition.compare_exchange(-1, partition, order, order) {
-            Ok(_) => {
-                self.bytes.store(0, order);
-                partition
-            }
-            Err(other) => other,
-        }
-    }
-
-    /// Stays no longer with this partition.
-    pub(crate) fn leave(&self, partition: i32) {
-        let order = Ordering::Relaxed;
-        let _ = self.partition.compare_exchange(partition, -1, order, order);
-    }
-
-    fn filled(&self, partition: i32, bytes: usize) {
-        if self.current() == Some(partition)
-            && self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.limit
-        {
-            self.leave(partition);
-        }
-    }
-}
-
 /// What an append came to.
 pub(crate) enum Appended<T> {
     Accepted(T),
@@ -216,15 +86,6 @@ pub(crate) struct Appending<'a> {
     pub(crate) budget: &'a Budget,
     pub(crate) codecs: &'a CodecPool,
     pub(crate) flushing: &'a Flushing,
-}
-
-/// The parts of a record that are written.
-#[derive(Clone, Copy)]
-pub(crate) struct Parts<'a> {
-    pub(crate) timestamp: i64,
-    pub(crate) key: Option<&'a [u8]>,
-    pub(crate) value: Option<&'a [u8]>,
-    pub(crate) headers: &'a [Header<'a>],
 }
 
 /// A batch taken out of its slot to be sealed. Dropped without that, it gives up its place and fails.
@@ -603,216 +464,6 @@ impl Drop for Sealing<'_> {
     }
 }
 
-/// What an open batch says to a record.
-enum Fit {
-    /// With this index.
-    Appended(u32),
-    Full,
-    NeedsBytes(usize),
-    Refused(RecordError),
-}
-
-impl OpenBatch {
-    /// A new batch with room for a record at least; an error is the number of bytes to be charged for it.
-    fn open(
-        slot: &Slot,
-        config: &SlotConfig,
-        budget: &Budget,
-        flushing: &Flushing,
-        parts: Parts<'_>,
-        last_len: usize,
-        charge: &mut Option<Charge>,
-    ) -> Result<Self, usize> {
-        let needed = HEADER_LEN + BatchWriter::upper_bound(parts.key, parts.value, parts.headers);
-        // As large as the last one was; a partition that is seldom used does not hold a whole `batch.size`.
-        let usual = last_len.max(FIRST_BUFFER).next_power_of_two();
-        let capacity = needed.max(usual.min(config.batch_size));
-        let taken = match charge.take() {
-            Some(held) if held.bytes() >= needed => Some(held),
-            held => {
-                *charge = held;
-                None
-            }
-        };
-        let taken = match taken {
-            Some(held) => held,
-            None => budget
-                .try_acquire(capacity)
-                .or_else(|| budget.try_acquire(needed))
-                .ok_or(needed)?,
-        };
-        Ok(Self {
-            writer: BatchWriter::with_buffer(taken.buffer()),
-            done: BatchDone::new(slot.tp.clone()),
-            charge: taken,
-            log: config.ledger.open(now()),
-            outstanding: flushing.outstanding(),
-        })
-    }
-
-    /// Appends a record if there is room.
-    #[inline]
-    fn append_within(&mut self, config: &SlotConfig, parts: Parts<'_>) -> Option<u32> {
-        let room = self.charge.bytes().min(config.batch_size);
-        self.writer
-            .append_within(room, parts.timestamp, parts.key, parts.value, parts.headers)
-    }
-
-    fn append(
-        &mut self,
-        config: &SlotConfig,
-        budget: &Budget,
-        parts: Parts<'_>,
-        charge: &mut Option<Charge>,
-    ) -> Fit {
-        let Parts {
-            timestamp,
-            key,
-            value,
-            headers,
-        } = parts;
-        if let Some(index) = self.append_within(config, parts) {
-            return Fit::Appended(index);
-        }
-        let size = match self.writer.size_of(timestamp, key, value, headers) {
-            Ok(size) => size,
-            // Another batch has another base timestamp and its own room.
-            Err(_) if !self.writer.is_empty() => return Fit::Full,
-            Err(error) => return Fit::Refused(error),
-        };
-        let len = self.writer.len() + size;
-        if len > config.batch_size && !self.writer.is_empty() {
-            return Fit::Full;
-        }
-        if len > self.charge.bytes() {
-            let held = self.charge.bytes();
-            let grown = (held * 2 + 1).next_power_of_two();
-            let grown = grown.min(config.batch_size).max(len);
-            let taken =
-                take(budget, charge, grown - held).or_else(|| take(budget, charge, len - held));
-            let Some(taken) = taken else {
-                // The record will start a batch of its own.
-                return Fit::NeedsBytes(HEADER_LEN + BatchWriter::upper_bound(key, value, headers));
-            };
-            self.charge.absorb(taken);
-            let small = self.writer.move_to(self.charge.buffer());
-            self.charge.keep(small);
-        }
-        match self.writer.append(timestamp, key, value, headers) {
-            Ok(index) => Fit::Appended(index),
-            Err(error) => Fit::Refused(error),
-        }
-    }
-
-    fn fail(self, tp: &TopicPartition, error: &Error) {
-        let Self {
-            writer,
-            done,
-            charge,
-            log,
-            outstanding,
-        } = self;
-        drop(charge);
-        let error = error
-            .clone()
-            .with_certainty(Certainty::NotSent)
-            .with_topic_partition(tp.clone());
-        log.end(now(), tp, contents(&writer), Err(&error));
-        drop(writer);
-        done.complete(Outcome::Failed(error));
-        drop(outstanding);
-    }
-}
-
-impl ReadyBatch {
-    /// Gives the memory back, reports, tells whoever waits, and counts as flushed, in this order.
-    pub(crate) fn end(self, outcome: Outcome, now: Instant) {
-        let Self {
-            sealed,
-            done,
-            charge,
-            log,
-            outstanding,
-        } = self;
-        let contents = Contents {
-            records: sealed.count(),
-            bytes: sealed.len(),
-            uncompressed_bytes: sealed.uncompressed_len(),
-        };
-        // Small compressed ones have a size of their own each, and would serve nobody.
-        let compressed = contents.bytes != contents.uncompressed_bytes;
-        if (!compressed || contents.bytes >= LEAST_ROUNDED)
-            && let Some(buffer) = sealed.into_buffer()
-        {
-            charge.keep(buffer);
-        }
-        drop(charge);
-        match &outcome {
-            Outcome::Written { base_offset, .. } => {
-                log.end(now, done.partition(), contents, Ok(*base_offset));
-            }
-            Outcome::Failed(error) => log.end(now, done.partition(), contents, Err(error)),
-            Outcome::Split(_) => log.split(),
-        }
-        done.complete(outcome);
-        drop(outstanding);
-    }
-
-    /// Two or more batches with the same records, if there are several and they can be told apart.
-    pub(crate) fn split(
-        mut self,
-        compression: Compression,
-        codecs: &CodecPool,
-    ) -> Result<Vec<Self>, Box<(Self, RecordError)>> {
-        let max = (self.sealed.uncompressed_len() / 2).max(1);
-        let pieces = self.sealed.split(max, codecs).and_then(|writers| {
-            writers
-                .into_iter()
-                .map(|writer| writer.seal(compression, codecs))
-                .collect::<Result<Vec<_>, _>>()
-        });
-        let pieces = match pieces {
-            Ok(pieces) => pieces,
-            Err(error) => return Err(Box::new((self, error))),
-        };
-        let mut first = 0;
-        let mut cells = Vec::with_capacity(pieces.len());
-        let pieces = pieces
-            .into_iter()
-            .map(|sealed| {
-                let done = BatchDone::new(self.done.partition().clone());
-                cells.push((first, Arc::clone(&done)));
-                first += sealed.count();
-                Self {
-                    charge: self.charge.split_off(sealed.len()),
-                    outstanding: self.outstanding.clone(),
-                    log: self.log.piece(),
-                    sealed,
-                    done,
-                }
-            })
-            .collect();
-        self.end(Outcome::Split(cells), now());
-        Ok(pieces)
-    }
-}
-
-/// Bytes from what the caller holds, or else from the budget.
-fn take(budget: &Budget, held: &mut Option<Charge>, bytes: usize) -> Option<Charge> {
-    match held {
-        Some(held) if held.bytes() >= bytes => Some(held.split_off(bytes)),
-        _ => budget.try_acquire(bytes),
-    }
-}
-
-fn contents(writer: &BatchWriter) -> Contents {
-    Contents {
-        records: writer.count(),
-        bytes: writer.len(),
-        uncompressed_bytes: writer.len(),
-    }
-}
-
 pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the producer is closed")
 }
@@ -863,7 +514,3 @@ fn expired(after: std::time::Duration, led: bool, cause: Option<Error>) -> Error
         None => error,
     }
 }
-
-const HEADER_LEN: usize = 61;
-/// What a partition's first buffer holds.
-const FIRST_BUFFER: usize = 1024;

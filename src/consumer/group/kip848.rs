@@ -176,6 +176,8 @@ pub(crate) struct Membership {
     sent_at: Option<Instant>,
     /// There is something to tell the broker at once.
     urgent: bool,
+    /// The target was told, and what is owned not since.
+    told: bool,
     failures: u32,
     effects: VecDeque<Effect>,
 }
@@ -205,6 +207,7 @@ impl Membership {
             next_heartbeat: None,
             sent_at: None,
             urgent: false,
+            told: false,
             failures: 0,
             effects: VecDeque::new(),
         }
@@ -372,6 +375,8 @@ impl Membership {
             self.state = State::Member;
         }
         if let Some(target) = answer.assignment {
+            self.told = true;
+            self.urgent |= target != self.target && target == self.owned;
             self.target = target;
         }
         self.asked_names.clear();
@@ -526,6 +531,11 @@ impl Membership {
             self.effects.push_back(Effect::Revoke(parts));
             self.state = State::Revoking(surplus);
             return;
+        }
+        if std::mem::take(&mut self.told) {
+            // Said again even if nothing changes by it: what was given and taken back before it was owned
+            // goes to nobody else until the coordinator has heard that this member does not own it.
+            self.sent.owned = None;
         }
         let mut added = wanted;
         subtract(&mut added, &self.owned);

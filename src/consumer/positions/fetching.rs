@@ -46,6 +46,8 @@ pub(crate) enum Survey {
         next_offset: i64,
         /// The leader epoch of the last whole batch.
         leader_epoch: i32,
+        /// How many records they say to have.
+        records: i64,
     },
     /// Bytes, but not one whole batch.
     Partial,
@@ -127,6 +129,7 @@ impl Positions {
             Survey::Batches {
                 next_offset,
                 leader_epoch,
+                ..
             } if next_offset > part.fetch.offset => {
                 part.answered();
                 part.fetch = Position {
@@ -297,9 +300,14 @@ fn implausible(asked: &Planned, answer: &Answer) -> Option<&'static str> {
         Survey::Batches { next_offset, .. } if next_offset <= asked.offset => {
             Some("the batches lie before the offset")
         }
-        // Seldom true all the same: the end of the log may move while the broker reads.
-        Survey::Batches { next_offset, .. }
-            if answer.high_watermark >= 0 && next_offset > answer.high_watermark =>
+        // A broker looks up the end of the log before it reads, and what came in between it sends. These are
+        // records without gaps: nothing was compacted there yet.
+        Survey::Batches {
+            next_offset,
+            records,
+            ..
+        } if answer.high_watermark >= 0
+            && next_offset.saturating_sub(answer.high_watermark) > records =>
         {
             Some("the batches go beyond the end of the log")
         }

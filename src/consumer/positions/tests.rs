@@ -64,6 +64,7 @@ fn batches(next_offset: i64) -> Survey {
     Survey::Batches {
         next_offset,
         leader_epoch: 3,
+        records: 2,
     }
 }
 
@@ -464,6 +465,20 @@ fn bytes_without_progress_are_an_error_and_not_a_loop() {
     }
 }
 
+/// Brokers look up the end of the log before they read: records that came in between lie beyond the end that they tell.
+#[test]
+fn records_may_have_come_while_the_broker_read() {
+    let mut positions = active(&[tp(0)], rules());
+    let asked = plan(&mut positions, now()).remove(0);
+    let newer = Answer {
+        high_watermark: 5,
+        ..answer(batches(7))
+    };
+    assert!(positions.accept(B1, &asked, &newer, now()).buffer);
+    let next = plan(&mut positions, now()).remove(0);
+    assert_eq!(next.offset, 7, "at once");
+}
+
 #[test]
 fn what_cannot_be_right_moves_nothing() {
     let whole = || answer(batches(7));
@@ -488,7 +503,7 @@ fn what_cannot_be_right_moves_nothing() {
         (
             "offsets beyond the end of the log",
             Answer {
-                high_watermark: 6,
+                high_watermark: 4,
                 ..whole()
             },
         ),
@@ -497,6 +512,7 @@ fn what_cannot_be_right_moves_nothing() {
             answer(Survey::Batches {
                 next_offset: 7,
                 leader_epoch: 4,
+                records: 7,
             }),
         ),
         (
