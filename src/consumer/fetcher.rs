@@ -56,9 +56,12 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// How long a request is under way before another may ask for other partitions. Brokers nearby answer
 /// sooner, and few large requests are cheaper than many small ones.
 const OVERLAP_AFTER: Duration = Duration::from_millis(2);
-/// What is asked for at a time of a broker nearby: enough to keep it busy, little enough to stay in the
-/// processor's caches and to need little memory.
-const NEAR: usize = 3 << 20;
+/// What is asked for at a time of a broker nearby: little enough that what was just copied out of the socket is
+/// still in the processor's caches when it is read, and that memory stays small.
+const NEAR: usize = 1 << 20;
+/// The same of a broker that takes longer than [`NEAR_UNTIL`] to answer with data, so that its round trips tell.
+const MIDWAY: usize = 3 << 20;
+const NEAR_UNTIL: Duration = Duration::from_millis(6);
 /// A broker that takes as long as this to answer with data is far: it is asked for more at a time, and
 /// sooner.
 const FAR_AFTER: Duration = Duration::from_millis(20);
@@ -255,6 +258,9 @@ impl Fetcher {
         } = &mut *inner;
         let full = |tp: &TopicPartition| buffer.unread(tp) >= enough;
         let mut plan = positions.plan(self.broker, self.slot, time, full);
+        if plan.moved {
+            shared.fetchable.notify_waiters();
+        }
         let mut asked = Vec::new();
         if self.slot == Slot::Second {
             self.session = FetchSession::none();
@@ -341,10 +347,11 @@ impl Fetcher {
         if self.pair.far.swap(far, Ordering::Relaxed) != far {
             self.shared.lock().positions.recheck(self.broker);
         }
+        let least = if took < NEAR_UNTIL { NEAR } else { MIDWAY };
         if !far {
-            self.size = (self.size / 2).max(NEAR);
+            self.size = (self.size / 2).max(least);
         } else if bytes >= asked / 2 {
-            self.size = (self.size * 2).min(budget).max(NEAR);
+            self.size = (self.size * 2).min(budget).max(least);
         }
     }
 

@@ -119,6 +119,8 @@ pub(crate) struct Positions {
     next_epoch: u64,
     /// Partitions with `unfinished` set.
     unfinished: IndexSet<TopicPartition>,
+    /// Partitions that are further than what is known as committed.
+    ahead: IndexSet<TopicPartition>,
     /// Partitions whose position is to be looked up.
     awaiting: IndexSet<TopicPartition>,
     /// Partitions without a position of which the application does not know.
@@ -139,6 +141,7 @@ impl Positions {
             parts: IndexMap::new(),
             next_epoch: 0,
             unfinished: IndexSet::new(),
+            ahead: IndexSet::new(),
             awaiting: IndexSet::new(),
             untold: IndexSet::new(),
             agendas: BTreeMap::new(),

@@ -259,7 +259,8 @@ impl Shared {
         if inner.buffer.inflated() > budget {
             inner.buffer.close_opened();
         }
-        let room = budget.saturating_sub(inner.used()).max(least);
+        // The last batch may go beyond it.
+        let room = budget.saturating_sub(inner.used() + least).max(least);
         Portion::new(records(&inner), room)
     }
 

@@ -302,6 +302,11 @@ impl FetchBuffer {
         self.parts.get(tp).map_or(0, |queue| queue.unread)
     }
 
+    #[cfg(test)]
+    pub(super) fn in_line(&self) -> usize {
+        self.ready.len()
+    }
+
     /// Memory in all.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

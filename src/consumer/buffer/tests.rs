@@ -328,6 +328,26 @@ fn partitions_take_turns() {
 }
 
 #[test]
+fn the_line_is_no_longer_than_the_partitions_are_many_and_what_is_empty_is_gone() {
+    let mut buffer = FetchBuffer::default();
+    for _ in 0..100 {
+        // Taken by streams of their own, out of turn.
+        for partition in 0..3 {
+            buffer.push(labelled(partition, 10));
+            assert!(buffer.take_of(&tp(partition), |_| Taking::Yes).is_some());
+        }
+        assert!(buffer.in_line() <= 3);
+    }
+    assert!(buffer.take(|_| Taking::Yes).is_none());
+    for partition in 0..100 {
+        buffer.push(labelled(partition, 10));
+        assert_eq!(order(&mut buffer), [partition]);
+    }
+    assert_eq!((buffer.in_line(), buffer.partitions().count()), (0, 0));
+    assert_eq!(buffer.bytes(), 0);
+}
+
+#[test]
 fn a_rest_put_back_stays_the_first_of_its_partition_and_lets_others_go_before() {
     let mut buffer = FetchBuffer::default();
     buffer.push(labelled(0, 10));

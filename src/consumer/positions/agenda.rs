@@ -36,6 +36,8 @@ pub(crate) struct Plan {
     pub(crate) full: usize,
     /// When there may be more to ask for, by time alone.
     pub(crate) next_at: Option<Instant>,
+    /// A partition is to be read from another broker now; see [`Positions::ended`].
+    pub(crate) moved: bool,
 }
 
 /// The partitions of one broker; see the module's documentation.
@@ -83,6 +85,7 @@ impl Agenda {
 impl Positions {
     /// The partition is to be looked at again.
     pub(crate) fn touch(&mut self, tp: &TopicPartition) {
+        self.book(tp);
         let Some(part) = self.parts.get_mut(tp) else {
             return;
         };
@@ -111,6 +114,7 @@ impl Positions {
     /// The partition is given up.
     pub(super) fn forget(&mut self, tp: &TopicPartition, part: &mut Part) {
         self.awaiting.swap_remove(tp);
+        self.ahead.swap_remove(tp);
         leave(&mut self.agendas, tp, part);
     }
 
@@ -157,6 +161,7 @@ impl Positions {
                 }
             }
         }
+        plan.moved = std::mem::take(&mut self.moved);
         plan.full = agenda.full.len();
         plan.next_at = agenda.timers.first().map(|(at, _)| *at);
         plan

@@ -116,6 +116,12 @@ impl Part {
         self.is_placed() && !self.gone
     }
 
+    /// Whether it is, or will be when it is finished with, further than what the group has committed.
+    pub(super) fn is_ahead(&self) -> bool {
+        let offsets = [self.position.offset, self.finished.offset];
+        self.is_placed() && offsets.iter().any(|offset| self.committed != Some(*offset))
+    }
+
     pub(super) fn is_placed(&self) -> bool {
         self.state == State::Active
     }

@@ -84,6 +84,14 @@ fn whoever_is_to_be_asked_instead_is_woken() {
     assert_eq!(wanted(&mut positions, B2, now).0.len(), 1);
     assert!(!positions.ended(B2, &[], now));
     let later = now + Duration::from_secs(3600);
+    // Seen at the end of a request or, if there is none, when its task looks.
+    let plan = positions.plan(B2, Slot::First, later, none_full);
+    assert!(plan.moved, "its time is over");
+    assert_eq!(plan.changes, [(tp(0), None)]);
+    let asked = wanted(&mut positions, B1, later).0;
+    positions.accept(B1, &asked[0], &named, later);
+    assert!(positions.ended(B1, &[], later));
+    let later = later + Duration::from_secs(3600);
     assert!(positions.ended(B2, &[], later), "its time is over");
     let plan = positions.plan(B2, Slot::First, later, none_full);
     assert_eq!(plan.changes, [(tp(0), None)]);
@@ -292,7 +300,7 @@ proptest! {
     /// all partitions finds, and the second for exactly what of that the first does not ask for already.
     #[test]
     fn agendas_say_what_looking_at_all_partitions_finds(
-        steps in prop::collection::vec((0..17_u8, 0..5_i32, 1..4_i32), 1..60)
+        steps in prop::collection::vec((0..20_u8, 0..5_i32, 1..4_i32), 1..60)
     ) {
         let mut positions = active(&(0..4).map(tp).collect::<Vec<_>>(), rules());
         let mut model = Model::default();
@@ -355,12 +363,32 @@ proptest! {
                     }
                 }
                 15 => positions.unreachable(broker),
+                16 => if let Some(asked) = asked {
+                    let next = Position::new(asked.offset);
+                    positions.hand_out(&at, asked.epoch, next);
+                },
+                17 => positions.finish(),
+                18 => if let Some((tp, to)) = positions.uncommitted().pop() {
+                    positions.note_committed(&tp, to.offset);
+                },
                 _ => positions.rewind(&at, (partition % 2 == 0).then_some(now)),
             }
             for ask in positions.wanted_resets(now) {
                 positions.reset_found(&ask.tp, ask.epoch, Position::new(0));
             }
             model.follow(&positions);
+            let ahead = |of: fn(&Part) -> Position| {
+                let parts = positions.parts.iter();
+                let ahead = parts.filter(|(_, part)| {
+                    part.may_commit() && part.committed != Some(of(part).offset)
+                });
+                ahead.map(|(tp, part)| (tp.clone(), of(part).offset)).collect::<BTreeMap<_, _>>()
+            };
+            let told = |told: Vec<(TopicPartition, Position)>| {
+                told.into_iter().map(|(tp, at)| (tp, at.offset)).collect::<BTreeMap<_, _>>()
+            };
+            prop_assert_eq!(told(positions.handed_out()), ahead(|part| part.position));
+            prop_assert_eq!(told(positions.uncommitted()), ahead(|part| part.finished));
         }
         for id in 1..4 {
             model.first(&mut positions, BrokerId(id), now);
