@@ -76,7 +76,7 @@ struct Options {
     /// Tasks of the conc mode.
     #[arg(long, default_value_t = 64)]
     concurrency: u64,
-    /// Records of one `send_all`.
+    /// Records of one `send_all`; a quarter of what may be outstanding at the most.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
     bulk: u64,
     /// Bytes of values that may be outstanding before the oldest deliveries are awaited.
@@ -179,13 +179,14 @@ async fn produce(options: &Options) -> Result {
         }
         Api::Batch => {
             let mut deliveries = VecDeque::new();
+            let bulk = options.bulk.min(window as u64 / 4).max(1);
             let mut first = 0;
             while first < options.records {
-                let last = (first + options.bulk).min(options.records);
+                let last = (first + bulk).min(options.records);
                 let records = (first..last).map(|number| record(options, &pool, number));
                 deliveries.push_back((last - first, producer.send_all(records).await?));
                 first = last;
-                if deliveries.len() * options.bulk as usize >= window {
+                if deliveries.len() * bulk as usize >= window {
                     let (count, oldest) = deliveries.pop_front().ok_or("nothing to await")?;
                     oldest.await?;
                     acknowledged += count;
