@@ -370,6 +370,65 @@ async fn a_topic_can_have_a_compression_of_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn batches_go_when_their_linger_ends_or_at_once_when_flushed() {
+    let linger = Duration::from_secs(60);
+    let (producer, script) = producer(|builder| builder.linger(linger).max_in_flight(1)).await;
+    // Of the first batch the sender is told at once, of the others when their linger ends.
+    for _ in 0..3 {
+        let began = now();
+        producer
+            .deliver(Record::to("t").partition(0).value("x"))
+            .await
+            .unwrap();
+        assert!((linger..linger + linger / 2).contains(&began.elapsed()));
+    }
+    let began = now();
+    for _ in 0..3 {
+        let delivery = producer
+            .send(Record::to("t").partition(0).value("x"))
+            .await
+            .unwrap();
+        producer.flush().await.unwrap();
+        assert!(delivery.now_or_never().unwrap().is_ok());
+    }
+    flush_behind_another(&producer, &script).await;
+    assert!(began.elapsed() < linger / 2, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flush_takes_what_waits_for_the_first_acknowledgement() {
+    let linger = Duration::from_secs(60);
+    let (producer, script) = producer(|builder| builder.linger(linger)).await;
+    let began = now();
+    flush_behind_another(&producer, &script).await;
+    assert!(began.elapsed() < linger / 2, "{:?}", began.elapsed());
+}
+
+/// Flushes a batch that lingers while the one before it is not answered yet.
+async fn flush_behind_another(producer: &Producer, script: &Script) {
+    script.silent.store(true, Ordering::Relaxed);
+    let first = producer
+        .send(Record::to("t").partition(0).value("x"))
+        .await
+        .unwrap();
+    let mut flush = pin!(producer.flush());
+    assert!(polled(flush.as_mut(), 1).await.is_none());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let second = producer
+        .send(Record::to("t").partition(0).value("x"))
+        .await
+        .unwrap();
+    let mut flush_second = pin!(producer.flush());
+    assert!(polled(flush_second.as_mut(), 1).await.is_none());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    script.silent.store(false, Ordering::Relaxed);
+    flush.await.unwrap();
+    flush_second.await.unwrap();
+    assert!(first.now_or_never().unwrap().is_ok());
+    assert!(second.now_or_never().unwrap().is_ok());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_lay_with_a_dead_broker_goes_to_the_new_leader() {
     let (producer, script) = producer(|builder| builder).await;
     script.leader.store(2, Ordering::Relaxed);

@@ -8,7 +8,8 @@
 //! - A slot is looked at as seldom as can be, for each look takes its cache lines from those who append: not when a batch
 //!   is opened nor when its linger ends, only to send and to settle. So a slot whose linger is over is in `work` without
 //!   the flag, and may be there twice: a look too many does no harm.
-//! - Timers only cause a look. One that comes late or twice does no harm; each slot has one of each kind.
+//! - Timers only cause a look. One that comes late or twice does no harm; each slot has one of each kind. What a slot counts
+//!   as armed is, or a batch would lie until it expires.
 //! - Answers are settled in the order of the requests: a connection answers in that order.
 //! - The task holds no state that matters to anyone when it is dropped: what was in flight is still in the slots.
 
@@ -154,8 +155,13 @@ impl Sender {
                     }
                     self.work.push_back(slot);
                 }
-                Notice::Linger(_, slot) if urgent => self.work.push_back(slot),
-                Notice::Linger(at, slot) => self.arm_wake(at, slot),
+                Notice::Linger(at, slot) => {
+                    if urgent {
+                        self.work.push_back(Arc::clone(&slot));
+                    }
+                    // In any case: the slot counts on it.
+                    self.arm_wake(at, slot);
+                }
             }
         }
         self.notices = notices;
