@@ -576,6 +576,9 @@ impl Sender {
                 part.settled = true;
                 let code = answer.error_code;
                 let mut verdict = verdict::verdict(code, self.shared.config.acks);
+                if answer.base_offset >= 0 && verdict::never_with_offset(verdict) {
+                    verdict = Answer::Again(Certainty::MaybeWritten);
+                }
                 let leader = &answer.current_leader;
                 if leader.leader_id.0 >= 0 {
                     hints.push(LeaderHint {
@@ -616,7 +619,8 @@ impl Sender {
                         .then_some(answer.log_append_time_ms),
                 };
                 self.settle_part(part, verdict, time, &written, error.as_ref());
-                if verdict::is_fatal(code, self.shared.rules.idempotent)
+                if matches!(verdict, Answer::Refused(_))
+                    && verdict::is_fatal(code, self.shared.rules.idempotent)
                     && let Some(error) = error
                 {
                     self.shared
