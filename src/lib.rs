@@ -48,6 +48,23 @@
 //! | Dropping any future loses nothing but what its *Cancel safety* section says | always |
 //! | Bytes from a broker never panic, abort or allocate without bound | always |
 //!
+//! # Coming from Java or librdkafka
+//!
+//! | there | here |
+//! |---|---|
+//! | `producer.send(record, callback)` | [`Producer::send`] and its [`Delivery`], or [`ProducerBuilder::on_batch`] |
+//! | `partitionsFor` | [`Producer::partitions_for`], [`Consumer::partitions_for`] |
+//! | `abort`, `rd_kafka_purge` | [`Producer::purge`] |
+//! | `rd_kafka_outq_len` | [`Producer::buffered_bytes`], [`Producer::metrics`] |
+//! | `ConsumerRebalanceListener` | [`Consumer::next_event`] |
+//! | `position(partition)`, which waits | [`Consumer::position`], `None` until it is known |
+//! | `seek(partition, OffsetAndMetadata)` | [`Consumer::seek_to_offset`] |
+//! | `currentLag`, `rd_kafka_get_watermark_offsets` | [`Consumer::lag`] |
+//! | `rd_kafka_query_watermark_offsets` | [`Consumer::beginning_offsets`], [`Consumer::end_offsets`] |
+//! | `wakeup`, calls from other threads | [`ConsumerHandle`] |
+//! | `listTopics` | [`admin::Admin::list_topics`] |
+//! | `unsubscribe` | [`Consumer::close`], or other topics by [`Consumer::subscribe`] |
+//!
 //! # Settings
 //!
 //! Builders have a setter for each; [`Client::from_properties`] takes Kafka's own names. Defaults are those of Kafka's

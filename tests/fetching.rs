@@ -233,6 +233,50 @@ async fn partitions_that_nobody_takes_do_not_hold_back_another_broker() {
     drop(stalled);
 }
 
+/// Nor those of their own broker, whose share they use up; and what was dropped of them comes again.
+#[tokio::test(start_paused = true)]
+async fn partitions_that_nobody_takes_do_not_hold_back_the_others_of_their_broker() {
+    let mock = MockCluster::builder()
+        .topic("t", 8)
+        .in_memory()
+        .start()
+        .await
+        .unwrap();
+    let values = 400;
+    fill(&mock.client(), 8, values, 4 << 10).await;
+    let budget = 2 * LIMIT;
+    let mut consumer = reader(&mock.client(), 8)
+        .max_partition_fetch_bytes(LIMIT as i32)
+        .fetch_max_bytes(budget as i32)
+        .build()
+        .await
+        .unwrap();
+    let handle = consumer.handle();
+    let mut split = consumer.split_by_partition();
+    let mut streams = Vec::new();
+    for _ in 0..8 {
+        streams.push(split.next().await.unwrap().unwrap().1);
+    }
+    // All that may be fetched of those that are not taken is here.
+    sleep(SECOND).await;
+    let before = Instant::now();
+    for mut stream in streams {
+        let mut next = 0;
+        while next < values as i64 {
+            let batch = timeout(10 * SECOND, stream.next()).await;
+            for record in batch.unwrap().unwrap().unwrap().records() {
+                assert_eq!(record.unwrap().offset(), next);
+                next += 1;
+            }
+            let metrics = handle.metrics();
+            let held = metrics.buffered_bytes + metrics.requested_bytes;
+            assert!(held <= (budget + LIMIT) as u64, "{held} bytes");
+        }
+    }
+    // A second each, after which one that is not asked for counts as standing still.
+    assert!(before.elapsed() < 8 * SECOND, "{:?}", before.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn partitions_get_their_turn_where_a_request_has_room_for_one_only() {
     let mock = MockCluster::builder()

@@ -28,6 +28,7 @@ const MACHINES: &[&str] = &[
     "src/mock/assign.rs",
     "src/mock/codes.rs",
     "src/mock/groups.rs",
+    "src/mock/groups/patterns.rs",
     "src/mock/log.rs",
     "src/mock/sequences.rs",
     "src/mock/sessions.rs",

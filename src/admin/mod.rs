@@ -262,6 +262,16 @@ impl Admin {
         topics::describe(self, topics.into_iter().map(Into::into).collect()).await
     }
 
+    /// What producers and consumers tell of one topic.
+    pub(crate) async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionDescription>> {
+        let mut described = self.describe_topics([topic]).await?;
+        let found = described.remove(topic).unwrap_or_else(|| {
+            let message = format!("the broker's answer leaves out topic '{topic}'");
+            Err(Error::new(crate::ErrorKind::Protocol, message))
+        })?;
+        Ok(found.partitions)
+    }
+
     /// The cluster's id, its brokers and its controller.
     ///
     /// # Errors

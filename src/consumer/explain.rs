@@ -104,7 +104,7 @@ impl Shared {
         if self.tasks.is_stopping() || inner.closing.is_some() {
             return Explanation::Closed;
         }
-        let Some(at) = inner.positions.standing(tp, time) else {
+        let Some(at) = inner.positions.standing(tp) else {
             return Explanation::NotAssigned;
         };
         if at.revoking {
@@ -162,7 +162,7 @@ impl Shared {
             };
         }
         let buffered = inner.buffer.bytes();
-        if buffered >= limit {
+        if at.parked || buffered >= limit {
             return Explanation::BufferFull { buffered, limit };
         }
         Explanation::Fetching {

@@ -14,6 +14,7 @@
 //!   than [`OVERLAP_AFTER`]: a long round trip, or a long poll.
 
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -27,9 +28,10 @@ use tracing::field::Empty;
 
 use super::buffer::{Chunk, survey};
 use super::config::IsolationLevel;
-use super::positions::{Answer, PartEpoch, Planned};
+use super::positions::{Answer, PartEpoch, Plan, Slot};
 use super::session::{FetchSession, Verdict};
 use super::shared::{Inner, Shared};
+use super::split::STALLED;
 use crate::clock::{Instant, now};
 use crate::cluster::LeaderHint;
 use crate::error::{Error, Result};
@@ -54,9 +56,12 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// How long a request is under way before another may ask for other partitions. Brokers nearby answer
 /// sooner, and few large requests are cheaper than many small ones.
 const OVERLAP_AFTER: Duration = Duration::from_millis(2);
-/// What is asked for at a time of a broker nearby: enough to keep it busy, little enough to stay in the
-/// processor's caches and to need little memory.
-const NEAR: usize = 3 << 20;
+/// What is asked for at a time of a broker nearby: little enough that what was just copied out of the socket is
+/// still in the processor's caches when it is read, and that memory stays small.
+const NEAR: usize = 1 << 20;
+/// The same of a broker that takes longer than [`NEAR_UNTIL`] to answer with data, so that its round trips tell.
+const MIDWAY: usize = 3 << 20;
+const NEAR_UNTIL: Duration = Duration::from_millis(6);
 /// A broker that takes as long as this to answer with data is far: it is asked for more at a time, and
 /// sooner.
 const FAR_AFTER: Duration = Duration::from_millis(20);
@@ -68,20 +73,13 @@ pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
     join(first.run(), second.run()).await;
 }
 
-/// Which of the two requests that may be under way to a broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Slot {
-    /// In the broker's session.
-    First,
-    /// Outside of it; see the module's documentation.
-    Second,
-}
-
 /// What the two know of each other.
 #[derive(Debug, Default)]
 struct Pair {
     /// Since when the first request is under way.
     first_since: Mutex<Option<Instant>>,
+    /// The last answer with data was long under way.
+    far: AtomicBool,
     changed: Notify,
 }
 
@@ -113,13 +111,10 @@ struct Fetcher {
     restarted: bool,
     /// The most to ask for at a time.
     size: usize,
-    /// The last answer with data was long under way.
-    far: bool,
 }
 
 /// What to ask now.
 struct Turn {
-    parts: Vec<Planned>,
     max_bytes: i32,
     max_wait: Duration,
     _under_way: UnderWay,
@@ -132,6 +127,7 @@ struct UnderWay {
     slot: Slot,
     broker: BrokerId,
     bytes: usize,
+    /// By the second request.
     asked: Vec<(TopicPartition, PartEpoch)>,
 }
 
@@ -175,7 +171,6 @@ impl Fetcher {
             idle: false,
             restarted: false,
             size: NEAR,
-            far: false,
             shared,
         }
     }
@@ -188,7 +183,7 @@ impl Fetcher {
             let span = tracing::debug_span!(
                 "fetch",
                 broker = broker.get(),
-                partitions = turn.parts.len(),
+                partitions = self.session.len(),
                 bytes = Empty,
                 took_ms = Empty,
                 error = Empty,
@@ -249,11 +244,10 @@ impl Fetcher {
                 Some(_) => {}
             }
         }
-        let config = &self.shared.config;
-        let limit = usize::try_from(config.max_partition_fetch_bytes).unwrap_or(0);
-        let budget = usize::try_from(config.fetch_max_bytes).unwrap_or(0);
-        let enough = enough(limit, self.far);
-        let mut inner = self.shared.lock();
+        let shared = Arc::clone(&self.shared);
+        let limit = usize::try_from(shared.config.max_partition_fetch_bytes).unwrap_or(0);
+        let enough = enough(limit, self.pair.far.load(Ordering::Relaxed));
+        let mut inner = shared.lock();
         // A quota holds back the connection it was told on (KIP-219), but it means all of them.
         let throttled = inner.fetches.throttled_until(self.broker);
         if let Some(until) = throttled.filter(|until| *until > time && self.slot == Slot::Second) {
@@ -262,35 +256,35 @@ impl Fetcher {
         let Inner {
             positions, buffer, ..
         } = &mut *inner;
-        let plan = positions.plan(self.broker, time, |tp| buffer.unread(tp) >= enough);
-        if plan.parts.is_empty() {
-            return Next::Wait(plan.next_at);
+        let full = |tp: &TopicPartition| buffer.unread(tp) >= enough;
+        let mut plan = positions.plan(self.broker, self.slot, time, full);
+        if plan.moved {
+            shared.fetchable.notify_waiters();
         }
-        let max_wait = if plan.full == 0 {
-            self.pause = PAUSE;
-            self.shared.config.fetch_max_wait
-        } else if !self.idle {
-            Duration::ZERO
-        } else {
-            let until = *paused_until.get_or_insert_with(|| time + self.pause);
-            if until > time {
-                return Next::Wait(Some(plan.next_at.map_or(until, |at| at.min(until))));
+        let mut asked = Vec::new();
+        if self.slot == Slot::Second {
+            self.session = FetchSession::none();
+            let planned = plan
+                .changes
+                .iter()
+                .filter_map(|(_, wanted)| wanted.as_ref());
+            asked.extend(planned.map(|planned| (planned.tp.clone(), planned.epoch)));
+        }
+        for (tp, wanted) in plan.changes.drain(..) {
+            self.session.change(tp, wanted);
+        }
+        let (bytes, max_wait) = match self.admit(&mut inner, &plan, time, paused_until) {
+            Ok(admitted) => admitted,
+            Err(until) => {
+                inner.positions.put_off(self.broker, asked);
+                return Next::Wait(until);
             }
-            self.pause = (self.pause * 2).min(MAX_PAUSE);
-            Duration::ZERO
         };
-        let wish = plan.parts.len().saturating_mul(limit);
-        let wish = wish.min(self.size.max(limit));
-        let Some(bytes) = inner.reserve(self.broker, wish, budget) else {
-            return Next::Wait(plan.next_at);
-        };
-        inner.positions.begun(&plan.parts);
+        inner.positions.begun(self.broker, &asked);
         drop(inner);
         if self.slot == Slot::First {
             self.pair.set_first(Some(time));
         }
-        let asked = plan.parts.iter();
-        let asked = asked.map(|planned| (planned.tp.clone(), planned.epoch));
         Next::Ask(Turn {
             max_bytes: i32::try_from(bytes).unwrap_or(i32::MAX),
             max_wait,
@@ -300,10 +294,47 @@ impl Fetcher {
                 slot: self.slot,
                 broker: self.broker,
                 bytes,
-                asked: asked.collect(),
+                asked,
             },
-            parts: plan.parts,
         })
+    }
+
+    /// How many bytes to ask for and how long the broker may wait, if a request is to be made now; else until
+    /// when to wait for a change.
+    fn admit(
+        &mut self,
+        inner: &mut Inner,
+        plan: &Plan,
+        time: Instant,
+        paused_until: &mut Option<Instant>,
+    ) -> std::result::Result<(usize, Duration), Option<Instant>> {
+        if self.session.len() == 0 {
+            return Err(plan.next_at);
+        }
+        let config = &self.shared.config;
+        let max_wait = if plan.full == 0 {
+            self.pause = PAUSE;
+            config.fetch_max_wait
+        } else if !self.idle {
+            Duration::ZERO
+        } else {
+            let until = *paused_until.get_or_insert_with(|| time + self.pause);
+            if until > time {
+                return Err(Some(plan.next_at.map_or(until, |at| at.min(until))));
+            }
+            self.pause = (self.pause * 2).min(MAX_PAUSE);
+            Duration::ZERO
+        };
+        let limit = usize::try_from(config.max_partition_fetch_bytes).unwrap_or(0);
+        let budget = usize::try_from(config.fetch_max_bytes).unwrap_or(0);
+        let wish = self.session.len().saturating_mul(limit);
+        let wish = wish.min(self.size.max(limit));
+        if let Some(bytes) = inner.reserve(self.broker, wish, budget) {
+            return Ok((bytes, max_wait));
+        }
+        // Whoever holds the memory may stand still by then.
+        let again = inner.is_awaited(self.broker).then(|| time + STALLED);
+        Err(again.into_iter().chain(plan.next_at).min())
     }
 
     /// Suits what is asked for at a time to how long answers take.
@@ -312,11 +343,15 @@ impl Fetcher {
             return;
         }
         let budget = usize::try_from(self.shared.config.fetch_max_bytes).unwrap_or(0);
-        self.far = took >= FAR_AFTER;
-        if !self.far {
-            self.size = (self.size / 2).max(NEAR);
+        let far = took >= FAR_AFTER;
+        if self.pair.far.swap(far, Ordering::Relaxed) != far {
+            self.shared.lock().positions.recheck(self.broker);
+        }
+        let least = if took < NEAR_UNTIL { NEAR } else { MIDWAY };
+        if !far {
+            self.size = (self.size / 2).max(least);
         } else if bytes >= asked / 2 {
-            self.size = (self.size * 2).min(budget).max(NEAR);
+            self.size = (self.size * 2).min(budget).max(least);
         }
     }
 
@@ -333,8 +368,7 @@ impl Fetcher {
             .link(self.broker, lane, deadline)
             .await?;
         let newest = link.version::<kp::FetchRequest>()?;
-        let limit = self.shared.config.max_partition_fetch_bytes;
-        let request = self.session.build(turn.parts, limit, newest >= BY_ID);
+        let request = self.session.build(newest >= BY_ID);
         let version = if request.by_id { newest } else { BY_NAME };
         let by_id = request.by_id;
         let config = &self.shared.config;
@@ -451,6 +485,7 @@ impl Fetcher {
                         .iter()
                         .map(|aborted| (aborted.first_offset, aborted.producer_id.0));
                     let ends = (answer.high_watermark, answer.last_stable);
+                    inner.split.wake(&tp);
                     let chunk = Chunk::new(tp, asked.epoch, records, aborted.collect(), ends);
                     inner.buffer.push(chunk.in_frame(frame));
                     news = true;

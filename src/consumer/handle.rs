@@ -1,5 +1,7 @@
 //! Looking at and steering a consumer from other tasks.
 
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,13 +9,13 @@ use std::time::Duration;
 use super::explain::Explanation;
 use super::lag::Lag;
 use super::metrics::ConsumerMetrics;
-use super::offsets::{self, LATEST};
-use super::positions::Position;
+use super::offsets::{self, EARLIEST, Found, Identity, LATEST};
+use super::positions::{Position, ResetTo};
 use super::refresh::{self, LagStream};
 use super::shared::Shared;
-use crate::clock::now;
-use crate::error::Result;
-use crate::types::{OffsetAndMetadata, TopicPartition};
+use crate::clock::{Instant, now};
+use crate::error::{Error, ErrorKind, Result};
+use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 
 /// A cloneable handle to a [`Consumer`](super::Consumer).
 #[derive(Clone)]
@@ -36,7 +38,7 @@ impl ConsumerHandle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidArgument`](crate::ErrorKind::InvalidArgument) if a partition is not assigned.
+    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
     pub fn pause(&self, partitions: &[TopicPartition]) -> Result<()> {
         self.shared.set_paused(partitions, true)
     }
@@ -57,6 +59,176 @@ impl ConsumerHandle {
     /// As [`Consumer::seek`](super::Consumer::seek).
     pub fn seek(&self, tp: &TopicPartition, offset: i64) -> Result<()> {
         self.shared.seek(tp, Position::new(offset))
+    }
+
+    /// As [`Consumer::seek_to_offset`](super::Consumer::seek_to_offset).
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::seek`](super::Consumer::seek).
+    pub fn seek_to_offset(&self, tp: &TopicPartition, to: &OffsetAndMetadata) -> Result<()> {
+        let to = Position {
+            offset: to.offset,
+            leader_epoch: to.leader_epoch.unwrap_or(-1),
+        };
+        self.shared.seek(tp, to)
+    }
+
+    /// As [`Consumer::seek_to_beginning`](super::Consumer::seek_to_beginning).
+    ///
+    /// ```no_run
+    /// # fn example(consumer: &ottla::Consumer) -> ottla::Result<()> {
+    /// let handle = consumer.handle();
+    /// // From another task, such as one that serves an operator: all of it once more.
+    /// handle.seek_to_beginning(handle.assignment())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
+    pub fn seek_to_beginning(
+        &self,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
+    ) -> Result<()> {
+        let mut partitions = partitions.into_iter();
+        partitions.try_for_each(|tp| self.shared.seek_to(tp.borrow(), ResetTo::Earliest))
+    }
+
+    /// As [`Consumer::seek_to_end`](super::Consumer::seek_to_end).
+    ///
+    /// # Errors
+    ///
+    /// As [`seek_to_beginning`](Self::seek_to_beginning).
+    pub fn seek_to_end(
+        &self,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
+    ) -> Result<()> {
+        let mut partitions = partitions.into_iter();
+        partitions.try_for_each(|tp| self.shared.seek_to(tp.borrow(), ResetTo::Latest))
+    }
+
+    /// As [`Consumer::position`](super::Consumer::position).
+    #[must_use]
+    pub fn position(&self, tp: &TopicPartition) -> Option<i64> {
+        let inner = self.shared.lock();
+        inner.positions.position(tp).map(|at| at.offset)
+    }
+
+    /// As [`Consumer::paused`](super::Consumer::paused).
+    #[must_use]
+    pub fn paused(&self) -> Vec<TopicPartition> {
+        self.shared.lock().positions.paused().cloned().collect()
+    }
+
+    /// As [`Consumer::committed`](super::Consumer::committed).
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::committed`](super::Consumer::committed).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn committed(
+        &self,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
+    ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
+        let identity = Identity {
+            group: self.shared.group()?,
+            instance_id: None,
+            member: None,
+        };
+        let partitions: Vec<_> = owned(partitions).collect();
+        if partitions.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let deadline = self.deadline();
+        offsets::committed(&self.shared.cluster, &identity, &partitions, deadline).await
+    }
+
+    /// As [`Consumer::beginning_offsets`](super::Consumer::beginning_offsets).
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::beginning_offsets`](super::Consumer::beginning_offsets).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn beginning_offsets(
+        &self,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
+    ) -> Result<BTreeMap<TopicPartition, i64>> {
+        self.bounds(partitions, EARLIEST).await
+    }
+
+    /// As [`Consumer::end_offsets`](super::Consumer::end_offsets).
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::beginning_offsets`](super::Consumer::beginning_offsets).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn end_offsets(
+        &self,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
+    ) -> Result<BTreeMap<TopicPartition, i64>> {
+        self.bounds(partitions, LATEST).await
+    }
+
+    async fn bounds(
+        &self,
+        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
+        which: i64,
+    ) -> Result<BTreeMap<TopicPartition, i64>> {
+        let wanted = owned(partitions).map(|tp| (tp, which)).collect();
+        let found = self.list(wanted).await?;
+        let found = found.into_iter().map(|(tp, found)| (tp, found.offset));
+        Ok(found.collect())
+    }
+
+    /// As [`Consumer::offsets_for_times`](super::Consumer::offsets_for_times).
+    ///
+    /// # Errors
+    ///
+    /// As [`Consumer::beginning_offsets`](super::Consumer::beginning_offsets).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn offsets_for_times(
+        &self,
+        times: impl IntoIterator<Item = (TopicPartition, Timestamp)>,
+    ) -> Result<BTreeMap<TopicPartition, (i64, Timestamp)>> {
+        let mut wanted = Vec::new();
+        for (tp, time) in times {
+            if time.as_millis() < 0 {
+                let error = Error::new(ErrorKind::InvalidArgument, "negative timestamp");
+                return Err(error.with_topic_partition(tp));
+            }
+            wanted.push((tp, time.as_millis()));
+        }
+        let found = self.list(wanted).await?.into_iter();
+        let found = found.filter(|(_, found)| found.offset >= 0);
+        Ok(found
+            .map(|(tp, found)| (tp, (found.offset, Timestamp::from_millis(found.timestamp))))
+            .collect())
+    }
+
+    async fn list(
+        &self,
+        wanted: Vec<(TopicPartition, i64)>,
+    ) -> Result<BTreeMap<TopicPartition, Found>> {
+        let level = self.shared.config.isolation;
+        offsets::list(&self.shared.cluster, wanted, level, self.deadline()).await
+    }
+
+    fn deadline(&self) -> Instant {
+        now() + self.shared.cluster.config().api_timeout
     }
 
     /// As [`Consumer::commit_offsets`](super::Consumer::commit_offsets), from any task: such as one that has
@@ -101,10 +273,9 @@ impl ConsumerHandle {
         let assigned = self.assignment().into_iter();
         let wanted = assigned.map(|tp| (tp, LATEST)).collect::<Vec<_>>();
         if !wanted.is_empty() {
-            let deadline = now() + self.shared.cluster.config().api_timeout;
-            let level = self.shared.config.isolation;
+            let deadline = self.deadline();
             let began = now();
-            let found = offsets::list(&self.shared.cluster, wanted, level, deadline).await?;
+            let found = self.list(wanted).await?;
             for (tp, found) in &found {
                 let positions = &mut self.shared.lock().positions;
                 positions.note_end(tp, found.offset, began, now());
@@ -142,6 +313,13 @@ impl ConsumerHandle {
     pub fn group_metadata(&self) -> GroupMetadata {
         GroupMetadata::of(&self.shared)
     }
+}
+
+fn owned(
+    partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
+) -> impl Iterator<Item = TopicPartition> {
+    let partitions = partitions.into_iter();
+    partitions.map(|tp| tp.borrow().clone())
 }
 
 impl fmt::Debug for ConsumerHandle {
@@ -186,5 +364,17 @@ impl GroupMetadata {
     #[must_use]
     pub fn member_id(&self) -> &str {
         &self.member_id
+    }
+    /// The epoch that the member has reached (KIP-848), -1 where the consumer is not a member. Java calls it
+    /// `generationId`.
+    #[must_use]
+    pub fn member_epoch(&self) -> i32 {
+        self.epoch
+    }
+
+    /// The name that the member keeps over restarts (`group.instance.id`), if it has one.
+    #[must_use]
+    pub fn instance_id(&self) -> Option<&str> {
+        self.instance_id.as_deref()
     }
 }

@@ -66,6 +66,39 @@ async fn who_never_reached_a_broker_is_closed_at_once() {
     assert!(now() - before < SECOND, "{:?}", now() - before);
 }
 
+/// Work per request and poll is for what changed, not for what is assigned.
+#[tokio::test(start_paused = true)]
+async fn idle_partitions_cost_nothing_beside_busy_ones() {
+    const ALL: u16 = 2_000;
+    let builder = MockCluster::builder().brokers(1).topic("t", ALL.into());
+    let mock = builder.in_memory().start().await.unwrap();
+    let client = mock.client();
+    let assigned = (0..ALL).map(|partition| TopicPartition::new("t", partition.into()));
+    let reader = client.reader().assign(assigned);
+    let reader = reader.offset_reset(OffsetReset::Earliest);
+    let mut consumer = reader.build().await.unwrap();
+    assert!(
+        consumer
+            .poll_timeout(2 * SECOND)
+            .await
+            .unwrap()
+            .unwrap()
+            .is_empty()
+    );
+    let shared = Arc::clone(&consumer.shared);
+    let before = shared.lock().positions.looks;
+    assert!(before >= ALL.into(), "{before}");
+    let producer = client.producer().build().await.unwrap();
+    for round in 0..50 {
+        let record = Record::to("t").partition(round % 3).value("v");
+        producer.deliver(record).await.unwrap();
+        while consumer.poll().await.unwrap().unwrap().is_empty() {}
+    }
+    let looks = shared.lock().positions.looks - before;
+    // Some for each answer, and some for each poll.
+    assert!((50..500).contains(&looks), "{looks}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_farewell_does_not_overtake_the_greeting() {
     // The consumer is closed after every so many milliseconds of its first three seconds.

@@ -62,13 +62,12 @@ pub use refresh::LagStream;
 pub use split::{PartitionStream, PartitionStreams};
 pub use stream::RecordStream;
 
+use crate::admin::{Admin, PartitionDescription};
 use crate::clock::{Instant, now};
 use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 use control::Wanted;
-use offsets::{EARLIEST, Identity, LATEST};
-use positions::ResetTo;
 use shared::{Closing, News, Shared};
 
 /// How long a consumer that is dropped may take to commit and to leave its group.
@@ -314,7 +313,8 @@ impl Consumer {
     /// Keep asking for the next partition while the streams are in use: that is where revocations come in,
     /// and it counts as polling (`max.poll.interval.ms` does not watch over the tasks). Errors of partitions
     /// that concern no batch come here, too. A partition whose task is slow stops being fetched once about
-    /// `max.partition.fetch.bytes` of it wait; the others go on.
+    /// `max.partition.fetch.bytes` of it wait; the others go on. If memory is short (`fetch.max.bytes`), what
+    /// waits of streams that nobody asked for a second is dropped, and fetched again when they are asked.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
@@ -446,22 +446,7 @@ impl Consumer {
         &self,
         partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
-        let identity = Identity {
-            group: self.shared.group()?,
-            instance_id: None,
-            member: None,
-        };
-        let partitions: Vec<_> = owned(partitions).collect();
-        if partitions.is_empty() {
-            return Ok(BTreeMap::new());
-        }
-        offsets::committed(
-            &self.shared.cluster,
-            &identity,
-            &partitions,
-            self.deadline(),
-        )
-        .await
+        self.handle().committed(partitions).await
     }
 
     /// The first offset that each log still has.
@@ -478,7 +463,7 @@ impl Consumer {
         &self,
         partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<BTreeMap<TopicPartition, i64>> {
-        self.bounds(partitions, EARLIEST).await
+        self.handle().beginning_offsets(partitions).await
     }
 
     /// The offset after the last record of each log that this consumer's isolation level can see: the
@@ -495,19 +480,7 @@ impl Consumer {
         &self,
         partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<BTreeMap<TopicPartition, i64>> {
-        self.bounds(partitions, LATEST).await
-    }
-
-    async fn bounds(
-        &self,
-        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
-        which: i64,
-    ) -> Result<BTreeMap<TopicPartition, i64>> {
-        let wanted = owned(partitions).map(|tp| (tp, which)).collect();
-        let level = self.shared.config.isolation;
-        let found = offsets::list(&self.shared.cluster, wanted, level, self.deadline()).await?;
-        let found = found.into_iter().map(|(tp, found)| (tp, found.offset));
-        Ok(found.collect())
+        self.handle().end_offsets(partitions).await
     }
 
     /// The first offset whose record is not older than the timestamp, with that record's timestamp;
@@ -524,31 +497,14 @@ impl Consumer {
         &self,
         times: impl IntoIterator<Item = (TopicPartition, Timestamp)>,
     ) -> Result<BTreeMap<TopicPartition, (i64, Timestamp)>> {
-        let mut wanted = Vec::new();
-        for (tp, time) in times {
-            if time.as_millis() < 0 {
-                let error = Error::new(ErrorKind::InvalidArgument, "negative timestamp");
-                return Err(error.with_topic_partition(tp));
-            }
-            wanted.push((tp, time.as_millis()));
-        }
-        let level = self.shared.config.isolation;
-        let found = offsets::list(&self.shared.cluster, wanted, level, self.deadline()).await?;
-        let found = found.into_iter().filter(|(_, found)| found.offset >= 0);
-        Ok(found
-            .map(|(tp, found)| (tp, (found.offset, Timestamp::from_millis(found.timestamp))))
-            .collect())
+        self.handle().offsets_for_times(times).await
     }
 
     /// The offset of the next record to be handed out; `None` for a partition that is not assigned or
     /// whose start is not known yet.
     #[must_use]
     pub fn position(&self, tp: &TopicPartition) -> Option<i64> {
-        self.shared
-            .lock()
-            .positions
-            .position(tp)
-            .map(|at| at.offset)
+        self.handle().position(tp)
     }
 
     /// The partitions assigned at present, in no particular order.
@@ -567,6 +523,27 @@ impl Consumer {
         self.handle().seek(tp, offset)
     }
 
+    /// As [`seek`](Self::seek), to an offset that was kept together with its leader epoch: if the log was cut
+    /// before that offset meanwhile (an unclean election), that is noticed (KIP-320) and treated as by
+    /// `auto.offset.reset`. For positions kept elsewhere, such as beside the results in a database.
+    ///
+    /// ```no_run
+    /// # fn example(consumer: &mut ottla::Consumer, tp: &ottla::TopicPartition) -> ottla::Result<()> {
+    /// use ottla::OffsetAndMetadata;
+    ///
+    /// let kept = OffsetAndMetadata::new(4711).with_leader_epoch(Some(3));
+    /// consumer.seek_to_offset(tp, &kept)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`seek`](Self::seek).
+    pub fn seek_to_offset(&mut self, tp: &TopicPartition, to: &OffsetAndMetadata) -> Result<()> {
+        self.handle().seek_to_offset(tp, to)
+    }
+
     /// Goes on with the first record that the log still has.
     ///
     /// # Errors
@@ -576,8 +553,7 @@ impl Consumer {
         &mut self,
         partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<()> {
-        let mut partitions = partitions.into_iter();
-        partitions.try_for_each(|tp| self.shared.seek_to(tp.borrow(), ResetTo::Earliest))
+        self.handle().seek_to_beginning(partitions)
     }
 
     /// Goes on with what is written from now on.
@@ -589,8 +565,7 @@ impl Consumer {
         &mut self,
         partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<()> {
-        let mut partitions = partitions.into_iter();
-        partitions.try_for_each(|tp| self.shared.seek_to(tp.borrow(), ResetTo::Latest))
+        self.handle().seek_to_end(partitions)
     }
 
     /// Hands out nothing of these partitions until [`resume`](Self::resume). The membership goes on,
@@ -610,6 +585,22 @@ impl Consumer {
     /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
     pub fn resume(&mut self, partitions: &[TopicPartition]) -> Result<()> {
         self.shared.set_paused(partitions, false)
+    }
+
+    /// The partitions of a topic with their leaders and replicas, as a broker knows them now: whether they are
+    /// assigned to this consumer or not. Java calls it `partitionsFor`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::Authorization`], or what kept brokers from answering within
+    /// `default.api.timeout.ms`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionDescription>> {
+        let admin = Admin::new(self.shared.cluster.clone());
+        admin.partitions_for(topic).await
     }
 
     /// How many records a poll returns at most at present.
@@ -641,7 +632,7 @@ impl Consumer {
     /// The partitions paused at present.
     #[must_use]
     pub fn paused(&self) -> Vec<TopicPartition> {
-        self.shared.lock().positions.paused().cloned().collect()
+        self.handle().paused()
     }
 
     /// How far behind this consumer is, from what it has fetched so far; no request is made.
@@ -748,17 +739,6 @@ impl Consumer {
         }
         Ok(())
     }
-
-    fn deadline(&self) -> Instant {
-        now() + self.shared.cluster.config().api_timeout
-    }
-}
-
-fn owned(
-    partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
-) -> impl Iterator<Item = TopicPartition> {
-    let partitions = partitions.into_iter();
-    partitions.map(|tp| tp.borrow().clone())
 }
 
 impl Shared {

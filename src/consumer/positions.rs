@@ -13,14 +13,14 @@
 //!   answering for one partition (the leader moved) never deliver twice.
 //! - A partition whose answers are errors waits before it is asked again: no busy loop.
 //!
-//! In rooms: `part.rs` is one partition, `fetching.rs` what to ask brokers and what their answers change,
+//! In rooms: `part.rs` is one partition, `agenda.rs` what to ask brokers, `fetching.rs` what their answers change,
 //! `progress.rs` what the application has, `standing.rs` what lag and explanations look at. Here are the
 //! assignment, metadata, lookups and moves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use uuid::Uuid;
 
 use self::part::{Part, State};
@@ -29,11 +29,14 @@ use crate::clock::Instant;
 use crate::error::{Error, ErrorKind};
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
 
+mod agenda;
 mod fetching;
 mod part;
 mod progress;
 mod standing;
 
+use self::agenda::Agenda;
+pub(crate) use self::agenda::{Plan, Slot};
 pub(crate) use self::fetching::{Answer, Planned, Survey};
 pub(crate) use self::standing::Stage;
 
@@ -115,12 +118,20 @@ pub(crate) struct Positions {
     parts: IndexMap<TopicPartition, Part>,
     next_epoch: u64,
     /// Partitions with `unfinished` set.
-    dirty: Vec<TopicPartition>,
-    /// Where in `parts` the partitions are that may be read from a broker, as their leader or as a
-    /// replica named by it; `None` when that may have changed.
-    by_broker: Option<BTreeMap<BrokerId, Vec<usize>>>,
-    /// Counts requests: each begins with another partition, for brokers take them in order.
-    turn: usize,
+    unfinished: IndexSet<TopicPartition>,
+    /// Partitions that are further than what is known as committed.
+    ahead: IndexSet<TopicPartition>,
+    /// Partitions whose position is to be looked up.
+    awaiting: IndexSet<TopicPartition>,
+    /// Partitions without a position of which the application does not know.
+    untold: IndexSet<TopicPartition>,
+    /// What is to be looked at before the next request to a broker.
+    agendas: BTreeMap<BrokerId, Agenda>,
+    /// A partition came to another broker's agenda; see [`ended`](Self::ended).
+    moved: bool,
+    /// How often a partition was looked at for a request.
+    #[cfg(test)]
+    pub(crate) looks: usize,
 }
 
 impl Positions {
@@ -129,16 +140,21 @@ impl Positions {
             rules,
             parts: IndexMap::new(),
             next_epoch: 0,
-            dirty: Vec::new(),
-            by_broker: None,
-            turn: 0,
+            unfinished: IndexSet::new(),
+            ahead: IndexSet::new(),
+            awaiting: IndexSet::new(),
+            untold: IndexSet::new(),
+            agendas: BTreeMap::new(),
+            moved: false,
+            #[cfg(test)]
+            looks: 0,
         }
     }
 
     /// Takes partitions in. A nil id means that the assignment named the topic only.
     pub(crate) fn assign(&mut self, parts: impl IntoIterator<Item = (TopicPartition, Uuid)>) {
-        self.by_broker = None;
         for (tp, topic_id) in parts {
+            self.remove(&tp);
             let epoch = self.new_epoch();
             let mut part = Part::new(epoch, topic_id);
             part.state = if self.rules.has_group {
@@ -149,16 +165,21 @@ impl Positions {
                     None => State::NoPosition,
                 }
             };
-            part.untold = part.state == State::NoPosition;
-            self.parts.insert(tp, part);
+            if part.state == State::NoPosition {
+                self.untold.insert(tp.clone());
+            }
+            self.parts.insert(tp.clone(), part);
+            self.touch(&tp);
         }
     }
 
     /// Gives a partition up. Whatever is awaited for it will be stale.
     pub(crate) fn remove(&mut self, tp: &TopicPartition) -> bool {
-        self.by_broker = None;
-        self.dirty.retain(|dirty| dirty != tp);
-        self.parts.shift_remove(tp).is_some()
+        self.unfinished.swap_remove(tp);
+        self.untold.swap_remove(tp);
+        let removed = self.parts.swap_remove(tp);
+        let removed = removed.map(|mut part| self.forget(tp, &mut part));
+        removed.is_some()
     }
 
     pub(crate) fn assigned(&self) -> impl Iterator<Item = &TopicPartition> {
@@ -170,6 +191,7 @@ impl Positions {
         if let Some(part) = self.parts.get_mut(tp) {
             part.revoking = true;
         }
+        self.touch(tp);
     }
 
     /// Takes over what metadata says. Returns the partitions whose topic was made anew under its
@@ -179,9 +201,14 @@ impl Positions {
         known: impl Fn(&TopicPartition) -> Option<Known>,
     ) -> (Vec<TopicPartition>, Vec<Error>) {
         let mut recreated = Vec::new();
-        self.by_broker = None;
+        let mut changed = Vec::new();
         for (tp, part) in &mut self.parts {
-            let Some(known) = known(tp) else {
+            let known = known(tp);
+            let before = (part.topic_id, part.leader);
+            if known.is_none_or(|known| before != (known.topic_id, known.leader)) {
+                changed.push(tp.clone());
+            }
+            let Some(known) = known else {
                 part.leader = None;
                 part.gone = part.is_placed();
                 continue;
@@ -202,6 +229,9 @@ impl Positions {
                 recreated.push(tp.clone());
             }
         }
+        for tp in &changed {
+            self.touch(tp);
+        }
         let mut errors = Vec::new();
         for tp in &recreated {
             errors.extend(self.reset_by_policy(tp, "the topic was deleted and made again"));
@@ -209,31 +239,32 @@ impl Positions {
         (recreated, errors)
     }
 
-    /// The brokers that fetches go to at present.
-    pub(crate) fn brokers(&self, now: Instant) -> Vec<BrokerId> {
-        let mut brokers: Vec<_> = self
-            .parts
-            .values()
-            .filter_map(|part| part.read_from(now))
-            .collect();
-        brokers.sort_unstable();
-        brokers.dedup();
-        brokers
-    }
-
     /// A broker does not answer: what it was to be read from as a follower goes back to the leader
     /// (KIP-392), which may name another.
     pub(crate) fn unreachable(&mut self, broker: BrokerId) {
-        for part in self.parts.values_mut() {
-            part.preferred.take_if(|(replica, _)| *replica == broker);
+        let mut changed = Vec::new();
+        for (tp, part) in &mut self.parts {
+            let preferred = &mut part.preferred;
+            if preferred
+                .take_if(|(replica, _)| *replica == broker)
+                .is_some()
+            {
+                changed.push(tp.clone());
+            }
+        }
+        for tp in &changed {
+            self.touch(tp);
         }
     }
 
     /// Partitions whose committed offset is to be looked up; they count as asked from now on.
     pub(crate) fn wanted_committed(&mut self, now: Instant) -> Vec<(TopicPartition, PartEpoch)> {
         let mut wanted = Vec::new();
-        for (tp, part) in &mut self.parts {
-            if part.state == State::AwaitingCommitted && part.may_ask(now) {
+        for tp in &self.awaiting {
+            let part = self.parts.get_mut(tp);
+            if let Some(part) = part.filter(|part| part.may_ask(now))
+                && part.state == State::AwaitingCommitted
+            {
                 part.asking = true;
                 wanted.push((tp.clone(), part.epoch));
             }
@@ -244,9 +275,10 @@ impl Positions {
     /// Partitions whose reset is to be looked up; they count as asked from now on.
     pub(crate) fn wanted_resets(&mut self, now: Instant) -> Vec<ResetAsk> {
         let mut wanted = Vec::new();
-        for (tp, part) in &mut self.parts {
-            if let (State::AwaitingReset(to), Some(leader), true) =
-                (part.state, part.leader, part.may_ask(now))
+        for tp in &self.awaiting {
+            let part = self.parts.get_mut(tp);
+            if let Some(part) = part.filter(|part| part.may_ask(now))
+                && let (State::AwaitingReset(to), Some(leader)) = (part.state, part.leader)
             {
                 part.asking = true;
                 wanted.push(ResetAsk {
@@ -271,7 +303,7 @@ impl Positions {
         if part.state != State::AwaitingCommitted {
             return None;
         }
-        part.asked();
+        part.answered();
         match committed {
             Some(found) => {
                 let at = Position {
@@ -280,16 +312,18 @@ impl Positions {
                 };
                 // If it was looked up again because it did not suit the log, it is so.
                 let again = part.committed.replace(at.offset) == Some(at.offset);
-                if at.offset >= 0 {
+                let told = if at.offset >= 0 {
                     part.unproven = !again;
                     part.start(at);
-                    return None;
-                }
-                // No log has it, whoever committed it: but one answer may be damaged.
-                match again {
-                    true => self.reset_by_policy(tp, "the committed offset is negative"),
-                    false => None,
-                }
+                    None
+                } else if again {
+                    // No log has it, whoever committed it.
+                    self.reset_by_policy(tp, "the committed offset is negative")
+                } else {
+                    None
+                };
+                self.touch(tp);
+                told
             }
             None => self.reset_by_policy(tp, "no offset is committed"),
         }
@@ -301,12 +335,13 @@ impl Positions {
         if let Some(part) = self.current(tp, epoch)
             && matches!(part.state, State::AwaitingReset(_))
         {
-            part.asked();
+            part.answered();
             match at.offset {
                 0.. => part.start(at),
                 _ => part.state = State::AwaitingReset(ResetTo::Latest),
             }
         }
+        self.touch(tp);
     }
 
     /// A lookup failed: it is tried again after a while. True if it has failed so often in a row that the application is to
@@ -330,15 +365,20 @@ impl Positions {
 
     /// An error for a partition that has no position and of which the application was not told.
     pub(crate) fn untold(&mut self) -> Option<Error> {
-        let (tp, part) = self.parts.iter_mut().find(|(_, part)| part.untold)?;
-        part.untold = false;
-        Some(no_position(tp, "there is no group"))
+        while let Some(tp) = self.untold.pop() {
+            let part = self.parts.get(&tp);
+            if part.is_some_and(|part| part.state == State::NoPosition) {
+                return Some(no_position(&tp, "there is no group"));
+            }
+        }
+        None
     }
 
     /// When a lookup that waits for its back-off, and for nothing else, is due.
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        self.parts
-            .values()
+        let awaiting = self.awaiting.iter();
+        awaiting
+            .filter_map(|tp| self.parts.get(tp))
             .filter(|part| !part.asking && !part.revoking && part.awaits())
             .filter_map(|part| part.not_before)
             .min()
@@ -352,6 +392,7 @@ impl Positions {
         };
         part.renew(epoch);
         part.start(to);
+        self.touch(tp);
         true
     }
 
@@ -363,6 +404,7 @@ impl Positions {
         };
         part.renew(epoch);
         part.state = State::AwaitingReset(to);
+        self.touch(tp);
         true
     }
 
@@ -372,10 +414,19 @@ impl Positions {
         match self.parts.get_mut(tp) {
             Some(part) => {
                 part.paused = paused;
+                self.touch(tp);
                 true
             }
             None => false,
         }
+    }
+
+    pub(crate) fn is_paused(&self, tp: &TopicPartition) -> bool {
+        self.parts.get(tp).is_some_and(|part| part.paused)
+    }
+
+    pub(crate) fn is_assigned(&self, tp: &TopicPartition) -> bool {
+        self.parts.contains_key(tp)
     }
 
     pub(crate) fn paused(&self) -> impl Iterator<Item = &TopicPartition> {
@@ -400,12 +451,10 @@ impl Positions {
         let epoch = self.new_epoch();
         let part = self.parts.get_mut(tp)?;
         part.renew(epoch);
-        if let Some(to) = policy(reset) {
-            part.state = State::AwaitingReset(to);
-            return None;
-        }
-        part.state = State::NoPosition;
-        Some(no_position(tp, cause))
+        let to = policy(reset);
+        part.state = to.map_or(State::NoPosition, State::AwaitingReset);
+        self.touch(tp);
+        to.is_none().then(|| no_position(tp, cause))
     }
 
     fn current(&mut self, tp: &TopicPartition, epoch: PartEpoch) -> Option<&mut Part> {

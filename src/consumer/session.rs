@@ -17,7 +17,7 @@
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use uuid::Uuid;
 
 use super::codes;
@@ -40,7 +40,7 @@ pub(crate) struct Request {
     pub(crate) session_epoch: i32,
     /// Whether topics go by id (version 13 and newer, KIP-516).
     pub(crate) by_id: bool,
-    pub(crate) send: Vec<(Planned, i32)>,
+    pub(crate) send: Vec<Planned>,
     pub(crate) forget: Vec<(TopicPartition, Uuid)>,
 }
 
@@ -69,28 +69,38 @@ pub(crate) struct FetchSession {
     sessionless: bool,
     /// The names of the topics asked for by id.
     names: IndexMap<Uuid, Arc<str>>,
-    /// What the broker holds for the session, and what it answers for.
+    /// What is asked for, and what the broker answers for.
     parts: IndexMap<TopicPartition, Member>,
+    /// How many of them have no topic id.
+    nameless: usize,
+    /// What the broker is to be told with the next request.
+    send: IndexSet<TopicPartition>,
+    forget: IndexSet<(TopicPartition, Uuid)>,
+    /// Counts changes.
+    changes: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Member {
     planned: Planned,
-    max_bytes: i32,
-    /// The broker may hold something else.
-    unsure: bool,
+    /// The broker has it in the session.
+    known: bool,
+    /// When it changed last: those that were answered last come last, for brokers take them in order.
+    changed: u64,
+}
+
+/// Whether the broker has to be told of the difference.
+fn same_on_wire(one: &Planned, other: &Planned) -> bool {
+    one.topic_id == other.topic_id
+        && one.offset == other.offset
+        && one.leader_epoch == other.leader_epoch
+        && one.last_fetched_epoch == other.last_fetched_epoch
+        && one.log_start == other.log_start
 }
 
 impl Member {
-    /// Whether the broker has to be told of the difference.
-    fn same_on_wire(&self, planned: &Planned, max_bytes: i32) -> bool {
-        !self.unsure
-            && self.max_bytes == max_bytes
-            && self.planned.topic_id == planned.topic_id
-            && self.planned.offset == planned.offset
-            && self.planned.leader_epoch == planned.leader_epoch
-            && self.planned.last_fetched_epoch == planned.last_fetched_epoch
-            && self.planned.log_start == planned.log_start
+    fn is_nameless(&self) -> bool {
+        self.planned.topic_id.is_nil()
     }
 }
 
@@ -103,56 +113,69 @@ impl FetchSession {
         }
     }
 
-    /// The next request for these partitions, each with a limit in bytes.
-    pub(crate) fn build(
-        &mut self,
-        wanted: Vec<Planned>,
-        partition_max_bytes: i32,
-        ids_spoken: bool,
-    ) -> Request {
-        let by_id = ids_spoken && wanted.iter().all(|planned| !planned.topic_id.is_nil());
-        if by_id != self.by_id && !wanted.is_empty() {
+    /// A partition is asked for so from now on, or no more.
+    pub(crate) fn change(&mut self, tp: TopicPartition, wanted: Option<Planned>) {
+        if let (Some(member), Some(planned)) = (self.parts.get_mut(&tp), &wanted)
+            && same_on_wire(&member.planned, planned)
+        {
+            member.planned = planned.clone();
+            return;
+        }
+        let old = self.parts.swap_remove(&tp);
+        self.send.swap_remove(&tp);
+        self.nameless -= usize::from(old.as_ref().is_some_and(Member::is_nameless));
+        if let Some(old) = old.filter(|old| old.known) {
+            self.forget.insert((tp.clone(), old.planned.topic_id));
+        }
+        let Some(planned) = wanted else { return };
+        self.changes += 1;
+        let known = self.forget.swap_remove(&(tp.clone(), planned.topic_id));
+        let member = Member {
+            planned,
+            known,
+            changed: self.changes,
+        };
+        self.nameless += usize::from(member.is_nameless());
+        self.send.insert(tp.clone());
+        self.parts.insert(tp, member);
+    }
+
+    /// How many partitions are asked for.
+    pub(crate) fn len(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// The next request.
+    pub(crate) fn build(&mut self, ids_spoken: bool) -> Request {
+        let by_id = ids_spoken && self.nameless == 0;
+        if by_id != self.by_id && !self.parts.is_empty() {
             self.by_id = by_id;
             self.restart();
         }
         if self.since_full >= MOST {
             self.restart();
         }
-        let old = std::mem::take(&mut self.parts);
-        let mut send = Vec::new();
-        let mut forget = Vec::new();
-        let full = self.epoch == INITIAL;
         self.since_full = self.since_full.saturating_add(1);
-        if full {
+        if self.epoch == INITIAL {
             self.since_full = 0;
             self.names.clear();
+            self.forget.clear();
+            self.send = self.parts.keys().cloned().collect();
         }
-        let mut kept = IndexMap::with_capacity(wanted.len());
-        for planned in wanted {
-            let known = old.get(&planned.tp).filter(|_| !full);
-            match known {
-                Some(member) if member.same_on_wire(&planned, partition_max_bytes) => {}
-                Some(member) if self.by_id && member.planned.topic_id != planned.topic_id => {
-                    forget.push((planned.tp.clone(), member.planned.topic_id));
-                    send.push((planned.clone(), partition_max_bytes));
-                }
-                _ => send.push((planned.clone(), partition_max_bytes)),
+        if !self.by_id {
+            let parts = &self.parts;
+            self.forget.retain(|(tp, _)| !parts.contains_key(tp));
+        }
+        let mut send = Vec::with_capacity(self.send.len());
+        for tp in self.send.drain(..) {
+            if let Some(member) = self.parts.get_mut(&tp) {
+                member.known = true;
+                send.push((member.changed, member.planned.clone()));
             }
-            kept.insert(
-                planned.tp.clone(),
-                Member {
-                    planned,
-                    max_bytes: partition_max_bytes,
-                    unsure: false,
-                },
-            );
         }
-        if !full {
-            let gone = old.iter().filter(|(tp, _)| !kept.contains_key(*tp));
-            forget.extend(gone.map(|(tp, member)| (tp.clone(), member.planned.topic_id)));
-        }
-        self.parts = kept;
-        for (planned, _) in &send {
+        send.sort_unstable_by_key(|(changed, _)| *changed);
+        let send: Vec<_> = send.into_iter().map(|(_, planned)| planned).collect();
+        for planned in &send {
             let name = || Arc::clone(&planned.tp.topic);
             self.names.entry(planned.topic_id).or_insert_with(name);
         }
@@ -165,7 +188,7 @@ impl FetchSession {
             session_epoch,
             by_id: self.by_id,
             send,
-            forget,
+            forget: self.forget.drain(..).collect(),
         }
     }
 
@@ -215,8 +238,8 @@ impl FetchSession {
 
     /// An error came for a partition: what the broker holds of it may be damaged.
     pub(crate) fn unsure(&mut self, tp: &TopicPartition) {
-        if let Some(member) = self.parts.get_mut(tp) {
-            member.unsure = true;
+        if self.parts.contains_key(tp) {
+            self.send.insert(tp.clone());
         }
     }
 
@@ -247,7 +270,7 @@ fn next_epoch(epoch: i32) -> i32 {
 mod tests {
     use super::*;
     use crate::consumer::positions::tests::{active, rules};
-    use crate::consumer::positions::{Known, Leader, Positions};
+    use crate::consumer::positions::{Known, Leader, Slot};
     use crate::types::BrokerId;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -268,8 +291,8 @@ mod tests {
                 }),
             })
         });
-        let mut plan = Positions::plan(&mut positions, BrokerId(1), crate::clock::now(), |_| false);
-        let mut planned = plan.parts.remove(0);
+        let plan = positions.plan(BrokerId(1), Slot::First, crate::clock::now(), |_| false);
+        let mut planned = plan.changes[0].1.clone().unwrap();
         planned.offset = offset;
         planned.topic_id = Uuid::from_u128(id);
         planned
@@ -277,8 +300,26 @@ mod tests {
 
     fn sent(request: &Request) -> Vec<(i32, i64)> {
         let sent = request.send.iter();
-        sent.map(|(planned, _)| (planned.tp.partition, planned.offset))
+        sent.map(|planned| (planned.tp.partition, planned.offset))
             .collect()
+    }
+
+    /// The next request, if these partitions and no others are asked for.
+    fn ask(session: &mut FetchSession, wanted: Vec<Planned>) -> Request {
+        want(session, wanted);
+        session.build(true)
+    }
+
+    fn want(session: &mut FetchSession, wanted: Vec<Planned>) {
+        let before: Vec<_> = session.parts.keys().cloned().collect();
+        for tp in before {
+            if !wanted.iter().any(|planned| planned.tp == tp) {
+                session.change(tp, None);
+            }
+        }
+        for planned in wanted {
+            session.change(planned.tp.clone(), Some(planned));
+        }
     }
 
     fn forgotten(request: &Request) -> Vec<i32> {
@@ -288,28 +329,55 @@ mod tests {
     #[test]
     fn after_a_full_request_only_changes_are_sent() {
         let mut session = FetchSession::default();
-        let first = session.build(vec![planned(0, 10), planned(1, 20)], 100, true);
+        let first = ask(&mut session, vec![planned(0, 10), planned(1, 20)]);
         assert_eq!((first.session_id, first.session_epoch), (0, 0));
         assert_eq!(sent(&first), [(0, 10), (1, 20)]);
         assert_eq!(session.accept(0, 55), Verdict::Take);
 
-        let second = session.build(vec![planned(0, 15), planned(1, 20)], 100, true);
+        let second = ask(&mut session, vec![planned(0, 15), planned(1, 20)]);
         assert_eq!((second.session_id, second.session_epoch), (55, 1));
         assert_eq!(sent(&second), [(0, 15)]);
         assert!(second.forget.is_empty());
         session.accept(0, 55);
 
-        let third = session.build(vec![planned(1, 20), planned(2, 0)], 100, true);
+        let third = ask(&mut session, vec![planned(1, 20), planned(2, 0)]);
         assert_eq!((sent(&third), forgotten(&third)), (vec![(2, 0)], vec![0]));
         assert!(session.asked(&TopicPartition::new("t", 0)).is_none());
         assert!(session.asked(&TopicPartition::new("t", 1)).is_some());
     }
 
     #[test]
+    fn full_requests_begin_with_what_was_answered_longest_ago() {
+        let mut session = FetchSession::default();
+        ask(
+            &mut session,
+            vec![planned(0, 0), planned(1, 0), planned(2, 0)],
+        );
+        session.accept(0, 0);
+        session.change(planned(0, 0).tp, Some(planned(0, 5)));
+        session.change(planned(1, 0).tp, None);
+        session.change(planned(1, 0).tp, Some(planned(1, 5)));
+        assert_eq!(sent(&session.build(true)), [(2, 0), (0, 5), (1, 5)]);
+    }
+
+    #[test]
+    fn what_goes_by_name_is_not_forgotten_because_its_id_became_known() {
+        let mut session = FetchSession::default();
+        ask(
+            &mut session,
+            vec![topic_planned(0, 10, 0), topic_planned(1, 0, 0)],
+        );
+        session.accept(0, 9);
+        let request = ask(&mut session, vec![planned(0, 10), topic_planned(1, 0, 0)]);
+        assert!(!request.by_id);
+        assert_eq!((sent(&request), request.forget.len()), (vec![(0, 10)], 0));
+    }
+
+    #[test]
     fn a_broker_without_sessions_gets_full_requests() {
         let mut session = FetchSession::default();
         for _ in 0..3 {
-            let request = session.build(vec![planned(0, 10)], 100, true);
+            let request = ask(&mut session, vec![planned(0, 10)]);
             assert_eq!((request.session_id, request.session_epoch), (0, 0));
             assert_eq!(sent(&request), [(0, 10)]);
             session.accept(0, 0);
@@ -320,7 +388,7 @@ mod tests {
     fn requests_outside_of_the_session_say_so() {
         let mut session = FetchSession::none();
         for _ in 0..2 {
-            let request = session.build(vec![planned(0, 10)], 100, true);
+            let request = ask(&mut session, vec![planned(0, 10)]);
             assert_eq!((request.session_id, request.session_epoch), (0, -1));
             assert_eq!(sent(&request), [(0, 10)]);
             assert!(request.forget.is_empty());
@@ -337,11 +405,11 @@ mod tests {
             (codes::UNKNOWN_SERVER_ERROR, 9, Verdict::Fail(-1)),
         ] {
             let mut session = FetchSession::default();
-            session.build(vec![planned(0, 10)], 100, true);
+            ask(&mut session, vec![planned(0, 10)]);
             session.accept(0, 9);
-            session.build(vec![planned(0, 10)], 100, true);
+            ask(&mut session, vec![planned(0, 10)]);
             assert_eq!(session.accept(code, 0), verdict);
-            let again = session.build(vec![planned(0, 10)], 100, true);
+            let again = ask(&mut session, vec![planned(0, 10)]);
             assert_eq!(
                 (again.session_id, again.session_epoch),
                 (id, 0),
@@ -354,11 +422,11 @@ mod tests {
     #[test]
     fn a_request_without_answer_makes_the_next_one_full() {
         let mut session = FetchSession::default();
-        session.build(vec![planned(0, 10)], 100, true);
+        ask(&mut session, vec![planned(0, 10)]);
         session.accept(0, 9);
-        session.build(vec![planned(0, 11)], 100, true);
+        ask(&mut session, vec![planned(0, 11)]);
         session.failed();
-        let again = session.build(vec![planned(0, 11)], 100, true);
+        let again = ask(&mut session, vec![planned(0, 11)]);
         assert_eq!((again.session_id, again.session_epoch), (9, 0));
         assert_eq!(sent(&again), [(0, 11)]);
         assert!(again.forget.is_empty());
@@ -368,19 +436,19 @@ mod tests {
     fn what_the_broker_holds_is_told_again() {
         let mut session = FetchSession::default();
         let wanted = || vec![planned(0, 10), planned(1, 20)];
-        session.build(wanted(), 100, true);
+        ask(&mut session, wanted());
         session.accept(0, 9);
         session.unsure(&TopicPartition::new("t", 1));
-        assert_eq!(sent(&session.build(wanted(), 100, true)), [(1, 20)]);
+        assert_eq!(sent(&ask(&mut session, wanted())), [(1, 20)]);
         session.accept(0, 9);
-        assert_eq!(sent(&session.build(wanted(), 100, true)), []);
+        assert_eq!(sent(&ask(&mut session, wanted())), []);
         // Another id than the session's: taken for damage.
         assert_eq!(session.accept(0, 11), Verdict::Take);
-        let full = session.build(wanted(), 100, true);
+        let full = ask(&mut session, wanted());
         assert_eq!((full.session_id, full.session_epoch), (9, 0));
         session.accept(0, 10);
         let mut requests = 1;
-        while session.build(wanted(), 100, true).session_epoch != 0 {
+        while ask(&mut session, wanted()).session_epoch != 0 {
             session.accept(0, 10);
             requests += 1;
         }
@@ -390,9 +458,9 @@ mod tests {
     #[test]
     fn a_topic_made_anew_replaces_the_old_one() {
         let mut session = FetchSession::default();
-        session.build(vec![topic_planned(0, 10, 1)], 100, true);
+        ask(&mut session, vec![topic_planned(0, 10, 1)]);
         session.accept(0, 9);
-        let request = session.build(vec![topic_planned(0, 0, 2)], 100, true);
+        let request = ask(&mut session, vec![topic_planned(0, 0, 2)]);
         assert_eq!(
             request.forget,
             [(TopicPartition::new("t", 0), Uuid::from_u128(1))]
@@ -403,9 +471,9 @@ mod tests {
     #[test]
     fn topics_without_id_go_by_name_in_a_session_of_their_own() {
         let mut session = FetchSession::default();
-        assert!(session.build(vec![planned(0, 10)], 100, true).by_id);
+        assert!(ask(&mut session, vec![planned(0, 10)]).by_id);
         session.accept(0, 9);
-        let request = session.build(vec![planned(0, 10), topic_planned(1, 0, 0)], 100, true);
+        let request = ask(&mut session, vec![planned(0, 10), topic_planned(1, 0, 0)]);
         assert!(!request.by_id);
         assert_eq!((request.session_id, request.session_epoch), (9, 0));
         assert_eq!(request.send.len(), 2);
@@ -417,7 +485,7 @@ mod tests {
         #[test]
         fn the_brokers_view_is_the_plan(
             steps in prop::collection::vec(
-                (prop::collection::btree_map(0..4_i32, 0..3_i64, 0..4), 0..4_u8), 1..25)
+                (prop::collection::btree_map(0..4_i32, 0..3_i64, 0..4), 0..6_u8), 1..25)
         ) {
             let template = planned(0, 0);
             let mut session = FetchSession::default();
@@ -427,7 +495,11 @@ mod tests {
                 let plan: Vec<_> = wanted.iter().map(|(p, o)| Planned {
                     tp: TopicPartition::new("t", *p), offset: *o, ..template.clone()
                 }).collect();
-                let request = session.build(plan, 100, true);
+                want(&mut session, plan);
+                if fate == 4 {
+                    continue; // no request was made
+                }
+                let request = session.build(true);
                 if fate == 0 {
                     session.failed(); // the broker never saw it
                     continue;
@@ -442,8 +514,9 @@ mod tests {
                     (Some((id, epoch, parts)), sent_epoch)
                         if *id == request.session_id && *epoch == sent_epoch =>
                     {
-                        for gone in forgotten(&request) { parts.remove(&gone); }
+                        // In this order: a partition of both lists is gone.
                         parts.extend(sent(&request));
+                        for gone in forgotten(&request) { parts.remove(&gone); }
                         *epoch += 1;
                         (0, *id)
                     }

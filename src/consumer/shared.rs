@@ -204,6 +204,7 @@ impl Shared {
             let taken = chunk.take(&mut portion, position, &self.reading);
             let mut inner = self.lock();
             let tp = chunk.tp.clone();
+            inner.positions.touch(&tp);
             match taken {
                 Ok(taken) => {
                     if !inner.positions.hand_out(&tp, chunk.epoch, taken.next) {
@@ -258,7 +259,8 @@ impl Shared {
         if inner.buffer.inflated() > budget {
             inner.buffer.close_opened();
         }
-        let room = budget.saturating_sub(inner.used()).max(least);
+        // The last batch may go beyond it.
+        let room = budget.saturating_sub(inner.used() + least).max(least);
         Portion::new(records(&inner), room)
     }
 
@@ -383,6 +385,7 @@ impl Shared {
             }
             if !paused {
                 inner.buffer.ready_again(tp);
+                inner.split.wake(tp);
             }
         }
         drop(inner);
@@ -471,7 +474,7 @@ impl Inner {
         wish: usize,
         budget: usize,
     ) -> Option<usize> {
-        let share = (budget / self.positions.broker_count().max(1)).max(1);
+        let share = (budget / self.positions.brokers().count().max(1)).max(1);
         let wish = wish.clamp(1, share);
         let least = wish.min(share.div_ceil(4));
         let bytes = loop {
@@ -481,7 +484,7 @@ impl Inner {
             if free >= least {
                 break free.min(wish);
             }
-            if self.buffer.compact() || self.evict_paused() {
+            if self.buffer.compact() || self.evict_paused() || self.evict_stalled(broker) {
                 continue;
             }
             if mine == 0 {
@@ -502,15 +505,39 @@ impl Inner {
 
     /// Frees the memory of paused partitions; they are fetched again when they are resumed.
     pub(super) fn evict_paused(&mut self) -> bool {
-        let paused: Vec<_> = self.positions.paused().cloned().collect();
-        let before = self.buffer.bytes();
-        for tp in paused {
-            if self.buffer.unread(&tp) > 0 {
-                self.buffer.discard(&tp);
-                self.positions.rewind(&tp, None);
-            }
+        let buffered = self.buffer.partitions();
+        let paused = buffered.filter(|tp| self.positions.is_paused(tp));
+        let paused: Vec<_> = paused.cloned().collect();
+        for tp in &paused {
+            self.buffer.discard(tp);
+            self.positions.rewind(tp, None);
         }
-        self.buffer.bytes() < before
+        !paused.is_empty()
+    }
+}
+
+impl Inner {
+    /// Whether a stream of one partition waits for this broker.
+    pub(super) fn is_awaited(&self, broker: BrokerId) -> bool {
+        let mut hungry = self.split.hungry();
+        hungry.any(|tp| self.positions.read_from(tp) == Some(broker))
+    }
+
+    /// Frees the memory of the partition whose stream has stood still for longest, if another stream waits
+    /// for this broker; it is fetched again when its stream asks for it.
+    fn evict_stalled(&mut self, broker: BrokerId) -> bool {
+        if !self.is_awaited(broker) {
+            return false;
+        }
+        let time = now();
+        let stalled = |tp: &TopicPartition| self.split.is_stalled(tp, time);
+        let Some(stalled) = self.buffer.oldest(broker, stalled).cloned() else {
+            return false;
+        };
+        self.buffer.discard(&stalled);
+        self.positions.rewind(&stalled, None);
+        self.positions.park(&stalled);
+        true
     }
 }
 

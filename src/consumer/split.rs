@@ -4,19 +4,21 @@
 //! dropped); what a stream handed out counts as finished when it is asked for more, or has ended by
 //! itself, but not when it is dropped before.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use futures_core::Stream;
+use tokio::sync::Notify;
 
 use super::batch::PartitionBatch;
-use super::shared::{News, Shared};
+use super::shared::{Inner, News, Shared};
 use super::{Consumer, Polling};
-use crate::clock::now;
+use crate::clock::{Instant, now};
 use crate::error::Result;
 use crate::types::TopicPartition;
 
@@ -27,33 +29,76 @@ pub(super) struct Split {
     id: u64,
     on: bool,
     /// Partitions whose stream was not given out yet.
-    new: VecDeque<TopicPartition>,
-    /// Streams that live, and whether they may go on. By serial number: the old stream of a partition
-    /// may still be about when there is a new one.
-    live: BTreeMap<u64, (TopicPartition, bool)>,
+    new: BTreeSet<TopicPartition>,
+    /// Streams that live. By serial number: the old stream of a partition may still be about when there
+    /// is a new one.
+    live: BTreeMap<u64, Live>,
     serial: u64,
+    /// The newest stream of each partition.
+    newest: BTreeMap<TopicPartition, u64>,
+    /// Partitions of which nothing is here and whose stream waits.
+    hungry: BTreeSet<TopicPartition>,
     /// The revocation under way and the streams that it waits for.
     revoking: Option<(u64, BTreeSet<u64>)>,
 }
 
+#[derive(Debug)]
+struct Live {
+    tp: TopicPartition,
+    /// Whether it may go on.
+    on: bool,
+    /// There may be something for it.
+    news: Arc<Notify>,
+    /// When it was asked for more.
+    asked: Instant,
+}
+
+/// A stream that is not asked for so long is taken to stand still.
+pub(super) const STALLED: Duration = Duration::from_secs(1);
+
 impl Split {
     pub(super) fn add(&mut self, tp: &TopicPartition) {
-        if !self.on {
-            return;
+        let going_on = self.newest(tp).is_some_and(|live| live.on);
+        if self.on && !going_on {
+            self.new.insert(tp.clone());
         }
-        let going_on = self.live.values().any(|(of, on)| *on && of == tp);
-        if !going_on && !self.new.contains(tp) {
-            self.new.push_back(tp.clone());
+    }
+
+    fn newest(&self, tp: &TopicPartition) -> Option<&Live> {
+        self.live.get(self.newest.get(tp)?)
+    }
+
+    /// There may be something for the stream of this partition.
+    pub(super) fn wake(&self, tp: &TopicPartition) {
+        if let Some(live) = self.newest(tp) {
+            live.news.notify_one();
         }
+    }
+
+    pub(super) fn wake_all(&self) {
+        self.live.values().for_each(|live| live.news.notify_one());
+    }
+
+    /// Partitions whose streams wait for data.
+    pub(super) fn hungry(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.hungry.iter()
+    }
+
+    /// Whether nobody has asked for this partition for a while.
+    pub(super) fn is_stalled(&self, tp: &TopicPartition, now: Instant) -> bool {
+        let asked = self.newest(tp).map(|live| live.asked + STALLED);
+        !self.hungry.contains(tp) && asked.is_none_or(|until| until <= now)
     }
 
     /// Ends the streams of these partitions; what is still alive of them.
     pub(super) fn end(&mut self, partitions: &[TopicPartition]) -> BTreeSet<u64> {
+        let partitions: BTreeSet<_> = partitions.iter().collect();
         self.new.retain(|tp| !partitions.contains(tp));
         let mut alive = BTreeSet::new();
-        for (serial, (tp, on)) in &mut self.live {
-            if partitions.contains(tp) {
-                *on = false;
+        for (serial, live) in &mut self.live {
+            if partitions.contains(&live.tp) {
+                live.on = false;
+                live.news.notify_one();
                 alive.insert(*serial);
             }
         }
@@ -62,7 +107,12 @@ impl Split {
 
     /// A stream is no more; the revocation that waited for it, and for no other.
     fn gone(&mut self, serial: u64) -> Option<u64> {
-        self.live.remove(&serial);
+        if let Some(live) = self.live.remove(&serial)
+            && self.newest.get(&live.tp) == Some(&serial)
+        {
+            self.newest.remove(&live.tp);
+            self.hungry.remove(&live.tp);
+        }
         let (id, waited) = self.revoking.as_mut()?;
         waited.remove(&serial);
         let done = waited.is_empty().then_some(*id);
@@ -89,11 +139,14 @@ impl<'a> PartitionStreams<'a> {
         let mut inner = consumer.shared.lock();
         // What was polled before is finished.
         inner.positions.finish();
-        let assigned: Vec<_> = inner.positions.assigned().cloned().collect();
-        inner.split.id += 1;
-        inner.split.on = true;
-        let id = inner.split.id;
-        inner.split.new = assigned.into();
+        let Inner {
+            positions, split, ..
+        } = &mut *inner;
+        split.id += 1;
+        split.on = true;
+        split.wake_all();
+        split.new = positions.assigned().cloned().collect();
+        let id = split.id;
         drop(inner);
         Self {
             consumer,
@@ -131,7 +184,6 @@ impl Shared {
             return Err(error);
         }
         inner.wakeup = false;
-        let mut ended = false;
         while let Some(news) = inner.events.pop_front() {
             match news {
                 News::Assigned(partitions) => {
@@ -139,7 +191,6 @@ impl Shared {
                 }
                 News::Revoking(revocation, partitions) => {
                     let alive = inner.split.end(&partitions);
-                    ended = true;
                     if alive.is_empty() {
                         released.push(revocation);
                     } else {
@@ -149,7 +200,6 @@ impl Shared {
                 News::Lost(partitions) => {
                     inner.split.end(&partitions);
                     inner.split.revoking = None;
-                    ended = true;
                 }
             }
         }
@@ -159,26 +209,33 @@ impl Shared {
             return Err(error);
         }
         let mut given = None;
-        while let Some(tp) = inner.split.new.pop_front() {
-            if inner.positions.assigned().any(|assigned| *assigned == tp) {
-                inner.split.serial += 1;
-                let serial = inner.split.serial;
-                inner.split.live.insert(serial, (tp.clone(), true));
-                given = Some((tp, serial));
+        while let Some(tp) = inner.split.new.pop_first() {
+            if inner.positions.is_assigned(&tp) {
+                let split = &mut inner.split;
+                split.serial += 1;
+                let serial = split.serial;
+                let news = Arc::new(Notify::new());
+                let live = Live {
+                    tp: tp.clone(),
+                    on: true,
+                    news: Arc::clone(&news),
+                    asked: now(),
+                };
+                split.live.insert(serial, live);
+                split.newest.insert(tp.clone(), serial);
+                given = Some((tp, serial, news));
                 break;
             }
         }
         drop(inner);
-        if ended {
-            self.ready.notify_waiters();
-        }
         released.into_iter().for_each(|id| self.release(id));
-        Ok(given.map(|(tp, serial)| {
+        Ok(given.map(|(tp, serial, news)| {
             let stream = PartitionStream {
                 shared: Arc::clone(self),
                 tp: tp.clone(),
                 split: id,
                 serial,
+                news,
                 waiting: None,
             };
             (tp, stream)
@@ -213,16 +270,19 @@ impl Drop for PartitionStreams<'_> {
     fn drop(&mut self) {
         self.waiting = None;
         let mut inner = self.consumer.shared.lock();
+        inner.positions.unpark_all();
         let split = &mut inner.split;
         split.on = false;
         split.new.clear();
-        split.live.values_mut().for_each(|(_, on)| *on = false);
+        split.hungry.clear();
+        split.live.values_mut().for_each(|live| live.on = false);
+        split.wake_all();
         let waiting = split.revoking.take();
         drop(inner);
         if let Some((revocation, _)) = waiting {
             self.consumer.shared.release(revocation);
         }
-        self.consumer.shared.ready.notify_waiters();
+        self.consumer.shared.fetchable.notify_waiters();
     }
 }
 
@@ -241,6 +301,7 @@ pub struct PartitionStream {
     tp: TopicPartition,
     split: u64,
     serial: u64,
+    news: Arc<Notify>,
     #[allow(clippy::type_complexity)]
     waiting: Option<Pin<Box<dyn Future<Output = Option<Result<PartitionBatch>>> + Send>>>,
 }
@@ -259,11 +320,12 @@ async fn next_batch(
     tp: TopicPartition,
     split: u64,
     serial: u64,
+    news: Arc<Notify>,
 ) -> Option<Result<PartitionBatch>> {
     tokio::task::coop::consume_budget().await;
     loop {
-        let mut ready = pin!(shared.ready.notified());
-        ready.as_mut().enable();
+        let mut more = pin!(news.notified());
+        more.as_mut().enable();
         if !shared.goes_on(&tp, split, serial) {
             shared.stream_gone(serial);
             return None;
@@ -273,7 +335,7 @@ async fn next_batch(
         }
         tokio::select! {
             biased;
-            () = ready => {}
+            () = more => {}
             () = shared.tasks.stopped() => {}
         }
     }
@@ -283,26 +345,34 @@ impl Shared {
     /// What the stream had is finished; whether there may be more.
     fn goes_on(&self, tp: &TopicPartition, split: u64, serial: u64) -> bool {
         let mut inner = self.lock();
-        let live = inner.split.live.get(&serial).map(|(_, on)| *on);
-        let current = inner.split.live.iter().rev().find(|(_, (of, _))| of == tp);
-        if current.is_some_and(|(latest, _)| *latest == serial) {
+        if inner.split.newest.get(tp) == Some(&serial) {
             inner.positions.finish_one(tp);
         }
-        live == Some(true)
-            && inner.split.id == split
-            && inner.fatal.is_none()
-            && !self.tasks.is_stopping()
+        let Some(live) = inner.split.live.get_mut(&serial) else {
+            return false;
+        };
+        live.asked = now();
+        live.on && inner.split.id == split && inner.fatal.is_none() && !self.tasks.is_stopping()
     }
 
     /// What can be handed out of one partition now, decoded outside of the lock.
     fn take_of(&self, tp: &TopicPartition) -> Result<Option<PartitionBatch>> {
         loop {
             let mut portion = self.portion(|_| self.config.max_poll_records);
-            let Some((mut chunk, position)) = self.lock().next_chunk_of(tp) else {
+            let mut inner = self.lock();
+            let Some((mut chunk, position)) = inner.next_chunk_of(tp) else {
+                inner.split.hungry.insert(tp.clone());
+                if inner.positions.unpark(tp) | std::mem::take(&mut inner.starved) {
+                    self.fetchable.notify_waiters();
+                }
                 return Ok(None);
             };
+            inner.split.hungry.remove(tp);
+            let before = chunk.unread() + inner.buffer.unread(tp);
+            drop(inner);
             let taken = chunk.take(&mut portion, position, &self.reading);
             let mut inner = self.lock();
+            inner.positions.touch(tp);
             let taken = match taken {
                 Ok(taken) => taken,
                 Err(error) => {
@@ -317,8 +387,11 @@ impl Shared {
             if !chunk.is_done() {
                 inner.buffer.put_back(chunk);
             }
+            let wanted = self.is_wanted_again(before, inner.buffer.unread(tp));
+            if wanted | std::mem::take(&mut inner.starved) {
+                self.fetchable.notify_waiters();
+            }
             drop(inner);
-            self.fetchable.notify_waiters();
             if let Some(batch) = taken.batch {
                 self.show(std::slice::from_ref(&batch));
                 return Ok(Some(batch));
@@ -335,7 +408,8 @@ impl Stream for PartitionStream {
         let (split, serial) = (this.split, this.serial);
         let waiting = this.waiting.get_or_insert_with(|| {
             let (shared, tp) = (Arc::clone(&this.shared), this.tp.clone());
-            Box::pin(next_batch(shared, tp, split, serial))
+            let news = Arc::clone(&this.news);
+            Box::pin(next_batch(shared, tp, split, serial, news))
         });
         let next = ready!(waiting.as_mut().poll(cx));
         this.waiting = None;

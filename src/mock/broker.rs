@@ -59,7 +59,7 @@ pub(super) async fn handle(shared: &Arc<Shared>, at: &At, frame: Bytes) -> Outco
     let Some(api) = Api::from_key(key) else {
         return at.refuse("a request", &format!("API key {key} is not offered"));
     };
-    let (low, high) = api.versions();
+    let (low, high) = shared.state().versions(api);
     if !(low..=high).contains(&version) {
         if api == Api::ApiVersions {
             return encode(at, &api::cluster::api_versions_refused(), 0, correlation);
@@ -184,9 +184,9 @@ fn apply_at_once(
         Request::Fetch(_) => Outcome::Close,
         Request::ListOffsets(request) => answer!(api::offsets::list(state, context, &request)),
         Request::Metadata(request) => answer!(api::cluster::metadata(state, context, &request)),
-        Request::OffsetCommit(request) => answer!(api::groups::commit(state, context, &request)),
+        Request::OffsetCommit(request) => answer!(api::commits::commit(state, context, &request)),
         Request::OffsetFetch(request) => {
-            answer!(api::groups::fetch_offsets(state, context, &request))
+            answer!(api::commits::fetch(state, context, &request))
         }
         Request::FindCoordinator(request) => {
             answer!(api::cluster::find_coordinator(state, context, &request))
@@ -195,7 +195,7 @@ fn apply_at_once(
             answer!(api::groups::describe_classic(state, context, &request))
         }
         Request::ListGroups(request) => answer!(api::groups::list(state, context, &request)),
-        Request::ApiVersions(_) => answer!(api::cluster::api_versions(context)),
+        Request::ApiVersions(_) => answer!(api::cluster::api_versions(state, context)),
         Request::CreateTopics(request) => {
             answer!(api::topics::create_topics(state, context, &request))
         }

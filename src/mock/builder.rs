@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 
 use super::api::topics::is_valid_name;
 use super::network::Network;
+use super::requests::Api;
 use super::state::{Defaults, State};
 use super::{MockCluster, Shared, StopOnDrop};
 use crate::clock::Clock;
@@ -26,6 +27,7 @@ pub struct MockClusterBuilder {
     defaults: Defaults,
     tcp: Option<(String, u16)>,
     seed: Option<u64>,
+    highest: BTreeMap<Api, i16>,
 }
 
 impl MockClusterBuilder {
@@ -42,6 +44,7 @@ impl MockClusterBuilder {
             },
             tcp: Some(("127.0.0.1".to_owned(), 0)),
             seed: None,
+            highest: BTreeMap::new(),
         }
     }
 
@@ -99,6 +102,25 @@ impl MockClusterBuilder {
         self
     }
 
+    /// The highest version of a request that the brokers offer, to be like brokers older than Kafka 4.3.
+    /// Default: the highest that the mock knows, and never more.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// use ottla::mock::{Api, MockCluster};
+    ///
+    /// // Commits go by the names of topics, as before Kafka 4.2.
+    /// let builder = MockCluster::builder().max_version(Api::OffsetCommit, 9);
+    /// let mock = builder.max_version(Api::OffsetFetch, 9).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn max_version(mut self, api: Api, version: i16) -> Self {
+        self.highest.insert(api, version);
+        self
+    }
+
     /// Listens at this port and the ones that follow, one for each broker. Default: free ports.
     pub fn port(mut self, first: u16) -> Self {
         self.tcp = Some(("127.0.0.1".to_owned(), first));
@@ -147,6 +169,7 @@ impl MockClusterBuilder {
             None => Clock::system(),
         };
         let mut state = State::new(clock.clone(), self.defaults.clone(), self.brokers);
+        state.highest = self.highest;
         for (name, partitions, configs) in self.topics {
             if !is_valid_name(&name) || !(1..=100_000).contains(&partitions) {
                 return Err(invalid(format!(

@@ -7,11 +7,15 @@
 //! Invariants: a partition is a member's from when it is in `assigned` until it is out of both
 //! `assigned` and `revoking`, and nobody else gets it in between; epochs only go up.
 
+mod patterns;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use uuid::Uuid;
 
+pub(super) use self::patterns::Catalogue;
+use self::patterns::Patterns;
 use super::assign::{self, Parts, Subscriber};
 use super::codes;
 use crate::clock::Instant;
@@ -24,7 +28,7 @@ pub(super) struct Committed {
     pub(super) metadata: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Group {
     pub(super) epoch: i32,
     pub(super) target_epoch: i32,
@@ -33,6 +37,7 @@ pub(super) struct Group {
     pub(super) offsets: BTreeMap<(String, i32), Committed>,
     /// Partition counts of the topics that the last group epoch was made for.
     topics: BTreeMap<Uuid, i32>,
+    patterns: Patterns,
     /// Whether it was ever more than a place for offsets.
     pub(super) has_had_members: bool,
     /// Memberships begun so far.
@@ -50,6 +55,8 @@ pub(super) struct Member {
     previous_epoch: i32,
     rebalance_timeout: Duration,
     pub(super) subscribed: BTreeSet<String>,
+    /// A regular expression of topics, beside those that it names.
+    pub(super) regex: Option<String>,
     assignor: Option<String>,
     pub(super) assigned: Parts,
     revoking: Parts,
@@ -77,6 +84,8 @@ pub(super) struct Heartbeat {
     pub(super) client_id: String,
     pub(super) rebalance_timeout: Option<Duration>,
     pub(super) topics: Option<Vec<String>>,
+    /// Empty: none any more.
+    pub(super) regex: Option<String>,
     pub(super) assignor: Option<String>,
     pub(super) owned: Option<Parts>,
 }
@@ -94,6 +103,7 @@ pub(super) struct Around<'a> {
     pub(super) session_timeout: Duration,
     /// Id and number of partitions of a topic.
     pub(super) topic: &'a dyn Fn(&str) -> Option<(Uuid, i32)>,
+    pub(super) catalogue: Catalogue<'a>,
 }
 
 const LEAVE: i32 = -1;
@@ -121,7 +131,7 @@ impl Group {
             if beat.owned.as_ref().is_none_or(|owned| !owned.is_empty()) {
                 return invalid("TopicPartitions must be empty when (re-)joining.");
             }
-            if beat.topics.is_none() {
+            if beat.topics.is_none() && beat.regex.is_none() {
                 return invalid(
                     "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null when (re-)joining.",
                 );
@@ -176,22 +186,37 @@ impl Group {
         if beat.epoch < 0 {
             return self.leave(beat, around);
         }
-        let joined = self.enter(beat)?;
+        if !self.accepts(beat, around) {
+            // Who may not speak here is told that first.
+            self.clone().enter(beat)?;
+            return Err(codes::INVALID_REGULAR_EXPRESSION);
+        }
+        let wanted = expressions(&self.members);
+        if self.patterns.look(around.now, &wanted, &around.catalogue) {
+            self.topics = self.subscribed_topics(around);
+            self.epoch += 1;
+        }
+        self.enter(beat)?;
         if beat.epoch == 0
             && let Some(member) = self.members.get_mut(&beat.member_id)
         {
             self.memberships += 1;
             member.membership = self.memberships;
         }
+        let new = self.is_new(beat);
         let changed = self.update(beat);
         let topics = self.subscribed_topics(around);
-        if joined || changed || topics != self.topics {
+        // A member that wants nothing, or nothing known, changes nothing; but no group stays at 0.
+        if changed || topics != self.topics || self.epoch == 0 {
             self.topics = topics;
             self.epoch += 1;
         }
         if self.epoch > self.target_epoch {
             self.assign(around);
         }
+        let wanted = expressions(&self.members);
+        let made = around.catalogue.made;
+        self.patterns.plan(around.now, &wanted, new, made);
         let before = self
             .members
             .get(&beat.member_id)
@@ -214,6 +239,18 @@ impl Group {
             epoch: member.epoch,
             assigned: tell.then(|| member.assigned.clone()),
         })
+    }
+
+    /// Whether the regular expression is one, if there is any.
+    fn accepts(&self, beat: &Heartbeat, around: &Around<'_>) -> bool {
+        let regex = beat.regex.as_deref().unwrap_or_default();
+        regex.is_empty() || (around.catalogue.matching)(regex).is_some()
+    }
+
+    /// Whether nobody in the group has the member's regular expression so far.
+    fn is_new(&self, beat: &Heartbeat) -> bool {
+        let regex = beat.regex.as_deref().unwrap_or_default();
+        !regex.is_empty() && !expressions(&self.members).contains(regex)
     }
 
     fn leave(&mut self, beat: &Heartbeat, around: &Around<'_>) -> Result<Told, i16> {
@@ -241,25 +278,25 @@ impl Group {
         })
     }
 
-    /// Finds the member, or takes it in. True if it is new.
-    fn enter(&mut self, beat: &Heartbeat) -> Result<bool, i16> {
+    /// Finds the member, or takes it in.
+    fn enter(&mut self, beat: &Heartbeat) -> Result<(), i16> {
         if let Some(instance) = &beat.instance_id {
             return self.enter_static(beat, instance);
         }
         match self.members.get(&beat.member_id) {
-            Some(member) if beat.epoch > 0 => member.check_epoch(beat).map(|()| false),
-            Some(_) => Ok(false),
+            Some(member) if beat.epoch > 0 => member.check_epoch(beat),
+            Some(_) => Ok(()),
             None if beat.epoch > 0 => Err(codes::UNKNOWN_MEMBER_ID),
             None => {
                 self.members
                     .insert(beat.member_id.clone(), Member::new(beat));
                 self.has_had_members = true;
-                Ok(true)
+                Ok(())
             }
         }
     }
 
-    fn enter_static(&mut self, beat: &Heartbeat, instance: &str) -> Result<bool, i16> {
+    fn enter_static(&mut self, beat: &Heartbeat, instance: &str) -> Result<(), i16> {
         let holder = self
             .members
             .iter()
@@ -271,7 +308,7 @@ impl Group {
                 self.members
                     .insert(beat.member_id.clone(), Member::new(beat));
                 self.has_had_members = true;
-                Ok(true)
+                Ok(())
             }
             Some((id, _)) if beat.epoch > 0 => {
                 if id != beat.member_id {
@@ -279,9 +316,8 @@ impl Group {
                 }
                 self.members
                     .get(&id)
-                    .map_or(Err(codes::UNKNOWN_MEMBER_ID), |member| {
-                        member.check_epoch(beat).map(|()| false)
-                    })
+                    .ok_or(codes::UNKNOWN_MEMBER_ID)?
+                    .check_epoch(beat)
             }
             Some((id, epoch)) => {
                 if epoch != LEAVE_STATIC && id != beat.member_id {
@@ -291,6 +327,7 @@ impl Group {
                 if let Some(old) = self.members.remove(&id) {
                     let mut member = Member::new(beat);
                     member.subscribed = old.subscribed;
+                    member.regex = old.regex;
                     member.assignor = old.assignor;
                     member.assigned = old.assigned;
                     self.members.insert(beat.member_id.clone(), member);
@@ -298,7 +335,7 @@ impl Group {
                 if let Some(parts) = self.target.remove(&id) {
                     self.target.insert(beat.member_id.clone(), parts);
                 }
-                Ok(false)
+                Ok(())
             }
         }
     }
@@ -318,6 +355,16 @@ impl Group {
             changed |= member.subscribed != topics;
             member.subscribed = topics;
         }
+        if let Some(regex) = &beat.regex {
+            let regex = Some(regex).filter(|regex| !regex.is_empty()).cloned();
+            if member.regex != regex {
+                // One that is new to the group counts when its topics were found.
+                changed |= regex
+                    .as_ref()
+                    .is_none_or(|regex| self.patterns.is_known(regex));
+                member.regex = regex;
+            }
+        }
         if beat.assignor.is_some() && member.assignor != beat.assignor {
             member.assignor.clone_from(&beat.assignor);
             changed = true;
@@ -328,12 +375,16 @@ impl Group {
         changed
     }
 
+    /// The topics that a member wants, by name and by expression.
+    fn topics_of<'a>(&'a self, member: &'a Member) -> impl Iterator<Item = &'a String> {
+        let regex = member.regex.iter();
+        let matching = regex.flat_map(|regex| self.patterns.topics(regex));
+        member.subscribed.iter().chain(matching)
+    }
+
     fn subscribed_topics(&self, around: &Around<'_>) -> BTreeMap<Uuid, i32> {
-        let names: BTreeSet<&String> = self
-            .members
-            .values()
-            .flat_map(|member| &member.subscribed)
-            .collect();
+        let members = self.members.values();
+        let names: BTreeSet<&String> = members.flat_map(|member| self.topics_of(member)).collect();
         names
             .into_iter()
             .filter_map(|name| (around.topic)(name))
@@ -357,9 +408,8 @@ impl Group {
 
     fn assign(&mut self, around: &Around<'_>) {
         let subscriber = |id: &String, member: &Member| Subscriber {
-            topics: member
-                .subscribed
-                .iter()
+            topics: self
+                .topics_of(member)
                 .filter_map(|name| (around.topic)(name))
                 .map(|(id, _)| id)
                 .collect(),
@@ -472,6 +522,7 @@ impl Member {
             previous_epoch: -1,
             rebalance_timeout: beat.rebalance_timeout.unwrap_or_default(),
             subscribed: BTreeSet::new(),
+            regex: None,
             assignor: None,
             assigned: Parts::new(),
             revoking: Parts::new(),
@@ -494,6 +545,14 @@ impl Member {
             false => Err(codes::FENCED_MEMBER_EPOCH),
         }
     }
+}
+
+/// The regular expressions of all members.
+fn expressions(members: &BTreeMap<String, Member>) -> BTreeSet<&str> {
+    let each = members
+        .values()
+        .filter_map(|member| member.regex.as_deref());
+    each.collect()
 }
 
 fn common(a: &Parts, b: &Parts) -> Parts {
@@ -531,171 +590,4 @@ fn count(parts: &Parts) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const TOPIC: Uuid = Uuid::from_u128(5);
-
-    struct Test {
-        group: Group,
-        now: Instant,
-        partitions: i32,
-    }
-
-    impl Test {
-        fn beat(&mut self, beat: &Heartbeat) -> Result<Told, i16> {
-            let count = self.partitions;
-            let topic = move |_: &str| Some((TOPIC, count));
-            let around = Around {
-                now: self.now,
-                session_timeout: Duration::from_secs(45),
-                topic: &topic,
-            };
-            Group::check(beat).unwrap();
-            self.group.heartbeat(beat, &around)
-        }
-    }
-
-    fn test() -> Test {
-        Test {
-            group: Group::default(),
-            now: crate::clock::now(),
-            partitions: 4,
-        }
-    }
-
-    fn join(id: &str) -> Heartbeat {
-        Heartbeat {
-            member_id: id.to_owned(),
-            rebalance_timeout: Some(Duration::from_secs(60)),
-            topics: Some(vec!["t".to_owned()]),
-            owned: Some(Parts::new()),
-            ..Heartbeat::default()
-        }
-    }
-
-    fn alive(id: &str, epoch: i32, owned: Option<&[i32]>) -> Heartbeat {
-        Heartbeat {
-            member_id: id.to_owned(),
-            epoch,
-            owned: owned.map(parts),
-            ..Heartbeat::default()
-        }
-    }
-
-    fn parts(partitions: &[i32]) -> Parts {
-        match partitions {
-            [] => Parts::new(),
-            some => Parts::from([(TOPIC, some.iter().copied().collect())]),
-        }
-    }
-
-    fn told(epoch: i32, assigned: Option<&[i32]>) -> Result<Told, i16> {
-        Ok(Told {
-            epoch,
-            assigned: assigned.map(parts),
-        })
-    }
-
-    #[tokio::test]
-    async fn partitions_move_only_when_they_were_given_up() {
-        let mut test = test();
-        assert_eq!(test.beat(&join("a")), told(1, Some(&[0, 1, 2, 3])));
-        assert_eq!(test.beat(&join("b")), told(2, Some(&[])));
-        assert_eq!(test.group.state(), "Reconciling");
-        assert_eq!(test.beat(&alive("b", 2, None)), told(2, None));
-        assert_eq!(test.beat(&alive("a", 1, None)), told(1, Some(&[0, 1])));
-        assert_eq!(
-            test.beat(&alive("b", 2, None)),
-            told(2, None),
-            "a has not given them up"
-        );
-        assert_eq!(test.beat(&alive("a", 1, Some(&[0, 1]))), told(2, None));
-        assert_eq!(test.beat(&alive("b", 2, None)), told(2, Some(&[2, 3])));
-        assert_eq!(test.group.state(), "Stable");
-    }
-
-    #[tokio::test]
-    async fn epochs_fence() {
-        let mut test = test();
-        test.beat(&join("a")).unwrap();
-        assert_eq!(
-            test.beat(&alive("a", 2, None)),
-            Err(codes::FENCED_MEMBER_EPOCH)
-        );
-        assert_eq!(
-            test.beat(&alive("x", 1, None)),
-            Err(codes::UNKNOWN_MEMBER_ID)
-        );
-        test.beat(&join("b")).unwrap();
-        test.beat(&alive("a", 1, Some(&[0, 1, 2, 3]))).unwrap();
-        test.beat(&alive("a", 1, Some(&[0, 1]))).unwrap();
-        assert_eq!(
-            test.beat(&alive("a", 1, Some(&[0]))),
-            told(2, None),
-            "an answer was lost"
-        );
-        assert_eq!(
-            test.beat(&alive("a", 1, Some(&[0, 3]))),
-            Err(codes::FENCED_MEMBER_EPOCH)
-        );
-        assert_eq!(
-            test.group.check_commit("a", 1),
-            Err(codes::STALE_MEMBER_EPOCH)
-        );
-        assert_eq!(test.group.check_commit("a", 2), Ok(()));
-    }
-
-    #[tokio::test]
-    async fn the_silent_and_the_stubborn_are_thrown_out() {
-        let mut test = test();
-        test.beat(&join("a")).unwrap();
-        test.beat(&join("b")).unwrap();
-        test.now += Duration::from_secs(44);
-        test.beat(&alive("a", 1, Some(&[0, 1, 2, 3]))).unwrap();
-        test.now += Duration::from_secs(2);
-        assert_eq!(
-            test.beat(&alive("b", 2, None)),
-            Err(codes::UNKNOWN_MEMBER_ID)
-        );
-        let mut beats = 0;
-        while test.beat(&alive("a", 1, Some(&[0, 1, 2, 3]))).is_ok() {
-            beats += 1;
-            test.now += Duration::from_secs(10);
-            assert!(beats < 10, "a does not give up what it should");
-        }
-    }
-
-    #[tokio::test]
-    async fn static_members_come_back_to_what_they_had() {
-        let mut test = test();
-        let fixed = |id: &str| Heartbeat {
-            instance_id: Some("i".to_owned()),
-            ..join(id)
-        };
-        assert_eq!(test.beat(&fixed("a")), told(1, Some(&[0, 1, 2, 3])));
-        assert_eq!(test.beat(&fixed("b")), Err(codes::UNRELEASED_INSTANCE_ID));
-        test.beat(&Heartbeat {
-            epoch: -2,
-            ..fixed("a")
-        })
-        .unwrap();
-        assert_eq!(test.beat(&fixed("b")), told(1, Some(&[0, 1, 2, 3])));
-        let old = Heartbeat {
-            epoch: 1,
-            ..fixed("a")
-        };
-        assert_eq!(test.beat(&old), Err(codes::FENCED_INSTANCE_ID));
-    }
-
-    #[tokio::test]
-    async fn new_partitions_are_assigned() {
-        let mut test = test();
-        test.beat(&join("a")).unwrap();
-        test.partitions = 5;
-        assert_eq!(
-            test.beat(&alive("a", 1, None)),
-            told(2, Some(&[0, 1, 2, 3, 4]))
-        );
-    }
-}
+mod tests;

@@ -51,9 +51,10 @@
 //! (`#[tokio::test(start_paused = true)]`), hours of time-outs pass in milliseconds, and every run is
 //! the same.
 //!
-//! What it does not have: classic groups, transactions, subscriptions by regular expression, access
-//! control, quotas, TLS and SASL, compaction and retention, log append time. A request that it does
-//! not offer ends the connection, as at a broker, with a line in the log (`tracing`, level `warn`).
+//! It offers what Kafka 4.3 does, or less with [`max_version`](MockClusterBuilder::max_version). What it does
+//! not have: classic groups, transactions, access control, quotas, TLS and SASL, compaction and retention,
+//! log append time; and Unicode classes such as `\p{L}` in the regular expressions of subscriptions. A request
+//! that it does not offer ends the connection, as at a broker, with a line in the log (`tracing`, level `warn`).
 
 mod accept;
 mod api;

@@ -1,11 +1,17 @@
 //! The requests that the mock takes, and in which versions.
 
-use kafka_protocol::messages as kp;
 use kafka_protocol::messages::RequestHeader;
 use kafka_protocol::protocol::{Decodable, HeaderVersion};
 
 use super::state::State;
 use crate::wire::guard::Guarded;
+
+/// The generated messages, but for those that are written by hand here.
+mod kp {
+    pub(super) use crate::wire::offsets::OffsetCommitRequest;
+    pub(super) use crate::wire::offsets::broker::OffsetFetchRequests;
+    pub(super) use kafka_protocol::messages::*;
+}
 
 macro_rules! apis {
     ($($name:ident = $key:literal, $min:literal..=$max:literal, $request:ident;)*) => {
@@ -31,7 +37,7 @@ macro_rules! apis {
                 }
             }
 
-            /// Lowest and highest version that the mock takes.
+            /// Lowest and highest version that the mock knows.
             pub(super) fn versions(self) -> (i16, i16) {
                 match self {
                     $(Self::$name => ($min, $max),)*
@@ -72,8 +78,8 @@ apis! {
     Fetch = 1, 12..=17, FetchRequest;
     ListOffsets = 2, 6..=10, ListOffsetsRequest;
     Metadata = 3, 9..=13, MetadataRequest;
-    OffsetCommit = 8, 8..=9, OffsetCommitRequest;
-    OffsetFetch = 9, 6..=9, OffsetFetchRequest;
+    OffsetCommit = 8, 8..=10, OffsetCommitRequest;
+    OffsetFetch = 9, 6..=10, OffsetFetchRequests;
     FindCoordinator = 10, 3..=6, FindCoordinatorRequest;
     DescribeGroups = 15, 5..=6, DescribeGroupsRequest;
     ListGroups = 16, 3..=5, ListGroupsRequest;
@@ -111,7 +117,7 @@ impl Request {
 
     /// The topics it names, for rules.
     pub(super) fn topics(&self, state: &State) -> Vec<String> {
-        let named = |name: &kp::TopicName, id: uuid::Uuid| match name.is_empty() {
+        let named = |name: &str, id: uuid::Uuid| match name.is_empty() {
             false => Some(name.to_string()),
             true => state.topic_by_id(id).map(|(name, _)| name.clone()),
         };
@@ -134,8 +140,15 @@ impl Request {
             Self::OffsetCommit(request) => request
                 .topics
                 .iter()
-                .map(|topic| topic.name.to_string())
+                .filter_map(|topic| named(&topic.name, topic.id))
                 .collect(),
+            Self::OffsetFetch(request) => {
+                let topics = request.0.iter().flat_map(|group| &group.topics);
+                topics
+                    .flatten()
+                    .filter_map(|topic| named(&topic.name, topic.id))
+                    .collect()
+            }
             Self::CreateTopics(request) => request
                 .topics
                 .iter()
@@ -166,10 +179,7 @@ impl Request {
         match self {
             Self::OffsetCommit(request) => Some(&request.group_id),
             Self::ConsumerGroupHeartbeat(request) => Some(&request.group_id),
-            Self::OffsetFetch(request) => match request.groups.first() {
-                Some(group) => Some(&group.group_id),
-                None => Some(&request.group_id),
-            },
+            Self::OffsetFetch(request) => request.0.first().map(|group| &*group.group_id),
             _ => None,
         }
     }

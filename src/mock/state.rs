@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::codes;
 use super::groups::Group;
 use super::log::Log;
+use super::requests::Api;
 use super::rules::Rule;
 use super::sessions::Sessions;
 use crate::clock::{Clock, Instant, now};
@@ -78,10 +79,12 @@ pub(super) struct State {
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) coordinators: BTreeMap<String, i32>,
     pub(super) next_producer_id: i64,
-    /// Topics made so far, so that leaders of small topics are spread.
-    made: usize,
+    /// Topics made so far: to spread leaders of small topics, and to tell that there are new ones.
+    pub(super) made: usize,
     pub(super) rules: Vec<Rule>,
     pub(super) defaults: Defaults,
+    /// Where brokers are to know less than the mock does.
+    pub(super) highest: BTreeMap<Api, i16>,
     pub(super) pool: CodecPool,
     /// Requests taken, for tests that count.
     pub(super) requests: u64,
@@ -114,10 +117,20 @@ impl State {
             made: 0,
             rules: Vec::new(),
             defaults,
+            highest: BTreeMap::new(),
             pool: CodecPool::new(2),
             requests: 0,
             clients: 0,
         }
+    }
+
+    /// Lowest and highest version of a request that brokers take.
+    pub(super) fn versions(&self, api: Api) -> (i16, i16) {
+        let (low, high) = api.versions();
+        (
+            low,
+            self.highest.get(&api).map_or(high, |most| high.min(*most)),
+        )
     }
 
     /// The cluster's monotonic time.

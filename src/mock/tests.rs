@@ -7,8 +7,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::*;
+use crate::admin::NewTopic;
 use crate::wire::Call;
-use crate::{Error, ErrorKind, OffsetReset, Record, Result};
+use crate::{Error, ErrorKind, OffsetReset, Record, Result, TopicPattern};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -354,5 +355,34 @@ async fn the_cluster_leaves_nothing_behind() -> Result<()> {
     drop(mock);
     tasks.idle().await;
     assert!(tasks.failure().is_none());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pattern_of_the_brokers_finds_topics_that_are_there_and_that_come() -> Result<()> {
+    let builder = MockCluster::builder().topic("eu-1", 1).topic("eu-1-old", 1);
+    let mock = builder.auto_create(false).seed(4).start().await?;
+    let client = mock.client();
+    let builder = client.consumer("g");
+    let builder = builder.subscribe_pattern(TopicPattern::broker_side("eu-."));
+    let mut consumer = builder.build().await?;
+    let until = tokio::time::Instant::now() + Duration::from_secs(60);
+    for expected in [&["eu-1"][..], &["eu-1", "eu-2"]] {
+        let mut topics = Vec::new();
+        while topics != expected {
+            assert!(tokio::time::Instant::now() < until, "{topics:?}");
+            consumer.poll_timeout(Duration::from_millis(100)).await?;
+            let assigned = consumer.assignment().into_iter();
+            topics = assigned.map(|tp| tp.topic().to_owned()).collect();
+            topics.sort();
+        }
+        let topics = ["eu-2", "us"].map(|name| NewTopic::new(name).partitions(1));
+        // The second time they are there.
+        let _ = client.admin().create_topics(topics).await?;
+    }
+    consumer.subscribe_pattern(TopicPattern::broker_side("("))?;
+    let error = consumer.poll().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert!(error.to_string().contains("`(`"), "{error}");
     Ok(())
 }

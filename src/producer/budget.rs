@@ -247,16 +247,18 @@ impl Charge {
         }
     }
 
-    /// Keeps a buffer that is not needed any more for [`Charge::buffer`].
-    pub(crate) fn keep(&self, mut buffer: Vec<u8>) {
+    /// Keeps buffers that are not needed any more for [`Charge::buffer`].
+    pub(crate) fn keep(&self, buffers: impl IntoIterator<Item = Vec<u8>>) {
         let mut idle = self.budget.idle();
-        let bytes = idle.bytes + buffer.capacity();
-        if bytes <= self.budget.total() / 8
-            && let Some(same) = idle.sizes.get_mut(size(buffer.capacity()))
-        {
-            buffer.clear();
-            same.push(buffer);
-            idle.bytes = bytes;
+        for mut buffer in buffers {
+            let bytes = idle.bytes + buffer.capacity();
+            if bytes <= self.budget.total() / 8
+                && let Some(same) = idle.sizes.get_mut(size(buffer.capacity()))
+            {
+                buffer.clear();
+                same.push(buffer);
+                idle.bytes = bytes;
+            }
         }
     }
 
@@ -444,7 +446,7 @@ mod tests {
         let budget = Budget::new(64 << 10);
         let charge = budget.try_acquire(1200).unwrap();
         for capacity in [1100, 1900, 2000] {
-            charge.keep(Vec::with_capacity(capacity));
+            charge.keep([Vec::with_capacity(capacity)]);
         }
         // Not the last one, which is warmer but much larger than what was charged.
         assert_eq!(charge.buffer_of(1050).capacity(), 1100);
@@ -454,7 +456,7 @@ mod tests {
         assert_eq!(charge.buffer_of(1700).capacity(), 1900);
         assert_eq!(charge.buffer().capacity(), 1200);
         assert_eq!(budget.idle().bytes, 0);
-        charge.keep(Vec::with_capacity((8 << 10) + 1));
+        charge.keep([Vec::with_capacity((8 << 10) + 1)]);
         assert_eq!(budget.idle().bytes, 0, "an eighth of the total at most");
     }
 

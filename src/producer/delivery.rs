@@ -40,7 +40,6 @@ pub struct RecordMetadata {
 #[must_use = "errors of the delivery are seen only by awaiting it; drop it explicitly if they do not matter"]
 pub struct Delivery {
     batch: Watch,
-    index: u32,
     timestamp: i64,
 }
 
@@ -60,8 +59,8 @@ pub struct Deliveries {
 
 /// Records that follow each other in one batch.
 struct Run {
+    /// At the first of them.
     batch: Watch,
-    first: u32,
     count: u32,
 }
 
@@ -74,10 +73,13 @@ pub(crate) struct Accepted {
     places: Vec<usize>,
 }
 
-/// A batch, and where in it the waker is kept, if it is: its number plus one.
+/// A record of a batch.
 struct Watch {
     batch: Arc<BatchDone>,
+    /// Where in the batch the waker is kept, if it is: its number plus one.
     place: Option<NonZeroU32>,
+    /// The record's.
+    index: u32,
 }
 
 /// The shared cell of a batch.
@@ -109,8 +111,7 @@ impl BatchDone {
 
     pub(crate) fn delivery(self: &Arc<Self>, index: u32, timestamp: i64) -> Delivery {
         Delivery {
-            batch: Watch::new(self),
-            index,
+            batch: Watch::new(self, index),
             timestamp,
         }
     }
@@ -146,10 +147,11 @@ impl fmt::Debug for BatchDone {
 }
 
 impl Watch {
-    fn new(batch: &Arc<BatchDone>) -> Self {
+    fn new(batch: &Arc<BatchDone>, index: u32) -> Self {
         Self {
             batch: Arc::clone(batch),
             place: None,
+            index,
         }
     }
 
@@ -206,13 +208,14 @@ impl Future for Delivery {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         loop {
-            let (first, piece) = match ready!(this.batch.poll(cx)) {
+            let index = this.batch.index;
+            let piece = match ready!(this.batch.poll(cx)) {
                 Outcome::Written {
                     base_offset,
                     append_time,
                 } => {
                     let (offset, timestamp) = (
-                        base_offset.map(|base| base.saturating_add(i64::from(this.index))),
+                        base_offset.map(|base| base.saturating_add(i64::from(index))),
                         append_time.unwrap_or(this.timestamp),
                     );
                     let partition = this.topic_partition();
@@ -225,14 +228,13 @@ impl Future for Delivery {
                 }
                 Outcome::Failed(error) => return Poll::Ready(Err(error.clone())),
                 Outcome::Split(pieces) => {
-                    match pieces.iter().rev().find(|(first, _)| *first <= this.index) {
-                        Some((first, batch)) => (*first, Watch::new(batch)),
+                    match pieces.iter().rev().find(|(first, _)| *first <= index) {
+                        Some((first, batch)) => Watch::new(batch, index - first),
                         // The first piece starts at 0, so there always is one.
                         None => return Poll::Pending,
                     }
                 }
             };
-            this.index -= first;
             this.batch = piece;
         }
     }
@@ -249,7 +251,11 @@ impl fmt::Debug for Delivery {
 
 impl Accepted {
     pub(crate) fn push(&mut self, delivery: &Delivery) {
-        self.add(delivery.partition(), &delivery.batch.batch, delivery.index);
+        self.add(
+            delivery.partition(),
+            &delivery.batch.batch,
+            delivery.batch.index,
+        );
     }
 
     /// Counts a record that went to this place of a batch of the partition. Nothing of the batch is read unless a run
@@ -261,7 +267,7 @@ impl Accepted {
         let last = self.places.get(partition).and_then(|at| runs.get_mut(*at));
         if let Some(run) = last
             && Arc::ptr_eq(&run.batch.batch, batch)
-            && run.first + run.count == index
+            && run.batch.index + run.count == index
         {
             run.count += 1;
             return;
@@ -273,8 +279,7 @@ impl Accepted {
             *place = runs.len();
         }
         runs.push(Run {
-            batch: Watch::new(batch),
-            first: index,
+            batch: Watch::new(batch, index),
             count: 1,
         });
     }
@@ -298,8 +303,7 @@ impl Run {
         let overlap = |((start, batch), piece_end): ((u32, &Arc<BatchDone>), u32)| {
             let (from, to) = (first.max(start), end.min(piece_end));
             (from < to).then(|| Self {
-                batch: Watch::new(batch),
-                first: from - start,
+                batch: Watch::new(batch, from - start),
                 count: to - from,
             })
         };
@@ -328,14 +332,14 @@ impl Future for Deliveries {
         let this = &mut *self;
         // One after the other: all have to end anyway.
         while let Some(run) = this.runs.get_mut(this.next) {
-            let count = run.count;
+            let (first, count) = (run.batch.index, run.count);
             match ready!(run.batch.poll(cx)) {
                 Outcome::Written { .. } => this.written += u64::from(count),
                 Outcome::Failed(error) => {
                     this.error.get_or_insert_with(|| error.clone());
                 }
                 Outcome::Split(pieces) => {
-                    let pieces = Run::split(run.first, count, pieces);
+                    let pieces = Run::split(first, count, pieces);
                     this.runs.splice(this.next..=this.next, pieces);
                     continue;
                 }

@@ -28,10 +28,11 @@ struct Counts {
     batches: VecDeque<usize>,
 }
 
-/// Counts as one batch until it is dropped.
+/// Counts as one batch, or several, until it is dropped.
 pub(crate) struct Outstanding {
     flushing: Flushing,
     generation: u64,
+    batches: usize,
 }
 
 impl Flushing {
@@ -44,6 +45,7 @@ impl Flushing {
         Outstanding {
             flushing: self.clone(),
             generation,
+            batches: 1,
         }
     }
 
@@ -94,10 +96,10 @@ impl Counts {
     }
 
     /// Returns whether a generation came to its end.
-    fn remove(&mut self, generation: u64) -> bool {
+    fn remove(&mut self, generation: u64, batches: usize) -> bool {
         let index = generation.saturating_sub(self.first) as usize;
         if let Some(count) = self.batches.get_mut(index) {
-            *count -= 1;
+            *count -= batches;
         }
         let before = self.first;
         self.oldest() > before
@@ -113,19 +115,31 @@ impl Counts {
     }
 }
 
-impl Clone for Outstanding {
-    fn clone(&self) -> Self {
+impl Outstanding {
+    /// One more, for a piece of the batch.
+    pub(crate) fn piece(&self) -> Self {
         self.flushing.counts().add(self.generation);
         Self {
             flushing: self.flushing.clone(),
             generation: self.generation,
+            batches: 1,
+        }
+    }
+
+    /// Counts for another as well, that both end at once. One of another generation ends now.
+    pub(crate) fn with(&mut self, mut other: Self) {
+        if self.generation == other.generation {
+            self.batches += std::mem::take(&mut other.batches);
         }
     }
 }
 
 impl Drop for Outstanding {
     fn drop(&mut self) {
-        let ended = self.flushing.counts().remove(self.generation);
+        if self.batches == 0 {
+            return;
+        }
+        let ended = self.flushing.counts().remove(self.generation, self.batches);
         if ended {
             self.flushing.0.ended.notify_waiters();
         }
@@ -134,7 +148,7 @@ impl Drop for Outstanding {
 
 impl fmt::Debug for Outstanding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Outstanding({})", self.generation)
+        write!(f, "Outstanding({} of {})", self.batches, self.generation)
     }
 }
 
@@ -156,7 +170,7 @@ mod tests {
     fn a_flush_waits_for_what_was_there_and_no_longer() {
         let flushing = Flushing::default();
         let old = flushing.outstanding();
-        let piece = old.clone();
+        let piece = old.piece();
         let mut first = pin!(flushing.wait());
         assert!(!is_ready(first.as_mut()));
         let new = flushing.outstanding();
@@ -170,6 +184,22 @@ mod tests {
         drop(new);
         assert!(is_ready(second.as_mut()));
         assert!(is_ready(pin!(flushing.wait())));
+        assert_eq!(flushing.batches(), 0);
+    }
+
+    #[test]
+    fn several_end_at_once_if_they_are_of_one_generation() {
+        let flushing = Flushing::default();
+        let mut all = flushing.outstanding();
+        all.with(flushing.outstanding());
+        let mut first = pin!(flushing.wait());
+        assert!(!is_ready(first.as_mut()));
+        let last = flushing.outstanding();
+        all.with(flushing.outstanding());
+        assert_eq!(flushing.batches(), 3, "the later one ended");
+        drop(all);
+        assert!(is_ready(first.as_mut()));
+        drop(last);
         assert_eq!(flushing.batches(), 0);
     }
 

@@ -7,6 +7,7 @@
 //! order of batches and what may be sent again is decided by `queue.rs`. The control task (`control.rs`) gets the identity
 //! and moves slots when leaders move.
 
+mod batch;
 mod budget;
 mod builder;
 pub(crate) mod config;
@@ -19,10 +20,12 @@ mod partitioner;
 mod peer_tests;
 mod purge;
 mod queue;
+mod ready;
 mod report;
 mod sender;
 mod shared;
 mod slot;
+mod sticky;
 #[cfg(test)]
 mod tests;
 mod topic;
@@ -45,6 +48,7 @@ pub use self::report::{BatchReport, ProducerMetrics};
 use self::shared::{Many, Obstacle, Shared};
 use self::topic::Place;
 pub use self::topic::TopicProducer;
+use crate::admin::{Admin, PartitionDescription};
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind, Result};
 use crate::interceptor::{Chain, ProducerInterceptor};
@@ -284,7 +288,8 @@ impl Producer {
     /// Drops records that were accepted and have not ended: those never sent, or all. Their deliveries end at once, with
     /// [`ErrorKind::Purged`] and the truth about whether they may have been written; their memory is free again.
     ///
-    /// The producer goes on: what is sent afterwards is written once and in order, as ever. A call of
+    /// The producer goes on: what is sent afterwards is written once, in the order of its acceptance, or fails and says
+    /// whether it may have been written; [`Purge::All`] can make the latter more likely, as is said there. A call of
     /// [`send`](Self::send) that waits for memory or metadata has accepted nothing yet and is not concerned; nor need
     /// be a record that another task sends at this moment. Not counted in the report, but dropped all the same, is a batch
     /// that another task is compressing.
@@ -335,6 +340,30 @@ impl Producer {
             buffer_total: budget.total(),
             ..self.shared().slot_config.ledger.snapshot()
         }
+    }
+
+    /// The partitions of a topic with their leaders and replicas, as a broker knows them now: for choosing
+    /// [partitions](Record::partition) by number. Java calls it `partitionsFor`. It does not create topics.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {
+    /// let partitions = producer.partitions_for("orders").await?.len();
+    /// println!("{partitions} partitions");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::Authorization`], or what kept brokers from answering within
+    /// `default.api.timeout.ms`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionDescription>> {
+        let admin = Admin::new(self.shared().cluster.clone());
+        admin.partitions_for(topic).await
     }
 
     /// Bytes of `buffer.memory` in use.

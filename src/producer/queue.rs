@@ -72,10 +72,12 @@ pub(crate) struct Stamp {
 
 /// The line of batches of one partition.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct PartitionQueue<O, S> {
+    /// First, for it is what is touched by each record.
+    open: Option<Open<O>>,
     leader: Option<BrokerId>,
     entries: VecDeque<Entry<S>>,
-    open: Option<Open<O>>,
     next_id: u64,
     in_flight: usize,
     /// Whose sequences run in this partition.
@@ -92,9 +94,10 @@ pub(crate) struct PartitionQueue<O, S> {
 }
 
 #[derive(Debug)]
+#[repr(C)]
 struct Open<O> {
-    created: Instant,
     batch: O,
+    created: Instant,
 }
 
 #[derive(Debug)]
@@ -222,9 +225,9 @@ pub(crate) enum Settled {
 impl<O, S: Payload> PartitionQueue<O, S> {
     pub(crate) fn new() -> Self {
         Self {
+            open: None,
             leader: None,
             entries: VecDeque::new(),
-            open: None,
             next_id: 0,
             in_flight: 0,
             identity: None,
@@ -292,6 +295,14 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             records: 0,
         });
         Some((id, open.batch))
+    }
+
+    /// Seals the open batch in its place in line.
+    pub(crate) fn seal_open(&mut self, seal: impl FnOnce(O) -> S) {
+        if let Some((id, open)) = self.take_open() {
+            let gone = self.seal(id, seal(open)).is_err();
+            debug_assert!(!gone, "its place was made just now");
+        }
     }
 
     /// Puts a sealed batch into the place kept for it; gives it back if the place is gone (the queue was closed or purged).
@@ -414,6 +425,12 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             // `candidate` never names a batch without a payload.
             None => Next::Nothing,
         }
+    }
+
+    /// Whether a batch in line is in no request; the open one does not count.
+    pub(crate) fn has_unsent(&self) -> bool {
+        let unsent = |entry: &Entry<S>| !matches!(entry.state, State::InFlight { .. });
+        self.entries.iter().any(unsent)
     }
 
     /// When [`next`](Self::next) may have something although nothing happened until then: the end of a back-off or linger.

@@ -5,6 +5,9 @@
 //! - A slot that has work is on its home's ready list or in that sender's `work`; its `queued` flag says so. The sender
 //!   clears the flag under the slot's lock after having found nothing to do, so that no change is missed. A slot that moved
 //!   is put on the new home's list at once; what the old sender still holds of it is stale, and dropped when seen.
+//! - A slot is looked at as seldom as can be, for each look takes its cache lines from those who append: not when a batch
+//!   is opened nor when its linger ends, only to send and to settle. So a slot whose linger is over is in `work` without
+//!   the flag, and may be there twice: a look too many does no harm.
 //! - Timers only cause a look. One that comes late or twice does no harm; each slot has one of each kind.
 //! - Answers are settled in the order of the requests: a connection answers in that order.
 //! - The task holds no state that matters to anyone when it is dropped: what was in flight is still in the slots.
@@ -28,10 +31,12 @@ use crate::error::classify::{self, Refresh};
 use crate::error::{Certainty, Class, Error, ErrorKind, Result};
 use crate::net::Lane;
 use crate::net::link::{Link, Pending};
+use crate::producer::batch::{ReadyBatch, end_all};
 use crate::producer::delivery::Outcome;
 use crate::producer::queue::{Answer, BatchId, Finished, Next, Payload as _, Settled, Stamp, Why};
+use crate::producer::ready::{Notice, ReadyList};
 use crate::producer::shared::Shared;
-use crate::producer::slot::{ReadyBatch, ReadyList, Slot, unknown_offset};
+use crate::producer::slot::{Rest, Slot, unknown_offset};
 use crate::producer::{Acks, verdict};
 use crate::record::ProducerStamp;
 use crate::types::BrokerId;
@@ -49,6 +54,8 @@ pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
         work: VecDeque::new(),
         requests: VecDeque::new(),
         finished: Vec::new(),
+        ended: Vec::new(),
+        notices: Vec::new(),
         lingers: VecDeque::new(),
         timers: BTreeMap::new(),
         timer_count: 0,
@@ -74,6 +81,10 @@ struct Sender {
     requests: VecDeque<Request>,
     /// Empty but while an answer is settled.
     finished: Vec<Finished<ReadyBatch>>,
+    /// The same: what ended with it.
+    ended: Vec<(ReadyBatch, Outcome)>,
+    /// Empty but while they are read.
+    notices: Vec<Notice>,
     /// Those timers of slots that were set in the order of their times: the ends of lingers, which are equally long.
     lingers: VecDeque<(Instant, Arc<Slot>)>,
     /// By time and then by number, so that equal times do not meet.
@@ -132,13 +143,22 @@ impl Sender {
 
     /// Takes what others put on the ready list. Its batches must end in time even if they are never sent.
     fn take_in(&mut self) {
-        let known = self.work.len();
-        self.home.drain_into(&mut self.work);
-        for index in known..self.work.len() {
-            if let Some(slot) = self.work.get(index).cloned() {
-                self.arm_expiry(&slot);
+        let mut notices = std::mem::take(&mut self.notices);
+        self.home.swap(&mut notices);
+        let urgent = self.shared.is_urgent();
+        for notice in notices.drain(..) {
+            match notice {
+                Notice::Look { slot, endless } => {
+                    if endless {
+                        self.arm_expiry(&slot);
+                    }
+                    self.work.push_back(slot);
+                }
+                Notice::Linger(_, slot) if urgent => self.work.push_back(slot),
+                Notice::Linger(at, slot) => self.arm_wake(at, slot),
             }
         }
+        self.notices = notices;
     }
 
     /// What no broker leads only expires.
@@ -234,14 +254,15 @@ impl Sender {
                 continue;
             }
             if state.request == number {
-                // It moved away and back, and is here twice.
+                // It is here twice.
                 drop(state);
                 self.work.push_back(slot);
                 continue;
             }
+            state.looked_at(time);
+            let due = self.shared.is_urgent();
+            let rules = &self.shared.rules;
             loop {
-                let due = self.shared.is_urgent();
-                let rules = &self.shared.rules;
                 match state.queue.next(rules, time, broker, identity, room, due) {
                     Next::Send { id, batch, stamp } => {
                         let bytes = batch.sealed.stamp(producer_stamp(stamp));
@@ -249,6 +270,7 @@ impl Sender {
                         let batch_records = batch.records();
                         records += batch_records;
                         state.request = number;
+                        let rest = state.after_sending(rules, time, due);
                         drop(state);
                         total += bytes.len();
                         room = limit.saturating_sub(total);
@@ -260,17 +282,22 @@ impl Sender {
                             topic_id,
                             settled: false,
                         });
-                        // There may be more for the next request.
-                        self.work.push_back(slot);
+                        match rest {
+                            Rest::More => self.work.push_back(slot),
+                            Rest::At(at) => self.arm_wake(at, slot),
+                            Rest::Nothing => {}
+                        }
                         break;
                     }
                     Next::SealOpen => {
-                        let sealing = state.take_open(&slot);
-                        drop(state);
-                        if let Some(sealing) = sealing {
-                            sealing.seal(&self.shared.codecs);
+                        if !state.seal_open(&slot) {
+                            let sealing = state.take_open(&slot);
+                            drop(state);
+                            if let Some(sealing) = sealing {
+                                sealing.seal(&self.shared.codecs);
+                            }
+                            state = slot.lock();
                         }
-                        state = slot.lock();
                     }
                     Next::NoRoom => {
                         drop(state);
@@ -299,13 +326,9 @@ impl Sender {
                         if !state.is_at(&self.home) {
                             break;
                         }
-                        state.queued = false;
-                        if let Some(at) = state.queue.wake_at(&self.shared.rules)
-                            && at > time
-                            && state.wake_armed.is_none_or(|armed| at < armed)
-                        {
-                            state.wake_armed = Some(at);
-                            drop(state);
+                        let at = state.put_down(rules, time);
+                        drop(state);
+                        if let Some(at) = at {
                             self.arm_wake(at, slot);
                         }
                         break;
@@ -383,17 +406,16 @@ impl Sender {
     fn fire_timers(&mut self) {
         let time = now();
         while self.lingers.front().is_some_and(|(at, _)| *at <= time)
-            && let Some((at, slot)) = self.lingers.pop_front()
+            && let Some((_, slot)) = self.lingers.pop_front()
         {
-            self.wake(slot, at);
+            self.work.push_back(slot);
         }
         while let Some(entry) = self.timers.first_entry()
             && entry.key().0 <= time
         {
-            let (at, _) = *entry.key();
             let (timer, slot) = entry.remove();
             match timer {
-                Timer::Wake => self.wake(slot, at),
+                Timer::Wake => self.work.push_back(slot),
                 Timer::Expiry => {
                     slot.expire(&self.shared.rules, time);
                     self.arm_expiry(&slot);
@@ -414,19 +436,6 @@ impl Sender {
             {
                 slot.lock().schedule(slot);
             }
-        }
-    }
-
-    fn wake(&mut self, slot: Arc<Slot>, at: Instant) {
-        let mut state = slot.lock();
-        if state.wake_armed == Some(at) {
-            state.wake_armed = None;
-        }
-        if !state.is_at(&self.home) {
-            state.schedule(&slot);
-        } else if state.take() {
-            drop(state);
-            self.work.push_back(slot);
         }
     }
 
@@ -512,6 +521,7 @@ impl Sender {
         }
         span.in_scope(|| {
             self.settle(parts, answer, time);
+            end_all(&mut self.ended, time);
         });
     }
 
@@ -520,7 +530,7 @@ impl Sender {
             Ok(response) => {
                 if self.shared.config.acks == Acks::None {
                     for part in &parts {
-                        self.settle_part(part, Answer::Written, time, &unknown_offset, None);
+                        self.settle_part(part, Answer::Written, time, &unknown_offset, None, None);
                     }
                     return;
                 }
@@ -531,7 +541,7 @@ impl Sender {
                 );
                 for part in parts.iter().filter(|part| !part.settled) {
                     let answer = Answer::Again(Certainty::MaybeWritten);
-                    self.settle_part(part, answer, time, &unknown_offset, Some(&silent));
+                    self.settle_part(part, answer, time, &unknown_offset, None, Some(&silent));
                 }
             }
             Err(error) => {
@@ -544,7 +554,7 @@ impl Sender {
                     Answer::Refused(certainty)
                 };
                 for part in &parts {
-                    self.settle_part(part, answer, time, &unknown_offset, Some(&error));
+                    self.settle_part(part, answer, time, &unknown_offset, None, Some(&error));
                 }
             }
         }
@@ -590,35 +600,20 @@ impl Sender {
                 } else if code != 0 {
                     refresh |= classify::classify(code).refresh != Refresh::Nothing;
                 }
-                let mut error = (code != 0).then(|| {
+                let error = (code != 0).then(|| {
                     let error = Error::from_code(code, "producing");
                     match &answer.error_message {
                         Some(message) => error.context(message),
                         None => error,
                     }
                 });
-                // The broker knows a batch that it has and tells its offset again, so asking costs nothing but time.
-                if verdict == Answer::Written
-                    && self.shared.rules.idempotent
-                    && !part
-                        .slot
-                        .lock()
-                        .believes(part.id, answer.base_offset, part.records)
-                {
-                    verdict = Answer::Again(Certainty::MaybeWritten);
-                    let message = format!(
-                        "the offset {} in the answer does not follow those before it",
-                        answer.base_offset
-                    );
-                    error =
-                        Some(Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable));
-                }
                 let written = || Outcome::Written {
                     base_offset: (answer.base_offset >= 0).then_some(answer.base_offset),
                     append_time: (answer.log_append_time_ms >= 0)
                         .then_some(answer.log_append_time_ms),
                 };
-                self.settle_part(part, verdict, time, &written, error.as_ref());
+                let offset = Some(answer.base_offset);
+                self.settle_part(part, verdict, time, &written, offset, error.as_ref());
                 if matches!(verdict, Answer::Refused(_))
                     && verdict::is_fatal(code, self.shared.rules.idempotent)
                     && let Some(error) = error
@@ -653,14 +648,30 @@ impl Sender {
     fn settle_part(
         &mut self,
         part: &Part,
-        answer: Answer,
+        mut answer: Answer,
         time: Instant,
         written: &dyn Fn() -> Outcome,
+        offset: Option<i64>,
         error: Option<&Error>,
     ) {
         let slot = &part.slot;
+        let urgent = self.shared.is_urgent();
         let mut finished = std::mem::take(&mut self.finished);
         let mut state = slot.lock();
+        // The broker knows a batch that it has and tells its offset again, so asking costs nothing but time.
+        let doubt;
+        let mut error = error;
+        if answer == Answer::Written
+            && self.shared.rules.idempotent
+            && let Some(offset) = offset
+            && !state.believes(part.id, offset, part.records)
+        {
+            answer = Answer::Again(Certainty::MaybeWritten);
+            let message =
+                format!("the offset {offset} in the answer does not follow those before it");
+            doubt = Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable);
+            error = Some(&doubt);
+        }
         let retry_at = match answer {
             Answer::Written => time,
             _ => time + self.backoff(state.queue.attempts(part.id)),
@@ -677,7 +688,9 @@ impl Sender {
             _ => None,
         };
         slot.note_backlog(&state);
-        state.schedule(slot);
+        if urgent || !state.only_lingers(rules, time) {
+            state.schedule(slot);
+        }
         drop(state);
         if let Some(error) = error {
             match settled {
@@ -701,14 +714,14 @@ impl Sender {
             (_, Some(error)) => of_the_record(error.clone()),
             (_, None) => Error::new(ErrorKind::Fatal, "a batch ended without a reason"),
         };
-        slot.finish(finished.drain(..), time, written, failed);
+        slot.sort(finished.drain(..), &mut self.ended, written, failed);
         self.finished = finished;
         if let Some(batch) = oversized {
             self.split(part, batch, error);
         }
     }
 
-    fn split(&self, part: &Part, batch: crate::producer::slot::ReadyBatch, error: Option<&Error>) {
+    fn split(&self, part: &Part, batch: ReadyBatch, error: Option<&Error>) {
         let slot = &part.slot;
         let mut finished = Vec::new();
         match batch.split(slot.compression(), &self.shared.codecs) {

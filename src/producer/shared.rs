@@ -1,6 +1,5 @@
 //! What the handles and the tasks of one producer share: settings, topics, ready lists, and how it ends.
 
-use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,6 +15,7 @@ use crate::cluster::{Cluster, Interest, Topic};
 use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::SAMPLE;
+use crate::producer::batch::Parts;
 use crate::producer::budget::{Budget, Charge};
 use crate::producer::config::ProducerConfig;
 use crate::producer::delivery::{Accepted, BatchDone, Delivery};
@@ -23,11 +23,11 @@ use crate::producer::flush::Flushing;
 use crate::producer::identity::IdentityMachine;
 use crate::producer::partitioner::{Choice, Partitioner, TopicView};
 use crate::producer::queue::Rules;
+use crate::producer::ready::ReadyList;
 use crate::producer::report::{Interceptors, Ledger};
 use crate::producer::sender;
-use crate::producer::slot::{
-    Appended, Appending, Parts, ReadyList, Slot, SlotConfig, Sticky, closed,
-};
+use crate::producer::slot::{Appended, Appending, Slot, SlotConfig, closed};
+use crate::producer::sticky::{Sticky, WEIGHED, weigh};
 use crate::producer::topic::Place;
 use crate::record::{BatchWriter, CodecPool, Compression, Record};
 use crate::tasks::Tasks;
@@ -83,16 +83,27 @@ struct TopicState {
     slots: Vec<Arc<Slot>>,
 }
 
+impl TopicState {
+    #[inline]
+    fn slot(&self, partition: i32) -> Option<&Arc<Slot>> {
+        let index = usize::try_from(partition).ok()?;
+        let slot = self.slots.get(index)?;
+        (index < self.topic.partitions.len()).then_some(slot)
+    }
+}
+
 /// What the records of one call have in common: read and looked up once.
 #[derive(Default)]
-pub(crate) struct Many {
+pub(crate) struct Many<'a> {
     pub(crate) wall: Option<i64>,
-    topic: Option<Found>,
+    topic: Option<Found<'a>>,
     pub(crate) accepted: Accepted,
 }
 
 /// The topic of the last record.
-struct Found {
+struct Found<'a> {
+    /// Most often not only equal to that of the next record, but the same.
+    name: &'a str,
     entry: Arc<TopicEntry>,
     state: Arc<TopicState>,
     /// Records until it is looked up again: it may have got partitions.
@@ -138,6 +149,7 @@ impl Shared {
                 .min(config.max_request_size)
                 .min(config.buffer_memory),
             max_request_size: config.max_request_size,
+            linger: config.linger,
             ledger,
         };
         Arc::new(Self {
@@ -204,7 +216,7 @@ impl Shared {
         self: &Arc<Self>,
         place: Option<&Place>,
         records: &mut impl Iterator<Item = Result<Record<'a>>>,
-        many: &mut Many,
+        many: &mut Many<'a>,
     ) -> Option<(Record<'a>, Obstacle)> {
         for record in records {
             match record {
@@ -220,11 +232,11 @@ impl Shared {
     }
 
     #[inline]
-    fn accept_next(
+    fn accept_next<'a>(
         self: &Arc<Self>,
         place: Option<&Place>,
-        record: &Record<'_>,
-        many: &mut Many,
+        record: &Record<'a>,
+        many: &mut Many<'a>,
     ) -> Result<(), Obstacle> {
         self.check(record)?;
         let Many {
@@ -233,7 +245,13 @@ impl Shared {
             accepted,
         } = many;
         let topic = match topic {
-            Some(topic) if topic.left > 0 && *topic.state.topic.name == *record.topic() => topic,
+            Some(topic)
+                if topic.left > 0
+                    && (std::ptr::eq(topic.name, record.topic())
+                        || topic.name == record.topic()) =>
+            {
+                topic
+            }
             _ => {
                 let entry = match place {
                     Some(place) => Arc::clone(self.entry_of(place)?),
@@ -244,6 +262,7 @@ impl Shared {
                     }
                 };
                 topic.insert(Found {
+                    name: record.topic(),
                     state: entry.state.load_full(),
                     entry,
                     left: LOOK_UP_EVERY,
@@ -257,11 +276,17 @@ impl Shared {
         self.accept_in(entry, state, record, timestamp, &mut None, note)
     }
 
-    fn check(&self, record: &Record<'_>) -> Result<(), Obstacle> {
+    #[inline]
+    fn check(&self, record: &Record<'_>) -> Result<()> {
         if self.closing.load(Ordering::Relaxed) {
-            return Err(self.end().into());
+            return Err(self.end());
         }
-        Ok(self.check_size(record)?)
+        let size = BATCH_OVERHEAD
+            + BatchWriter::upper_bound(record.get_key(), record.get_value(), record.headers());
+        match size > self.slot_config.max_request_size.min(self.budget.total()) {
+            false => Ok(()),
+            true => Err(self.too_large(record, size)),
+        }
     }
 
     fn entry_of<'a>(&self, place: &'a Place) -> Result<&'a Arc<TopicEntry>, Obstacle> {
@@ -284,6 +309,9 @@ impl Shared {
         }
     }
 
+    /// What can be in a register is not returned in memory here, nor taken from there: while a record's stores wait for cold
+    /// cache lines, those to the stack wait behind them, and the next record with them.
+    #[inline(always)]
     fn accept_in<T>(
         self: &Arc<Self>,
         entry: &TopicEntry,
@@ -293,12 +321,24 @@ impl Shared {
         charge: &mut Option<Charge>,
         note: impl FnOnce(i32, &Arc<BatchDone>, u32) -> T,
     ) -> Result<T, Obstacle> {
-        let slot = self.slot_for(record, entry, state)?;
+        let partition = match record.get_partition() {
+            Some(partition) => partition,
+            None => self.choose(record, entry, state),
+        };
+        let Some(slot) = state.slot(partition) else {
+            return Err(unknown_partition(record, partition, state));
+        };
+        let note = |batch: &Arc<BatchDone>, index| note(partition, batch, index);
         let parts = Parts {
             timestamp,
             key: record.get_key(),
             value: record.get_value(),
             headers: record.headers(),
+        };
+        // Nearly always there is a batch, and room in it.
+        let note = match slot.append_at_once(self.slot_config.batch_size, &parts, note) {
+            Ok(taken) => return Ok(taken),
+            Err(note) => note,
         };
         let producer = Appending {
             config: &self.slot_config,
@@ -306,8 +346,7 @@ impl Shared {
             codecs: &self.codecs,
             flushing: &self.flushing,
         };
-        let appended = slot.append(&producer, parts, charge, note);
-        match appended {
+        match slot.append(&producer, parts, charge, note) {
             Appended::Accepted(taken) => Ok(taken),
             Appended::NeedsBytes(bytes) => Err(Obstacle::NeedsBytes(bytes)),
             Appended::Refused(error) if error.kind() == ErrorKind::Closed => Err(self.end().into()),
@@ -315,64 +354,41 @@ impl Shared {
         }
     }
 
-    fn check_size(&self, record: &Record<'_>) -> Result<()> {
-        let size = BATCH_OVERHEAD
-            + BatchWriter::upper_bound(record.get_key(), record.get_value(), record.headers());
+    #[cold]
+    fn too_large(&self, record: &Record<'_>, size: usize) -> Error {
         let limits = [
             ("max.request.size", self.slot_config.max_request_size),
             ("buffer.memory", self.budget.total()),
         ];
-        for (setting, limit) in limits {
-            if size > limit {
-                return Err(Error::new(
-                    ErrorKind::RecordTooLarge,
-                    format!(
-                        "a record for topic '{}' takes up to {size} bytes, more than the {limit} of {setting}",
-                        record.topic()
-                    ),
-                ));
-            }
-        }
-        Ok(())
+        let (setting, limit) = match size > limits[0].1 {
+            true => limits[0],
+            false => limits[1],
+        };
+        Error::new(
+            ErrorKind::RecordTooLarge,
+            format!(
+                "a record for topic '{}' takes up to {size} bytes, more than the {limit} of {setting}",
+                record.topic()
+            ),
+        )
     }
 
-    fn slot_for<'a>(
-        &self,
-        record: &Record<'_>,
-        entry: &TopicEntry,
-        state: &'a TopicState,
-    ) -> Result<&'a Arc<Slot>, Obstacle> {
+    /// The partition of a record that names none.
+    fn choose(&self, record: &Record<'_>, entry: &TopicEntry, state: &TopicState) -> i32 {
         let view = TopicView {
             topic: &state.topic,
         };
-        let partition = match record.get_partition() {
-            Some(partition) => partition,
-            None => match self.partitioner.partition(record, &view) {
-                Choice::Partition(partition) => partition,
-                Choice::Sticky => entry
-                    .sticky
-                    .current()
-                    .unwrap_or_else(|| self.choose_sticky(entry, state)),
-            },
-        };
-        let count = view.partitions();
-        let slot = usize::try_from(partition)
-            .ok()
-            .filter(|_| partition < count)
-            .and_then(|index| state.slots.get(index));
-        slot.ok_or_else(|| {
-            Obstacle::UnknownPartition(Error::new(
-                ErrorKind::UnknownPartition,
-                format!(
-                    "topic '{}' has no partition {partition}: it has {count}, numbered from 0",
-                    record.topic()
-                ),
-            ))
-        })
+        match self.partitioner.partition(record, &view) {
+            Choice::Partition(partition) => partition,
+            Choice::Sticky => entry
+                .sticky
+                .current()
+                .unwrap_or_else(|| self.choose_sticky(entry, state)),
+        }
     }
 
-    /// The less loaded of two random partitions with a leader: close to what weighing all of them gives (KIP-794), without
-    /// looking at all of them. Leaders that take no data are left out, unless that leaves none.
+    /// One of a few random partitions with a leader, the likelier the less it has to send (KIP-794), as Java chooses among
+    /// all of them. Leaders that take no data are left out, unless that leaves none.
     fn choose_sticky(&self, entry: &TopicEntry, state: &TopicState) -> i32 {
         let clock = self.cluster.clock();
         let count = state.topic.partitions.len();
@@ -388,12 +404,12 @@ impl Shared {
         let load = |index: usize| state.slots.get(index).map_or(0, |slot| slot.backlog());
         let chosen = match draw() {
             Some(first) if self.config.adaptive_partitioning => {
-                let second = draw().unwrap_or(first);
-                if load(second) < load(first) {
-                    second
-                } else {
-                    first
+                let mut drawn = [first; WEIGHED];
+                for other in &mut drawn[1..] {
+                    *other = draw().unwrap_or(first);
                 }
+                let loads = drawn.map(|index| (index, load(index)));
+                weigh(&loads, |bound| clock.below(bound))
             }
             Some(only) => only,
             None => clock.below(count),
@@ -700,9 +716,11 @@ impl Shared {
         }
         // A list and the slots on it hold each other.
         let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut listed = VecDeque::new();
+        let mut listed = Vec::new();
         for home in homes.values() {
-            home.drain_into(&mut listed);
+            let mut notices = Vec::new();
+            home.swap(&mut notices);
+            listed.push(notices);
         }
         drop(homes);
         counts
@@ -736,6 +754,18 @@ impl Drop for Urgent<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+#[cold]
+fn unknown_partition(record: &Record<'_>, partition: i32, state: &TopicState) -> Obstacle {
+    let count = state.topic.partitions.len();
+    Obstacle::UnknownPartition(Error::new(
+        ErrorKind::UnknownPartition,
+        format!(
+            "topic '{}' has no partition {partition}: it has {count}, numbered from 0",
+            record.topic()
+        ),
+    ))
 }
 
 fn no_topic() -> Error {

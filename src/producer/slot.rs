@@ -1,82 +1,61 @@
-//! One partition as the producer holds it: a [`PartitionQueue`] behind a mutex, and the list of those with work.
+//! One partition as the producer holds it: a [`PartitionQueue`] behind a mutex.
 //!
 //! Invariants:
 //!
 //! - One slot lock at a time, never across an await, never calling user code. A ready list's lock may be taken inside a
 //!   slot's, never the other way round.
 //! - Every change that may give a slot something to do ends in [`SlotState::schedule`], which puts it on its leader's ready
-//!   list unless it is there. Nothing is edge-triggered: whoever takes a slot from a list looks at all of it.
+//!   list unless it is there. Nothing is edge-triggered: whoever takes a slot from a list looks at all of it. Only of a batch
+//!   that lingers, with nothing else to do, its sender is told no more than when that is over.
 //! - A batch that is full is sealed (compressed) by the caller who found it full, outside the lock; its place in line is
 //!   kept meanwhile.
 
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
+use std::time::Duration;
 
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind};
-use crate::producer::budget::{Budget, Charge, LEAST_ROUNDED, rounded};
+use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents, end_all};
+use crate::producer::budget::{Budget, Charge, rounded};
 use crate::producer::delivery::{BatchDone, Outcome};
-use crate::producer::flush::{Flushing, Outstanding};
-use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Why};
-use crate::producer::report::{BatchLog, Contents, Ledger};
-use crate::record::{BatchWriter, CodecPool, Compression, Header, RecordError, SealedBatch};
-use crate::types::{BrokerId, TopicPartition};
+use crate::producer::flush::Flushing;
+use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Rules, Why};
+use crate::producer::ready::{Notice, ReadyList};
+use crate::producer::report::Ledger;
+use crate::producer::sticky::Sticky;
+use crate::record::{Codec, CodecPool, Compression, RecordError};
+use crate::types::TopicPartition;
 
 /// What all slots of a producer use.
 #[derive(Debug)]
 pub(crate) struct SlotConfig {
     pub(crate) batch_size: usize,
     pub(crate) max_request_size: usize,
+    pub(crate) linger: Duration,
     pub(crate) ledger: Arc<Ledger>,
-}
-
-/// A batch that takes records.
-#[derive(Debug)]
-pub(crate) struct OpenBatch {
-    writer: BatchWriter,
-    done: Arc<BatchDone>,
-    charge: Charge,
-    log: BatchLog,
-    outstanding: Outstanding,
-}
-
-/// A batch that takes no more.
-#[derive(Debug)]
-pub(crate) struct ReadyBatch {
-    pub(crate) sealed: SealedBatch,
-    pub(crate) done: Arc<BatchDone>,
-    charge: Charge,
-    pub(crate) log: BatchLog,
-    outstanding: Outstanding,
-}
-
-impl Payload for ReadyBatch {
-    fn records(&self) -> u32 {
-        self.sealed.count()
-    }
-
-    fn bytes(&self) -> usize {
-        self.sealed.len()
-    }
 }
 
 pub(crate) type Queue = PartitionQueue<OpenBatch, ReadyBatch>;
 
 /// A partition's place in the producer.
+///
+/// What appending a record takes (the lock, the open batch's buffer and count) lies in the first two cache lines: of each
+/// of `Slot`, [`SlotState`], [`PartitionQueue`] and [`OpenBatch`] it is the beginning. With hundreds of partitions a record
+/// costs little else than these lines and those at the end of the buffer.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub(crate) struct Slot {
-    pub(crate) tp: TopicPartition,
-    pub(crate) sticky: Arc<Sticky>,
-    compression: Compression,
     state: Mutex<SlotState>,
     /// Batches in line, as of the last change: read without the lock when a sticky partition is chosen.
     backlog: AtomicUsize,
+    pub(crate) tp: TopicPartition,
+    pub(crate) sticky: Arc<Sticky>,
+    compression: Compression,
 }
 
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct SlotState {
     pub(crate) queue: Queue,
     /// Where the slot goes when it has work.
@@ -101,104 +80,13 @@ pub(crate) struct SlotState {
 /// A partition on which others write so much between two acknowledgements is asked once more.
 const LEAP: i64 = 1 << 20;
 
-/// The slots that have work for one broker, or for none (they only expire).
-#[derive(Debug)]
-pub(crate) struct ReadyList {
-    pub(crate) broker: Option<BrokerId>,
-    slots: Mutex<VecDeque<Arc<Slot>>>,
-    pub(crate) notify: Notify,
-    /// Since when the broker has been handed nothing although something waits for it or for its answer. Kept only with
-    /// `partitioner.availability.timeout.ms`.
-    blocked_since: Mutex<Option<Instant>>,
-}
-
-impl ReadyList {
-    pub(crate) fn new(broker: Option<BrokerId>) -> Arc<Self> {
-        Arc::new(Self {
-            broker,
-            slots: Mutex::default(),
-            notify: Notify::new(),
-            blocked_since: Mutex::default(),
-        })
-    }
-
-    pub(crate) fn blocked_since(&self) -> Option<Instant> {
-        *self.blocked()
-    }
-
-    pub(crate) fn set_blocked_since(&self, since: Option<Instant>) {
-        *self.blocked() = since;
-    }
-
-    fn blocked(&self) -> MutexGuard<'_, Option<Instant>> {
-        let blocked = self.blocked_since.lock();
-        blocked.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn push(&self, slot: Arc<Slot>) {
-        self.slots().push_back(slot);
-        self.notify.notify_one();
-    }
-
-    /// Moves everything out.
-    pub(crate) fn drain_into(&self, work: &mut VecDeque<Arc<Slot>>) {
-        work.append(&mut self.slots());
-    }
-
-    fn slots(&self) -> MutexGuard<'_, VecDeque<Arc<Slot>>> {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The partition that records without a key go to at present (KIP-480, KIP-794).
-#[derive(Debug)]
-pub(crate) struct Sticky {
-    /// -1: choose another.
-    partition: AtomicI32,
-    /// What went to it so far, counted per batch.
-    bytes: AtomicUsize,
-    limit: usize,
-}
-
-impl Sticky {
-    pub(crate) fn new(limit: usize) -> Self {
-        Self {
-            partition: AtomicI32::new(-1),
-            bytes: AtomicUsize::new(0),
-            limit: limit.max(1),
-        }
-    }
-
-    pub(crate) fn current(&self) -> Option<i32> {
-        let partition = self.partition.load(Ordering::Relaxed);
-        (partition >= 0).then_some(partition)
-    }
-
-    /// Settles on a partition unless somebody did meanwhile; returns the one that holds.
-    pub(crate) fn choose(&self, partition: i32) -> i32 {
-        let order = Ordering::Relaxed;
-        match self.partition.compare_exchange(-1, partition, order, order) {
-            Ok(_) => {
-                self.bytes.store(0, order);
-                partition
-            }
-            Err(other) => other,
-        }
-    }
-
-    /// Stays no longer with this partition.
-    pub(crate) fn leave(&self, partition: i32) {
-        let order = Ordering::Relaxed;
-        let _ = self.partition.compare_exchange(partition, -1, order, order);
-    }
-
-    fn filled(&self, partition: i32, bytes: usize) {
-        if self.current() == Some(partition)
-            && self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.limit
-        {
-            self.leave(partition);
-        }
-    }
+/// What is left of a slot for its sender.
+pub(crate) enum Rest {
+    /// It may have something for the next request.
+    More,
+    /// Nothing before then: a timer is to be set.
+    At(Instant),
+    Nothing,
 }
 
 /// What an append came to.
@@ -216,15 +104,6 @@ pub(crate) struct Appending<'a> {
     pub(crate) budget: &'a Budget,
     pub(crate) codecs: &'a CodecPool,
     pub(crate) flushing: &'a Flushing,
-}
-
-/// The parts of a record that are written.
-#[derive(Clone, Copy)]
-pub(crate) struct Parts<'a> {
-    pub(crate) timestamp: i64,
-    pub(crate) key: Option<&'a [u8]>,
-    pub(crate) value: Option<&'a [u8]>,
-    pub(crate) headers: &'a [Header<'a>],
 }
 
 /// A batch taken out of its slot to be sealed. Dropped without that, it gives up its place and fails.
@@ -279,37 +158,40 @@ impl Slot {
         self.backlog.store(state.queue.len(), Ordering::Relaxed);
     }
 
+    /// Adds a record to the open batch, if there is one that has room. `note` is given the batch that the record went to
+    /// and its index in it, under the lock; it comes back if there is none.
+    #[inline(always)]
+    pub(crate) fn append_at_once<T, N>(
+        &self,
+        batch_size: usize,
+        parts: &Parts<'_>,
+        note: N,
+    ) -> Result<T, N>
+    where
+        N: FnOnce(&Arc<BatchDone>, u32) -> T,
+    {
+        let mut state = self.lock();
+        let Some(open) = state.queue.open_mut() else {
+            return Err(note);
+        };
+        match open.append_within(batch_size, parts) {
+            Some(index) => Ok(note(&open.done, index)),
+            None => Err(note),
+        }
+    }
+
     /// Adds a record to the open batch, opening one or sealing a full one as needed.
     ///
-    /// `charge` holds bytes that the caller waited for; what is not needed of it stays. `note` is given the partition,
-    /// the batch that the record went to and its index in it, under the lock.
-    #[inline]
+    /// `charge` holds bytes that the caller waited for; what is not needed of it stays.
+    #[cold]
     pub(crate) fn append<T>(
         self: &Arc<Self>,
         producer: &Appending<'_>,
         parts: Parts<'_>,
         charge: &mut Option<Charge>,
-        note: impl FnOnce(i32, &Arc<BatchDone>, u32) -> T,
+        note: impl FnOnce(&Arc<BatchDone>, u32) -> T,
     ) -> Appended<T> {
         let mut state = self.lock();
-        // Nearly always there is a batch, and room in it.
-        if let Some(open) = state.queue.open_mut()
-            && let Some(index) = open.append_within(producer.config, parts)
-        {
-            return Appended::Accepted(note(self.tp.partition, &open.done, index));
-        }
-        self.append_slowly(state, producer, parts, charge, note)
-    }
-
-    #[cold]
-    fn append_slowly<T>(
-        self: &Arc<Self>,
-        mut state: MutexGuard<'_, SlotState>,
-        producer: &Appending<'_>,
-        parts: Parts<'_>,
-        charge: &mut Option<Charge>,
-        note: impl FnOnce(i32, &Arc<BatchDone>, u32) -> T,
-    ) -> Appended<T> {
         let Appending {
             config,
             budget,
@@ -317,6 +199,7 @@ impl Slot {
             flushing,
         } = *producer;
         let mut sealing = None;
+        let mut filled = false;
         let appended = loop {
             if state.queue.is_closed() {
                 break Appended::Refused(closed());
@@ -328,7 +211,7 @@ impl Slot {
                         let opened = batch.log.opened();
                         state.queue.set_open(opened, batch);
                         self.note_backlog(&state);
-                        state.schedule(self);
+                        state.schedule_lingering(self, opened, config.linger);
                         continue;
                     }
                     Err(bytes) => break Appended::NeedsBytes(bytes),
@@ -336,15 +219,18 @@ impl Slot {
             };
             match open.append(config, budget, parts, charge) {
                 Fit::Appended(index) => {
-                    break Appended::Accepted(note(self.tp.partition, &open.done, index));
+                    break Appended::Accepted(note(&open.done, index));
                 }
                 // A second full one cannot follow: the batch opened meanwhile has room for this record.
-                Fit::Full if sealing.is_none() => sealing = state.take_open(self),
-                Fit::Full => break Appended::Refused(too_large(config.batch_size)),
+                Fit::Full if filled => break Appended::Refused(too_large(config.batch_size)),
+                Fit::Full => {
+                    filled = true;
+                    sealing = state.close_open(self);
+                }
                 Fit::NeedsBytes(bytes) => {
                     // What is in it is what will free memory.
-                    if sealing.is_none() {
-                        sealing = state.take_open(self);
+                    if !filled {
+                        sealing = state.close_open(self);
                     }
                     break Appended::NeedsBytes(bytes);
                 }
@@ -366,6 +252,19 @@ impl Slot {
         written: impl Fn() -> Outcome,
         failed: impl Fn(Certainty, Why) -> Error,
     ) {
+        let mut ended = Vec::new();
+        self.sort(finished, &mut ended, written, failed);
+        end_all(&mut ended, now);
+    }
+
+    /// Says how batches ended; they are ended by whoever has them all.
+    pub(crate) fn sort(
+        &self,
+        finished: impl IntoIterator<Item = Finished<ReadyBatch>>,
+        ended: &mut Vec<(ReadyBatch, Outcome)>,
+        written: impl Fn() -> Outcome,
+        failed: impl Fn(Certainty, Why) -> Error,
+    ) {
         for Finished { batch, end } in finished {
             let outcome = match end {
                 End::Written => written(),
@@ -375,7 +274,7 @@ impl Slot {
                         .with_topic_partition(self.tp.clone()),
                 ),
             };
-            batch.end(outcome, now);
+            ended.push((batch, outcome));
         }
     }
 
@@ -425,7 +324,7 @@ impl Slot {
     }
 
     /// Ends what is overdue.
-    pub(crate) fn expire(self: &Arc<Self>, rules: &crate::producer::queue::Rules, now: Instant) {
+    pub(crate) fn expire(self: &Arc<Self>, rules: &Rules, now: Instant) {
         let mut finished = Vec::new();
         let mut state = self.lock();
         state.expiry_armed = false;
@@ -454,8 +353,10 @@ impl Slot {
         }
         if state.queue.set_leader(home.broker) {
             state.home = Arc::clone(home);
-            // Being in the hands of the old sender means nothing any more: it may have no connection, and never look.
+            // Being in the hands of the old sender means nothing any more: it may have no connection, and never look. Nor
+            // does it look on behalf of others when a linger is over.
             state.queued = false;
+            state.wake_armed = None;
             state.queue.retry_now();
             state.schedule(self);
             if home.broker.is_none() {
@@ -502,7 +403,56 @@ impl SlotState {
     /// Puts the slot on its leader's ready list if there is anything in line.
     pub(crate) fn schedule(&mut self, slot: &Arc<Slot>) {
         if self.take() {
-            self.home.push(Arc::clone(slot));
+            self.home.push(Notice::Look {
+                slot: Arc::clone(slot),
+                endless: !self.expiry_armed,
+            });
+        }
+    }
+
+    /// The same after a batch was opened: if there is nothing else, a look now would only find that it lingers.
+    fn schedule_lingering(&mut self, slot: &Arc<Slot>, opened: Instant, linger: Duration) {
+        if linger.is_zero() || !self.expiry_armed || self.queue.has_unsent() {
+            return self.schedule(slot);
+        }
+        let at = opened + linger;
+        if !self.queued && self.wake_armed.is_none_or(|armed| at < armed) {
+            self.wake_armed = Some(at);
+            self.home.push(Notice::Linger(at, Arc::clone(slot)));
+        }
+    }
+
+    /// Whether there is nothing but an open batch, and a timer for the end of its linger.
+    pub(crate) fn only_lingers(&self, rules: &Rules, time: Instant) -> bool {
+        let timed = |at| at > time && self.wake_armed.is_some_and(|armed| armed <= at);
+        !self.queue.has_unsent() && self.queue.wake_at(rules).is_some_and(timed)
+    }
+
+    /// Its sender, which took a batch, puts it down unless there is more to send.
+    pub(crate) fn after_sending(&mut self, rules: &Rules, time: Instant, due: bool) -> Rest {
+        let lingers = self.queue.wake_at(rules);
+        if self.queue.has_unsent() || lingers.is_some_and(|at| due || at <= time) {
+            return Rest::More;
+        }
+        self.put_down(rules, time).map_or(Rest::Nothing, Rest::At)
+    }
+
+    /// Its sender, which has nothing to send of it, puts it down; gives when to look again, if a timer is to be set for that.
+    pub(crate) fn put_down(&mut self, rules: &Rules, time: Instant) -> Option<Instant> {
+        self.queued = false;
+        let at = self.queue.wake_at(rules).filter(|at| *at > time)?;
+        let sooner = self.wake_armed.is_none_or(|armed| at < armed);
+        if sooner {
+            self.wake_armed = Some(at);
+        }
+        sooner.then_some(at)
+    }
+
+    /// Its sender looks at it: has it in its hands, and timers that are over are no more.
+    pub(crate) fn looked_at(&mut self, time: Instant) {
+        self.queued = true;
+        if self.wake_armed.is_some_and(|at| at <= time) {
+            self.wake_armed = None;
         }
     }
 
@@ -514,16 +464,46 @@ impl SlotState {
         }
     }
 
+    /// Seals the open batch where it is, and makes it known. If it is to be compressed, takes it out to be sealed.
+    fn close_open<'a>(&mut self, slot: &'a Arc<Slot>) -> Option<Sealing<'a>> {
+        match self.seal_open(slot) {
+            true => {
+                self.schedule(slot);
+                None
+            }
+            false => self.take_open(slot),
+        }
+    }
+
+    /// Seals the open batch where it is, if there is one and nothing to compress.
+    pub(crate) fn seal_open(&mut self, slot: &Slot) -> bool {
+        let open = self.queue.open_mut();
+        let Some(open) = open.filter(|open| !open.writer.is_empty()) else {
+            return false;
+        };
+        let len = open.writer.len();
+        if slot.compression.codec() != Codec::None {
+            return false;
+        }
+        self.closes(slot, len);
+        self.queue.seal_open(OpenBatch::seal);
+        true
+    }
+
     /// Takes the open batch out to be sealed.
     pub(crate) fn take_open<'a>(&mut self, slot: &'a Arc<Slot>) -> Option<Sealing<'a>> {
         let (id, batch) = self.queue.take_open()?;
-        self.last_len = batch.writer.len();
-        slot.sticky.filled(slot.tp.partition, batch.writer.len());
+        self.closes(slot, batch.writer.len());
         Some(Sealing {
             slot,
             id,
             batch: Some(batch),
         })
+    }
+
+    fn closes(&mut self, slot: &Slot, len: usize) {
+        self.last_len = len;
+        slot.sticky.filled(slot.tp.partition, len);
     }
 }
 
@@ -550,7 +530,7 @@ impl Sealing<'_> {
         match sealed {
             Ok((sealed, spare)) => {
                 if let Some(spare) = spare {
-                    charge.keep(spare);
+                    charge.keep([spare]);
                     charge.shrink_to(held);
                 }
                 let batch = ReadyBatch {
@@ -604,216 +584,6 @@ impl Drop for Sealing<'_> {
     }
 }
 
-/// What an open batch says to a record.
-enum Fit {
-    /// With this index.
-    Appended(u32),
-    Full,
-    NeedsBytes(usize),
-    Refused(RecordError),
-}
-
-impl OpenBatch {
-    /// A new batch with room for a record at least; an error is the number of bytes to be charged for it.
-    fn open(
-        slot: &Slot,
-        config: &SlotConfig,
-        budget: &Budget,
-        flushing: &Flushing,
-        parts: Parts<'_>,
-        last_len: usize,
-        charge: &mut Option<Charge>,
-    ) -> Result<Self, usize> {
-        let needed = HEADER_LEN + BatchWriter::upper_bound(parts.key, parts.value, parts.headers);
-        // As large as the last one was; a partition that is seldom used does not hold a whole `batch.size`.
-        let usual = last_len.max(FIRST_BUFFER).next_power_of_two();
-        let capacity = needed.max(usual.min(config.batch_size));
-        let taken = match charge.take() {
-            Some(held) if held.bytes() >= needed => Some(held),
-            held => {
-                *charge = held;
-                None
-            }
-        };
-        let taken = match taken {
-            Some(held) => held,
-            None => budget
-                .try_acquire(capacity)
-                .or_else(|| budget.try_acquire(needed))
-                .ok_or(needed)?,
-        };
-        Ok(Self {
-            writer: BatchWriter::with_buffer(taken.buffer()),
-            done: BatchDone::new(slot.tp.clone()),
-            charge: taken,
-            log: config.ledger.open(now()),
-            outstanding: flushing.outstanding(),
-        })
-    }
-
-    /// Appends a record if there is room.
-    #[inline]
-    fn append_within(&mut self, config: &SlotConfig, parts: Parts<'_>) -> Option<u32> {
-        let room = self.charge.bytes().min(config.batch_size);
-        self.writer
-            .append_within(room, parts.timestamp, parts.key, parts.value, parts.headers)
-    }
-
-    fn append(
-        &mut self,
-        config: &SlotConfig,
-        budget: &Budget,
-        parts: Parts<'_>,
-        charge: &mut Option<Charge>,
-    ) -> Fit {
-        let Parts {
-            timestamp,
-            key,
-            value,
-            headers,
-        } = parts;
-        if let Some(index) = self.append_within(config, parts) {
-            return Fit::Appended(index);
-        }
-        let size = match self.writer.size_of(timestamp, key, value, headers) {
-            Ok(size) => size,
-            // Another batch has another base timestamp and its own room.
-            Err(_) if !self.writer.is_empty() => return Fit::Full,
-            Err(error) => return Fit::Refused(error),
-        };
-        let len = self.writer.len() + size;
-        if len > config.batch_size && !self.writer.is_empty() {
-            return Fit::Full;
-        }
-        if len > self.charge.bytes() {
-            let held = self.charge.bytes();
-            let grown = (held * 2 + 1).next_power_of_two();
-            let grown = grown.min(config.batch_size).max(len);
-            let taken =
-                take(budget, charge, grown - held).or_else(|| take(budget, charge, len - held));
-            let Some(taken) = taken else {
-                // The record will start a batch of its own.
-                return Fit::NeedsBytes(HEADER_LEN + BatchWriter::upper_bound(key, value, headers));
-            };
-            self.charge.absorb(taken);
-            let small = self.writer.move_to(self.charge.buffer());
-            self.charge.keep(small);
-        }
-        match self.writer.append(timestamp, key, value, headers) {
-            Ok(index) => Fit::Appended(index),
-            Err(error) => Fit::Refused(error),
-        }
-    }
-
-    fn fail(self, tp: &TopicPartition, error: &Error) {
-        let Self {
-            writer,
-            done,
-            charge,
-            log,
-            outstanding,
-        } = self;
-        drop(charge);
-        let error = error
-            .clone()
-            .with_certainty(Certainty::NotSent)
-            .with_topic_partition(tp.clone());
-        log.end(now(), tp, contents(&writer), Err(&error));
-        drop(writer);
-        done.complete(Outcome::Failed(error));
-        drop(outstanding);
-    }
-}
-
-impl ReadyBatch {
-    /// Gives the memory back, reports, tells whoever waits, and counts as flushed, in this order.
-    pub(crate) fn end(self, outcome: Outcome, now: Instant) {
-        let Self {
-            sealed,
-            done,
-            charge,
-            log,
-            outstanding,
-        } = self;
-        let contents = Contents {
-            records: sealed.count(),
-            bytes: sealed.len(),
-            uncompressed_bytes: sealed.uncompressed_len(),
-        };
-        // Small compressed ones have a size of their own each, and would serve nobody.
-        let compressed = contents.bytes != contents.uncompressed_bytes;
-        if (!compressed || contents.bytes >= LEAST_ROUNDED)
-            && let Some(buffer) = sealed.into_buffer()
-        {
-            charge.keep(buffer);
-        }
-        drop(charge);
-        match &outcome {
-            Outcome::Written { base_offset, .. } => {
-                log.end(now, done.partition(), contents, Ok(*base_offset));
-            }
-            Outcome::Failed(error) => log.end(now, done.partition(), contents, Err(error)),
-            Outcome::Split(_) => log.split(),
-        }
-        done.complete(outcome);
-        drop(outstanding);
-    }
-
-    /// Two or more batches with the same records, if there are several and they can be told apart.
-    pub(crate) fn split(
-        mut self,
-        compression: Compression,
-        codecs: &CodecPool,
-    ) -> Result<Vec<Self>, Box<(Self, RecordError)>> {
-        let max = (self.sealed.uncompressed_len() / 2).max(1);
-        let pieces = self.sealed.split(max, codecs).and_then(|writers| {
-            writers
-                .into_iter()
-                .map(|writer| writer.seal(compression, codecs))
-                .collect::<Result<Vec<_>, _>>()
-        });
-        let pieces = match pieces {
-            Ok(pieces) => pieces,
-            Err(error) => return Err(Box::new((self, error))),
-        };
-        let mut first = 0;
-        let mut cells = Vec::with_capacity(pieces.len());
-        let pieces = pieces
-            .into_iter()
-            .map(|sealed| {
-                let done = BatchDone::new(self.done.partition().clone());
-                cells.push((first, Arc::clone(&done)));
-                first += sealed.count();
-                Self {
-                    charge: self.charge.split_off(sealed.len()),
-                    outstanding: self.outstanding.clone(),
-                    log: self.log.piece(),
-                    sealed,
-                    done,
-                }
-            })
-            .collect();
-        self.end(Outcome::Split(cells), now());
-        Ok(pieces)
-    }
-}
-
-/// Bytes from what the caller holds, or else from the budget.
-fn take(budget: &Budget, held: &mut Option<Charge>, bytes: usize) -> Option<Charge> {
-    match held {
-        Some(held) if held.bytes() >= bytes => Some(held.split_off(bytes)),
-        _ => budget.try_acquire(bytes),
-    }
-}
-
-fn contents(writer: &BatchWriter) -> Contents {
-    Contents {
-        records: writer.count(),
-        bytes: writer.len(),
-        uncompressed_bytes: writer.len(),
-    }
-}
-
 pub(crate) fn closed() -> Error {
     Error::new(ErrorKind::Closed, "the producer is closed")
 }
@@ -864,7 +634,3 @@ fn expired(after: std::time::Duration, led: bool, cause: Option<Error>) -> Error
         None => error,
     }
 }
-
-const HEADER_LEN: usize = 61;
-/// What a partition's first buffer holds.
-const FIRST_BUFFER: usize = 1024;

@@ -80,18 +80,20 @@ impl SealedBatch {
     /// Under the stamp it already has this costs a reference count. Under another it is written again: in place if no
     /// request holds the old bytes any more, in a copy otherwise.
     pub(crate) fn stamp(&mut self, stamp: ProducerStamp) -> Bytes {
-        let mut bytes = match std::mem::replace(&mut self.buffer, Buffer::Unstamped(Vec::new())) {
-            Buffer::Stamped(present, bytes) if present == stamp => {
-                self.buffer = Buffer::Stamped(present, bytes.clone());
-                return bytes;
+        let bytes = match std::mem::replace(&mut self.buffer, Buffer::Unstamped(Vec::new())) {
+            Buffer::Stamped(present, bytes) if present == stamp => bytes,
+            Buffer::Stamped(_, bytes) => {
+                let mut bytes = bytes
+                    .try_into_mut()
+                    .unwrap_or_else(|shared| BytesMut::from(&shared[..]));
+                self.write_header(&mut bytes, stamp);
+                bytes.freeze()
             }
-            Buffer::Stamped(_, bytes) => bytes
-                .try_into_mut()
-                .unwrap_or_else(|shared| BytesMut::from(&shared[..])),
-            Buffer::Unstamped(buffer) => BytesMut::from(Bytes::from(buffer)),
+            Buffer::Unstamped(mut buffer) => {
+                self.write_header(&mut buffer, stamp);
+                Bytes::from(buffer)
+            }
         };
-        self.write_header(&mut bytes, stamp);
-        let bytes = bytes.freeze();
         self.buffer = Buffer::Stamped(stamp, bytes.clone());
         bytes
     }

@@ -128,7 +128,7 @@ impl BatchWriter {
 
     /// Appends a record if the batch is not larger than `limit` bytes then; `None` if it would be, or if the record does
     /// not go into this batch at all.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn append_within(
         &mut self,
         limit: usize,
@@ -142,7 +142,7 @@ impl BatchWriter {
         fits.then(|| self.put(&shape, timestamp, key, value, headers))
     }
 
-    #[inline]
+    #[inline(always)]
     fn put(
         &mut self,
         shape: &Shape,
@@ -177,7 +177,7 @@ impl BatchWriter {
         index
     }
 
-    #[inline]
+    #[inline(always)]
     fn shape(
         &self,
         timestamp: i64,
@@ -223,6 +223,25 @@ impl BatchWriter {
         })
     }
 
+    /// Closes the batch, which has records, and leaves them as they are.
+    pub(crate) fn seal_plain(self) -> SealedBatch {
+        debug_assert!(self.count > 0);
+        let len = self.buffer.len();
+        self.sealed(Codec::None, len)
+    }
+
+    /// A batch of what the buffer holds now.
+    fn sealed(self, codec: Codec, uncompressed_len: usize) -> SealedBatch {
+        SealedBatch::new(
+            self.buffer,
+            codec,
+            self.count,
+            self.base_timestamp,
+            self.max_timestamp,
+            uncompressed_len,
+        )
+    }
+
     /// Closes the batch and compresses its records.
     ///
     /// If they do not get smaller they stay as they are, and the batch says so: Java sends the larger form, but this one
@@ -240,7 +259,7 @@ impl BatchWriter {
     /// The same, compressed into the buffer that `buffer_for` gives for so many bytes; with the writer's own if that has
     /// become superfluous.
     pub(crate) fn seal_into(
-        self,
+        mut self,
         compression: Compression,
         pool: &CodecPool,
         buffer_for: impl FnOnce(usize) -> Vec<u8>,
@@ -254,19 +273,14 @@ impl BatchWriter {
             Compression::None => None,
             _ => pool.compress(compression, records, HEADER_LEN, buffer_for)?,
         };
-        let (buffer, codec, spare) = match compressed {
-            Some(buffer) => (buffer, compression.codec(), Some(self.buffer)),
-            None => (self.buffer, Codec::None, None),
+        let (codec, spare) = match compressed {
+            Some(buffer) => {
+                let spare = std::mem::replace(&mut self.buffer, buffer);
+                (compression.codec(), Some(spare))
+            }
+            None => (Codec::None, None),
         };
-        let batch = SealedBatch::new(
-            buffer,
-            codec,
-            self.count,
-            self.base_timestamp,
-            self.max_timestamp,
-            uncompressed_len,
-        );
-        Ok((batch, spare))
+        Ok((self.sealed(codec, uncompressed_len), spare))
     }
 
     /// Bytes so far, header included: what the batch takes uncompressed.

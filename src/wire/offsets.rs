@@ -117,6 +117,9 @@ macro_rules! flexible {
 flexible!(OffsetCommitRequest, OffsetCommitResponse);
 flexible!(OffsetFetchRequest, OffsetFetchResponse);
 
+#[cfg(feature = "mock")]
+pub(crate) mod broker;
+
 impl Encodable for OffsetCommitRequest {
     fn encode<B: ByteBufMut>(&self, buf: &mut B, version: i16) -> Result<()> {
         check(version, 8)?;
@@ -289,12 +292,7 @@ fn topics<B: ByteBuf, T>(
     read: impl Fn(&mut B) -> Result<T>,
 ) -> Result<Vec<Answered<T>>> {
     array(buf, |buf| {
-        let (mut name, mut id) = (StrBytes::default(), Uuid::nil());
-        if version < BY_TOPIC_ID {
-            name = text(buf)?.unwrap_or_default();
-        } else {
-            id = Uuid::from_u128(buf.try_get_u128()?);
-        }
+        let (name, id) = topic(buf, version)?;
         let partitions = array(buf, |buf| {
             let partition = buf.try_get_i32()?;
             let found = read(buf)?;
@@ -308,6 +306,15 @@ fn topics<B: ByteBuf, T>(
             partitions,
         })
     })
+}
+
+/// A topic's name or its id, whichever the version has.
+fn topic<B: ByteBuf>(buf: &mut B, version: i16) -> Result<(StrBytes, Uuid)> {
+    if version < BY_TOPIC_ID {
+        return Ok((text(buf)?.unwrap_or_default(), Uuid::nil()));
+    }
+    let id = Uuid::from_u128(buf.try_get_u128()?);
+    Ok((StrBytes::default(), id))
 }
 
 /// Byte by byte, as the guard wants it.
@@ -333,9 +340,21 @@ fn text<B: ByteBuf>(buf: &mut B) -> Result<Option<StrBytes>> {
 }
 
 /// Reserves nothing by the count, which the peer made up: the elements that are there make it grow.
-fn array<B: ByteBuf, T>(buf: &mut B, mut read: impl FnMut(&mut B) -> Result<T>) -> Result<Vec<T>> {
-    let count = varint(buf)?;
-    (1..count).map(|_| read(buf)).collect()
+fn array<B: ByteBuf, T>(buf: &mut B, read: impl FnMut(&mut B) -> Result<T>) -> Result<Vec<T>> {
+    Ok(array_or_null(buf, read)?.unwrap_or_default())
+}
+
+fn array_or_null<B: ByteBuf, T>(
+    buf: &mut B,
+    mut read: impl FnMut(&mut B) -> Result<T>,
+) -> Result<Option<Vec<T>>> {
+    match varint(buf)? {
+        0 => Ok(None),
+        count => (1..count)
+            .map(|_| read(buf))
+            .collect::<Result<_>>()
+            .map(Some),
+    }
 }
 
 fn skip_tags<B: ByteBuf>(buf: &mut B) -> Result<()> {

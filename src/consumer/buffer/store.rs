@@ -181,6 +181,10 @@ impl FetchBuffer {
         while let Some(tp) = self.ready.pop_front() {
             if let Some(queue) = self.parts.get_mut(&tp) {
                 queue.queued = false;
+                if queue.chunks.is_empty() {
+                    self.parts.swap_remove(&tp);
+                    continue;
+                }
             }
             let chunk = self.take_of(&tp, &may);
             if chunk.is_some() {
@@ -205,6 +209,9 @@ impl FetchBuffer {
             }
             let chunk = queue.chunks.pop_front()?;
             queue.unread -= chunk.unread();
+            if queue.chunks.is_empty() && !queue.queued {
+                self.parts.swap_remove(tp);
+            }
             self.discount(&chunk);
             if verdict == Taking::Yes {
                 return Some(chunk);
@@ -224,7 +231,7 @@ impl FetchBuffer {
 
     /// Drops what is buffered for a partition.
     pub(crate) fn discard(&mut self, tp: &TopicPartition) {
-        if let Some(queue) = self.parts.shift_remove(tp) {
+        if let Some(queue) = self.parts.swap_remove(tp) {
             queue.chunks.iter().for_each(|chunk| self.discount(chunk));
             if queue.queued {
                 self.ready.retain(|ready| ready != tp);
@@ -271,9 +278,33 @@ impl FetchBuffer {
         self.parts = parts;
     }
 
+    /// The partitions of which something is here.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
+        let buffered = self.parts.iter();
+        buffered.filter_map(|(tp, queue)| (!queue.chunks.is_empty()).then_some(tp))
+    }
+
+    /// Of these partitions the one whose data of this broker is here for longest.
+    pub(crate) fn oldest(
+        &self,
+        broker: BrokerId,
+        which: impl Fn(&TopicPartition) -> bool,
+    ) -> Option<&TopicPartition> {
+        let fronts = self.parts.iter().filter_map(|(tp, queue)| {
+            let frame = queue.chunks.front()?.frame;
+            (frame.broker == broker && which(tp)).then_some((frame.number, tp))
+        });
+        fronts.min_by_key(|(number, _)| *number).map(|(_, tp)| tp)
+    }
+
     /// Fetched bytes of the partition that were not handed out.
     pub(crate) fn unread(&self, tp: &TopicPartition) -> usize {
         self.parts.get(tp).map_or(0, |queue| queue.unread)
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_line(&self) -> usize {
+        self.ready.len()
     }
 
     /// Memory in all.

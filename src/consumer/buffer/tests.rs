@@ -1,4 +1,5 @@
 use super::*;
+use crate::consumer::positions::Slot;
 use crate::consumer::positions::tests::{active, rules};
 use crate::error::ErrorKind;
 use crate::record::{BatchWriter, Compression, ProducerStamp, RecordView};
@@ -13,8 +14,9 @@ fn tp(partition: i32) -> TopicPartition {
 
 fn epoch() -> PartEpoch {
     let mut positions = active(&[tp(0)], rules());
-    let plan = positions.plan(crate::types::BrokerId(1), crate::clock::now(), |_| false);
-    plan.parts[0].epoch
+    let (now, broker) = (crate::clock::now(), crate::types::BrokerId(1));
+    let plan = positions.plan(broker, Slot::First, now, |_| false);
+    plan.changes[0].1.as_ref().unwrap().epoch
 }
 
 fn reading(read_committed: bool) -> Reading {
@@ -323,6 +325,26 @@ fn partitions_take_turns() {
     assert_eq!((buffer.bytes(), buffer.unread(&tp(0))), (60, 30));
     assert_eq!(order(&mut buffer), [0, 1, 2, 0, 1, 0]);
     assert_eq!((buffer.bytes(), buffer.unread(&tp(0))), (0, 0));
+}
+
+#[test]
+fn the_line_is_no_longer_than_the_partitions_are_many_and_what_is_empty_is_gone() {
+    let mut buffer = FetchBuffer::default();
+    for _ in 0..100 {
+        // Taken by streams of their own, out of turn.
+        for partition in 0..3 {
+            buffer.push(labelled(partition, 10));
+            assert!(buffer.take_of(&tp(partition), |_| Taking::Yes).is_some());
+        }
+        assert!(buffer.in_line() <= 3);
+    }
+    assert!(buffer.take(|_| Taking::Yes).is_none());
+    for partition in 0..100 {
+        buffer.push(labelled(partition, 10));
+        assert_eq!(order(&mut buffer), [partition]);
+    }
+    assert_eq!((buffer.in_line(), buffer.partitions().count()), (0, 0));
+    assert_eq!(buffer.bytes(), 0);
 }
 
 #[test]

@@ -181,7 +181,10 @@ impl Control {
                 self.shared.ready.notify_waiters();
             }
             Effect::Fail(error) if error.is_fatal() => {
-                self.shared.lock().fatal.get_or_insert(error);
+                let mut inner = self.shared.lock();
+                inner.fatal.get_or_insert(error);
+                inner.split.wake_all();
+                drop(inner);
                 self.shared.ready.notify_waiters();
             }
             Effect::Fail(error) => self.shared.tell(error),

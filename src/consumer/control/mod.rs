@@ -210,7 +210,7 @@ impl Control {
         self.commit(time);
         self.membership(time);
         self.lookups(time);
-        self.fetchers(time);
+        self.fetchers();
     }
 
     /// Other topics or partitions, as the application wants.
@@ -342,12 +342,11 @@ impl Control {
         }
     }
 
-    fn fetchers(&mut self, time: Instant) {
+    fn fetchers(&mut self) {
         let mut inner = self.shared.lock();
         let new: Vec<_> = inner
             .positions
-            .brokers(time)
-            .into_iter()
+            .brokers()
             .filter(|broker| !inner.fetchers.contains(broker))
             .collect();
         inner.fetchers.extend(&new);

@@ -27,14 +27,14 @@ pub(super) fn request(
     let by_id = request.by_id;
     // The broker takes partitions in this order; topics keep the order of their first partition.
     let mut topics: IndexMap<(Arc<str>, Uuid), Vec<FetchPartition>> = IndexMap::new();
-    for (planned, max_bytes) in request.send {
+    for planned in request.send {
         let partition = FetchPartition::default()
             .with_partition(planned.tp.partition)
             .with_current_leader_epoch(planned.leader_epoch)
             .with_fetch_offset(planned.offset)
             .with_last_fetched_epoch(planned.last_fetched_epoch)
             .with_log_start_offset(planned.log_start)
-            .with_partition_max_bytes(max_bytes);
+            .with_partition_max_bytes(config.max_partition_fetch_bytes);
         let topic = (Arc::clone(&planned.tp.topic), planned.topic_id);
         topics.entry(topic).or_default().push(partition);
     }

@@ -116,6 +116,10 @@ pub(crate) struct Membership {
     sent_at: Option<Instant>,
     /// There is something to tell the broker at once.
     urgent: bool,
+    /// The target was told, and what is owned not since.
+    told: bool,
+    /// The last heartbeat said what is owned.
+    said_owned: bool,
     failures: u32,
     doubts: Doubts,
     effects: VecDeque<Effect>,
@@ -148,6 +152,8 @@ impl Membership {
             next_heartbeat: None,
             sent_at: None,
             urgent: false,
+            told: false,
+            said_owned: false,
             failures: 0,
             doubts: Doubts::default(),
             effects: VecDeque::new(),
@@ -308,6 +314,9 @@ impl Membership {
         }
         if let Some(target) = answer.assignment {
             self.confirmed = self.target == target;
+            // But where it answers to what is owned, and that is it.
+            self.told = !(self.confirmed && self.said_owned && self.owned == target);
+            self.urgent |= target != self.target && target == self.owned;
             self.target = target;
         }
         self.asked_names.clear();
@@ -465,6 +474,11 @@ impl Membership {
             self.state = State::Revoking(surplus);
             return;
         }
+        if std::mem::take(&mut self.told) {
+            // Said again even if nothing changes by it: what was given and taken back before it was owned
+            // goes to nobody else until the coordinator has heard that this member does not own it.
+            self.sent.owned = None;
+        }
         let mut added = wanted;
         subtract(&mut added, &self.owned);
         let first = !self.assigned_once && self.epoch > 0 && self.asked_names.is_empty();
@@ -534,6 +548,7 @@ impl Membership {
             assignor: changed(&current.assignor, &self.sent.assignor),
             owned: changed(&current.owned, &self.sent.owned),
         };
+        self.said_owned = heartbeat.owned.is_some();
         self.sent = current;
         self.in_flight = Some(token);
         self.urgent = false;

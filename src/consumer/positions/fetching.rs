@@ -1,11 +1,8 @@
 //! What to ask a broker next, and what its answers change.
 
-use std::collections::BTreeMap;
-
-use indexmap::IndexMap;
 use uuid::Uuid;
 
-use super::part::{Part, State};
+use super::part::State;
 use super::{PartEpoch, Position, Positions};
 use crate::clock::Instant;
 use crate::consumer::codes;
@@ -23,16 +20,6 @@ pub(crate) struct Planned {
     pub(crate) leader_epoch: i32,
     pub(crate) last_fetched_epoch: i32,
     pub(crate) log_start: i64,
-}
-
-/// What to fetch from one broker.
-#[derive(Debug, Default)]
-pub(crate) struct Plan {
-    pub(crate) parts: Vec<Planned>,
-    /// Partitions left out because enough of them is buffered.
-    pub(crate) full: usize,
-    /// When a partition that waits for its back-off can be asked again.
-    pub(crate) next_at: Option<Instant>,
 }
 
 /// What a broker answered for one partition.
@@ -82,82 +69,6 @@ pub(crate) struct Outcome {
 }
 
 impl Positions {
-    /// What to fetch from a broker, given of which partitions enough is buffered. Partitions that
-    /// another request asks for are left out.
-    pub(crate) fn plan(
-        &mut self,
-        broker: BrokerId,
-        now: Instant,
-        full: impl Fn(&TopicPartition) -> bool,
-    ) -> Plan {
-        let mut plan = Plan::default();
-        let parts = &self.parts;
-        let by_broker = self.by_broker.get_or_insert_with(|| index(parts));
-        let places = by_broker.get(&broker).map_or(&[][..], Vec::as_slice);
-        let first = self.turn.checked_rem(places.len()).unwrap_or(0);
-        let in_turn = places.iter().cycle().skip(first).take(places.len());
-        for (tp, part) in in_turn.filter_map(|place| parts.get_index(*place)) {
-            if part.state != State::Active
-                || part.paused
-                || part.revoking
-                || part.under_way
-                || part.read_from(now) != Some(broker)
-            {
-                continue;
-            }
-            if let Some(at) = part.not_before.filter(|at| *at > now) {
-                plan.next_at = Some(plan.next_at.map_or(at, |next| next.min(at)));
-            } else if full(tp) {
-                plan.full += 1;
-            } else {
-                plan.parts.push(Planned {
-                    tp: tp.clone(),
-                    topic_id: part.topic_id,
-                    epoch: part.epoch,
-                    offset: part.fetch.offset,
-                    leader_epoch: part.leader.map_or(-1, |leader| leader.epoch),
-                    last_fetched_epoch: part.fetch.leader_epoch,
-                    log_start: -1,
-                });
-            }
-        }
-        plan
-    }
-
-    /// A request asks for these partitions, until [`ended`](Self::ended).
-    pub(crate) fn begun<'a>(&mut self, asked: impl IntoIterator<Item = &'a Planned>) {
-        self.turn = self.turn.wrapping_add(1);
-        for planned in asked {
-            if let Some(part) = self.current(&planned.tp, planned.epoch) {
-                part.under_way = true;
-            }
-        }
-    }
-
-    /// The request to this broker is over, answered or not. True if a partition is now to be read from another one,
-    /// whose fetch task does not know: a follower was named (KIP-392), gave up, or its time is over.
-    pub(crate) fn ended(
-        &mut self,
-        broker: BrokerId,
-        asked: &[(TopicPartition, PartEpoch)],
-        now: Instant,
-    ) -> bool {
-        let mut moved = false;
-        for (tp, epoch) in asked {
-            if let Some(part) = self.current(tp, *epoch) {
-                part.under_way = false;
-                moved |= part.read_from(now).is_some_and(|from| from != broker);
-            }
-        }
-        moved
-    }
-
-    /// How many brokers there are to fetch from.
-    pub(crate) fn broker_count(&mut self) -> usize {
-        let parts = &self.parts;
-        self.by_broker.get_or_insert_with(|| index(parts)).len()
-    }
-
     /// Takes a broker's answer for a partition in.
     pub(crate) fn accept(
         &mut self,
@@ -166,14 +77,17 @@ impl Positions {
         answer: &Answer,
         now: Instant,
     ) -> Outcome {
+        let outcome = self.judge(from, asked, answer, now);
+        self.touch(&asked.tp);
+        outcome
+    }
+
+    fn judge(&mut self, from: BrokerId, asked: &Planned, answer: &Answer, now: Instant) -> Outcome {
         let (base, max, keep) = (
             self.rules.backoff,
             self.rules.backoff_max,
             self.rules.preferred_for,
         );
-        if answer.preferred.is_some() {
-            self.by_broker = None;
-        }
         let Some(part) = self.current(&asked.tp, asked.epoch) else {
             return Outcome::default();
         };
@@ -209,7 +123,7 @@ impl Positions {
         }
         match answer.data {
             Survey::Empty => {
-                part.asked();
+                part.answered();
                 Outcome::default()
             }
             Survey::Batches {
@@ -217,7 +131,7 @@ impl Positions {
                 leader_epoch,
                 ..
             } if next_offset > part.fetch.offset => {
-                part.asked();
+                part.answered();
                 part.fetch = Position {
                     offset: next_offset,
                     leader_epoch,
@@ -275,6 +189,7 @@ impl Positions {
                     part.renew(renewed);
                     part.state = State::AwaitingCommitted;
                 }
+                self.touch(&asked.tp);
                 Outcome {
                     discard: true,
                     ..Outcome::default()
@@ -417,20 +332,6 @@ fn implausible(asked: &Planned, answer: &Answer) -> Option<&'static str> {
         }
         Survey::Batches { .. } => None,
     }
-}
-
-/// Partitions by the brokers that they may be read from; see `Positions::by_broker`.
-fn index(parts: &IndexMap<TopicPartition, Part>) -> BTreeMap<BrokerId, Vec<usize>> {
-    let mut index: BTreeMap<BrokerId, Vec<usize>> = BTreeMap::new();
-    for (place, part) in parts.values().enumerate() {
-        let leader = part.leader.map(|leader| leader.broker);
-        let named = part.preferred.map(|(replica, _)| replica);
-        let named = named.filter(|named| Some(*named) != leader);
-        for broker in leader.into_iter().chain(named) {
-            index.entry(broker).or_default().push(place);
-        }
-    }
-    index
 }
 
 impl Outcome {

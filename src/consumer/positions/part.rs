@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Leader, PartEpoch, Position, ResetTo};
+use super::{Leader, PartEpoch, Position, ResetTo, Slot};
 use crate::clock::Instant;
 use crate::consumer::config::IsolationLevel;
 use crate::consumer::lag::{PartitionLag, TimeLag};
@@ -37,10 +37,14 @@ pub(super) struct Part {
     pub(super) preferred: Option<(BrokerId, Instant)>,
     pub(super) paused: bool,
     pub(super) revoking: bool,
+    /// Its memory was needed for others: not to be fetched until it is asked for.
+    pub(super) parked: bool,
     /// An offset lookup is under way.
     pub(super) asking: bool,
-    /// A fetch asks for it.
-    pub(super) under_way: bool,
+    /// The broker on whose agenda it is, which request of that asks for it, and the timer it has there.
+    pub(super) home: Option<BrokerId>,
+    pub(super) asked: Option<Slot>,
+    pub(super) due: Option<Instant>,
     pub(super) failures: u32,
     /// Answers in a row that cannot be right.
     pub(super) doubts: u32,
@@ -55,8 +59,6 @@ pub(super) struct Part {
     pub(super) finished: Position,
     /// Handed out more than is finished.
     pub(super) unfinished: bool,
-    /// The application does not know yet that there is no position.
-    pub(super) untold: bool,
     pub(super) committed: Option<i64>,
     /// The position is what one answer said was committed, and no fetch has shown that it is in the log.
     pub(super) unproven: bool,
@@ -81,8 +83,11 @@ impl Part {
             preferred: None,
             paused: false,
             revoking: false,
+            parked: false,
             asking: false,
-            under_way: false,
+            home: None,
+            asked: None,
+            due: None,
             failures: 0,
             doubts: 0,
             not_before: None,
@@ -92,7 +97,6 @@ impl Part {
             position: nowhere,
             finished: nowhere,
             unfinished: false,
-            untold: false,
             committed: None,
             unproven: false,
             high_watermark: -1,
@@ -115,6 +119,12 @@ impl Part {
         self.is_placed() && !self.gone
     }
 
+    /// Whether it is, or will be when it is finished with, further than what the group has committed.
+    pub(super) fn is_ahead(&self) -> bool {
+        let offsets = [self.position.offset, self.finished.offset];
+        self.is_placed() && offsets.iter().any(|offset| self.committed != Some(*offset))
+    }
+
     pub(super) fn is_placed(&self) -> bool {
         self.state == State::Active
     }
@@ -128,11 +138,17 @@ impl Part {
         }
     }
 
-    pub(super) fn read_from(&self, now: Instant) -> Option<BrokerId> {
-        match self.preferred {
-            Some((replica, until)) if until > now && self.leader.is_some() => Some(replica),
-            _ => self.leader.map(|leader| leader.broker),
-        }
+    /// Whether there is no position yet and one is to be looked up.
+    pub(super) fn awaits_position(&self) -> bool {
+        matches!(
+            self.state,
+            State::AwaitingCommitted | State::AwaitingReset(_)
+        )
+    }
+
+    pub(super) fn read_from(&self) -> Option<BrokerId> {
+        let leader = self.leader?.broker;
+        Some(self.preferred.map_or(leader, |(replica, _)| replica))
     }
 
     /// Another leader ends what was said by the old one: its replica to read from, its back-off.
@@ -159,7 +175,7 @@ impl Part {
         !self.asking && !self.revoking && self.not_before.is_none_or(|at| at <= now)
     }
 
-    pub(super) fn asked(&mut self) {
+    pub(super) fn answered(&mut self) {
         self.unproven = false;
         self.asking = false;
         self.gone = false;
@@ -184,7 +200,7 @@ impl Part {
     /// Answers and buffered data of before count no more.
     pub(super) fn live_again(&mut self, epoch: PartEpoch) {
         self.epoch = epoch;
-        self.under_way = false;
+        self.asked = None;
     }
 
     /// Another life: what is buffered, awaited or known of the old position counts no more.
@@ -196,7 +212,6 @@ impl Part {
         self.not_before = None;
         self.gone = false;
         self.trouble = None;
-        self.untold = false;
     }
 
     pub(super) fn start(&mut self, at: Position) {

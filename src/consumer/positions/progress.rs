@@ -1,6 +1,6 @@
 //! What the application was given, has finished with, and gives back.
 
-use super::part::State;
+use super::part::{Part, State};
 use super::{PartEpoch, Position, Positions};
 use crate::clock::Instant;
 use crate::types::TopicPartition;
@@ -34,15 +34,16 @@ impl Positions {
         if next.offset > part.position.offset {
             part.position = next;
             if !std::mem::replace(&mut part.unfinished, true) {
-                self.dirty.push(tp.clone());
+                self.unfinished.insert(tp.clone());
             }
+            self.book(tp);
         }
         true
     }
 
     /// The application asks for more: it has finished with all it was given.
     pub(crate) fn finish(&mut self) {
-        for tp in self.dirty.drain(..) {
+        for tp in self.unfinished.drain(..) {
             if let Some(part) = self.parts.get_mut(&tp) {
                 part.finished = part.position;
                 part.unfinished = false;
@@ -55,7 +56,7 @@ impl Positions {
         if let Some(part) = self.parts.get_mut(tp).filter(|part| part.unfinished) {
             part.finished = part.position;
             part.unfinished = false;
-            self.dirty.retain(|dirty| dirty != tp);
+            self.unfinished.swap_remove(tp);
         }
     }
 
@@ -63,9 +64,8 @@ impl Positions {
     /// covers.
     pub(crate) fn handed_out(&self) -> Vec<(TopicPartition, Position)> {
         let active = self
-            .parts
-            .iter()
-            .filter(|(_, part)| part.may_commit() && part.committed != Some(part.position.offset));
+            .booked()
+            .filter(|(_, part)| part.committed != Some(part.position.offset));
         active
             .map(|(tp, part)| (tp.clone(), part.position))
             .collect()
@@ -74,9 +74,8 @@ impl Positions {
     /// What is finished and not known as committed.
     pub(crate) fn uncommitted(&self) -> Vec<(TopicPartition, Position)> {
         let changed = self
-            .parts
-            .iter()
-            .filter(|(_, part)| part.may_commit() && part.committed != Some(part.finished.offset));
+            .booked()
+            .filter(|(_, part)| part.committed != Some(part.finished.offset));
         changed
             .map(|(tp, part)| (tp.clone(), part.finished))
             .collect()
@@ -87,6 +86,24 @@ impl Positions {
         if let Some(part) = self.parts.get_mut(tp) {
             part.committed = Some(offset);
         }
+        self.book(tp);
+    }
+
+    /// Notes whether there may be something to commit of the partition.
+    pub(super) fn book(&mut self, tp: &TopicPartition) {
+        if self.parts.get(tp).is_some_and(Part::is_ahead) {
+            if !self.ahead.contains(tp) {
+                self.ahead.insert(tp.clone());
+            }
+        } else {
+            self.ahead.swap_remove(tp);
+        }
+    }
+
+    fn booked(&self) -> impl Iterator<Item = (&TopicPartition, &Part)> {
+        let ahead = self.ahead.iter();
+        let parts = ahead.filter_map(|tp| self.parts.get_key_value(tp));
+        parts.filter(|(_, part)| part.may_commit())
     }
 
     /// Goes back to the position and fetches again from there, after a back-off if `now` is given:
@@ -101,6 +118,7 @@ impl Positions {
                 part.back_off(now, max, max);
             }
         }
+        self.touch(tp);
     }
 
     /// What was handed out from `offset` on comes back unread; false if that is stale.
@@ -115,6 +133,7 @@ impl Positions {
         part.live_again(renewed);
         part.position = Position::new(offset);
         part.fetch = part.position;
+        self.touch(tp);
         true
     }
 }

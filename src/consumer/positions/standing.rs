@@ -14,6 +14,7 @@ pub(crate) struct Standing {
     pub(crate) stage: Stage,
     pub(crate) paused: bool,
     pub(crate) revoking: bool,
+    pub(crate) parked: bool,
     pub(crate) read_from: Option<BrokerId>,
     pub(crate) not_before: Option<Instant>,
     pub(crate) trouble: Option<Error>,
@@ -47,7 +48,7 @@ impl Positions {
     }
 
     /// All that decides whether records of the partition come.
-    pub(crate) fn standing(&self, tp: &TopicPartition, now: Instant) -> Option<Standing> {
+    pub(crate) fn standing(&self, tp: &TopicPartition) -> Option<Standing> {
         let part = self.parts.get(tp)?;
         Some(Standing {
             stage: match part.state {
@@ -58,7 +59,8 @@ impl Positions {
             },
             paused: part.paused,
             revoking: part.revoking,
-            read_from: part.read_from(now),
+            parked: part.parked,
+            read_from: part.read_from(),
             not_before: part.not_before,
             trouble: part.trouble.clone(),
             position: part.position,

@@ -68,6 +68,10 @@ fn batches(next_offset: i64) -> Survey {
     }
 }
 
+fn brokers(positions: &Positions) -> Vec<BrokerId> {
+    positions.brokers().collect()
+}
+
 fn refusal(code: i16) -> Answer {
     Answer {
         code,
@@ -76,8 +80,22 @@ fn refusal(code: i16) -> Answer {
     }
 }
 
+/// All that is wanted of broker 1.
 fn plan(positions: &mut Positions, now: Instant) -> Vec<Planned> {
-    positions.plan(B1, now, |_| false).parts
+    wanted(positions, B1, now).0
+}
+
+/// All that is wanted of a broker, as if everything had changed; and when there may be more.
+fn wanted(
+    positions: &mut Positions,
+    broker: BrokerId,
+    now: Instant,
+) -> (Vec<Planned>, Option<Instant>) {
+    let all: Vec<_> = positions.assigned().cloned().collect();
+    all.iter().for_each(|tp| positions.touch(tp));
+    let plan = positions.plan(broker, Slot::First, now, |_| false);
+    let wanted = plan.changes.into_iter().filter_map(|(_, wanted)| wanted);
+    (wanted.collect(), plan.next_at)
 }
 
 #[test]
@@ -288,12 +306,12 @@ fn a_wrong_leader_means_metadata_and_a_pause_until_it_is_another() {
         let asked = plan(&mut positions, now).remove(0);
         let outcome = positions.accept(B1, &asked, &refusal(code), now);
         assert!(outcome.refresh && outcome.error.is_none(), "code {code}");
-        let waiting = positions.plan(B1, now, |_| false);
-        assert!(waiting.parts.is_empty());
-        assert_eq!(waiting.next_at, Some(now + Duration::from_millis(100)));
+        let (waiting, next_at) = wanted(&mut positions, B1, now);
+        assert!(waiting.is_empty());
+        assert_eq!(next_at, Some(now + Duration::from_millis(100)));
         positions.update(led_by(B2, 4, ID));
         assert!(plan(&mut positions, now).is_empty());
-        let there = positions.plan(B2, now, |_| false).parts;
+        let (there, _) = wanted(&mut positions, B2, now);
         assert_eq!((there[0].leader_epoch, there[0].epoch), (4, asked.epoch));
     }
 }
@@ -305,7 +323,7 @@ fn pauses_between_errors_grow_and_end_with_success() {
     for expected in [100, 200, 400, 800, 1000, 1000] {
         let asked = plan(&mut positions, now).remove(0);
         positions.accept(B1, &asked, &refusal(codes::NOT_LEADER_OR_FOLLOWER), now);
-        let at = positions.plan(B1, now, |_| false).next_at.unwrap();
+        let at = wanted(&mut positions, B1, now).1.unwrap();
         assert_eq!(at - now, Duration::from_millis(expected));
         now = at;
     }
@@ -325,7 +343,7 @@ fn a_follower_is_read_while_it_is_preferred_and_not_trusted_with_the_bounds() {
     };
     positions.accept(B1, &asked, &hint, now);
     assert!(plan(&mut positions, now).is_empty());
-    assert_eq!(positions.plan(B2, now, |_| false).parts.len(), 1);
+    assert_eq!(wanted(&mut positions, B2, now).0.len(), 1);
     let outcome = positions.accept(B2, &asked, &refusal(codes::OFFSET_OUT_OF_RANGE), now);
     assert!(!outcome.discard);
     assert_eq!(
@@ -408,14 +426,6 @@ fn a_topic_made_anew_is_not_read_at_the_old_positions() {
         pinned.wanted_resets(now).is_empty(),
         "no leader for a topic that is gone"
     );
-}
-
-#[test]
-fn a_full_buffer_is_not_filled_further() {
-    let mut positions = active(&[tp(0), tp(1)], rules());
-    let plan = positions.plan(B1, now(), |of| *of == tp(0));
-    assert_eq!((plan.parts.len(), plan.full), (1, 1));
-    assert_eq!(plan.parts[0].tp, tp(1));
 }
 
 /// The session tells a new end once: an older answer that overtakes it would stay for good.
@@ -668,11 +678,11 @@ fn a_follower_that_cannot_be_reached_is_not_read_from_any_more() {
         };
         positions.accept(B1, &asked, &named, now);
     }
-    assert_eq!(positions.brokers(now), [B2]);
+    assert_eq!(brokers(&positions), [B2]);
     positions.unreachable(B1);
-    assert_eq!(positions.brokers(now), [B2]);
+    assert_eq!(brokers(&positions), [B2]);
     positions.unreachable(B2);
-    assert_eq!(positions.brokers(now), [B1]);
+    assert_eq!(brokers(&positions), [B1]);
     assert_eq!(plan(&mut positions, now).len(), 2);
 }
 
@@ -718,193 +728,4 @@ fn one_partition_is_finished_apart_from_the_others() {
     assert_eq!(finished, [(tp(0), 50), (tp(1), 0)]);
 }
 
-proptest! {
-    /// Each partition is planned for exactly the broker it is read from, whatever moved before.
-    #[test]
-    fn plans_divide_the_partitions_among_their_brokers(
-        steps in prop::collection::vec((0..4_u8, 0..6_i32, 1..4_i32), 1..40)
-    ) {
-        let mut positions = active(&[tp(0), tp(1), tp(2)], rules());
-        let now = now();
-        let mut leaders: IndexMap<TopicPartition, i32> = IndexMap::new();
-        let mut epoch = 3;
-        for (what, partition, broker) in steps {
-            let (at, broker) = (tp(partition), BrokerId(broker));
-            match what {
-                0 => {
-                    positions.remove(&at);
-                }
-                1 if !positions.assigned().any(|of| *of == at) => {
-                    positions.assign([(at, Uuid::nil())]);
-                }
-                2 => {
-                    epoch += 1;
-                    leaders.insert(at, broker.0);
-                }
-                _ => {
-                    let read_from = positions.brokers(now);
-                    for from in read_from {
-                        for asked in positions.plan(from, now, |_| false).parts {
-                            let named = Answer { preferred: Some(broker), ..answer(Survey::Empty) };
-                            positions.accept(from, &asked, &named, now);
-                        }
-                    }
-                }
-            }
-            positions.update(|tp| Some(Known {
-                topic_id: ID,
-                leader: Some(Leader {
-                    broker: BrokerId(leaders.get(tp).copied().unwrap_or(1)),
-                    epoch,
-                }),
-            }));
-            for ask in positions.wanted_resets(now) {
-                positions.reset_found(&ask.tp, ask.epoch, Position::new(0));
-            }
-            let mut planned = Vec::new();
-            for id in 1..4 {
-                for asked in positions.plan(BrokerId(id), now, |_| false).parts {
-                    let at = positions.standing(&asked.tp, now).unwrap();
-                    prop_assert_eq!(at.read_from, Some(BrokerId(id)));
-                    planned.push(asked.tp);
-                }
-            }
-            let mut all: Vec<_> = positions.assigned().cloned().collect();
-            all.sort();
-            planned.sort();
-            prop_assert_eq!(planned, all);
-        }
-    }
-}
-
-fn keys(asked: &[Planned]) -> Vec<(TopicPartition, PartEpoch)> {
-    let keys = asked.iter();
-    keys.map(|asked| (asked.tp.clone(), asked.epoch)).collect()
-}
-
-#[test]
-fn each_request_begins_with_another_partition() {
-    let mut positions = active(&[tp(0), tp(1), tp(2)], rules());
-    let mut firsts = Vec::new();
-    for _ in 0..6 {
-        let parts = plan(&mut positions, now());
-        assert_eq!(parts.len(), 3);
-        firsts.push(parts[0].tp.partition);
-        positions.begun(&parts);
-        positions.ended(B1, &keys(&parts), now());
-    }
-    firsts[..3].sort_unstable();
-    assert_eq!(firsts[..3], [0, 1, 2]);
-}
-
-#[test]
-fn whoever_is_to_be_asked_instead_is_woken() {
-    let mut positions = active(&[tp(0)], rules());
-    let now = now();
-    let asked = plan(&mut positions, now);
-    positions.begun(&asked);
-    assert!(!positions.ended(B1, &keys(&asked), now));
-    positions.begun(&asked);
-    let named = Answer {
-        preferred: Some(B2),
-        ..answer(Survey::Empty)
-    };
-    positions.accept(B1, &asked[0], &named, now);
-    assert!(
-        positions.ended(B1, &keys(&asked), now),
-        "a follower is named"
-    );
-    let asked = positions.plan(B2, now, |_| false).parts;
-    positions.begun(&asked);
-    assert!(!positions.ended(B2, &keys(&asked), now));
-    positions.begun(&asked);
-    let later = now + Duration::from_secs(3600);
-    assert!(
-        positions.ended(B2, &keys(&asked), later),
-        "its time is over"
-    );
-}
-
-#[test]
-fn a_partition_that_was_moved_can_be_asked_for_at_once_and_only_once() {
-    let mut positions = active(&[tp(0)], rules());
-    let now = now();
-    let old = plan(&mut positions, now);
-    positions.begun(&old);
-    assert!(plan(&mut positions, now).is_empty());
-    positions.seek(&tp(0), Position::new(50));
-    let new = plan(&mut positions, now);
-    assert_eq!(new[0].offset, 50);
-    positions.begun(&new);
-    // The old request's end is none of the new one's.
-    positions.ended(B1, &keys(&old), now);
-    assert!(plan(&mut positions, now).is_empty());
-    positions.ended(B1, &keys(&new), now);
-    assert_eq!(plan(&mut positions, now).len(), 1);
-}
-
-#[test]
-fn brokers_that_lead_nothing_any_more_have_no_share() {
-    let mut positions = active(&[tp(0), tp(1)], rules());
-    let lead = |partition: i32| {
-        move |of: &TopicPartition| {
-            let broker = if of.partition < partition { B2 } else { B1 };
-            let leader = Some(Leader { broker, epoch: 9 });
-            Some(Known {
-                topic_id: ID,
-                leader,
-            })
-        }
-    };
-    positions.update(lead(1));
-    assert_eq!(positions.broker_count(), 2);
-    positions.update(lead(0));
-    assert_eq!(positions.broker_count(), 1);
-}
-
-proptest! {
-    /// However requests overlap and end, and whatever comes between: no partition is asked for twice in
-    /// one life of its position, and none is forgotten when all requests have ended.
-    #[test]
-    fn no_partition_is_asked_for_twice_at_a_time(
-        steps in prop::collection::vec((0..6_u8, 0..3_usize), 1..80)
-    ) {
-        let all = [tp(0), tp(1), tp(2)];
-        let mut positions = active(&all, rules());
-        let now = now();
-        let mut flying: Vec<Vec<Planned>> = Vec::new();
-        for (step, n) in steps {
-            match step {
-                0 | 1 => {
-                    let mut parts = plan(&mut positions, now);
-                    for asked in flying.iter().flatten() {
-                        let again = |part: &Planned| part.tp == asked.tp && part.epoch == asked.epoch;
-                        prop_assert!(!parts.iter().any(again));
-                    }
-                    parts.truncate(n + 1);
-                    positions.begun(&parts);
-                    flying.push(parts);
-                }
-                2 | 3 => if !flying.is_empty() {
-                    let asked = flying.remove(n % flying.len());
-                    for part in asked.iter().take(n) {
-                        positions.accept(B1, part, &answer(batches(part.offset + 1)), now);
-                    }
-                    positions.ended(B1, &keys(&asked), now);
-                },
-                4 => { positions.seek(&all[n], Position::new(n as i64)); }
-                _ => {
-                    let paused = positions.paused().any(|tp| *tp == all[n]);
-                    positions.set_paused(&all[n], !paused);
-                }
-            }
-        }
-        for asked in flying {
-            positions.ended(B1, &keys(&asked), now);
-        }
-        for tp in &all {
-            positions.set_paused(tp, false);
-        }
-        prop_assert_eq!(plan(&mut positions, now).len(), 3);
-    }
-}
+mod requests;

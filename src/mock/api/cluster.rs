@@ -32,9 +32,9 @@ const FEATURES: [(&str, i16, i16); 3] = [
     ("kraft.version", 0, 1),
 ];
 
-pub(in super::super) fn api_versions(context: &Context) -> ApiVersionsResponse {
+pub(in super::super) fn api_versions(state: &State, context: &Context) -> ApiVersionsResponse {
     let keys = Api::ALL.iter().map(|api| {
-        let (low, high) = api.versions();
+        let (low, high) = state.versions(*api);
         ApiVersion::default()
             .with_api_key(api.key())
             .with_min_version(low)

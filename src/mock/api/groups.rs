@@ -1,6 +1,6 @@
-//! Heartbeats, commits, and what is asked about groups.
+//! Heartbeats, and what is asked about groups.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use kafka_protocol::messages::consumer_group_describe_response as described;
@@ -11,29 +11,19 @@ use kafka_protocol::messages::consumer_group_heartbeat_response::{
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
 use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
-use kafka_protocol::messages::offset_commit_request::OffsetCommitRequestPartition;
-use kafka_protocol::messages::offset_commit_response::{
-    OffsetCommitResponsePartition, OffsetCommitResponseTopic,
-};
-use kafka_protocol::messages::offset_fetch_response::{
-    OffsetFetchResponseGroup, OffsetFetchResponsePartition, OffsetFetchResponsePartitions,
-    OffsetFetchResponseTopic, OffsetFetchResponseTopics,
-};
 use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest,
     ConsumerGroupHeartbeatResponse, DeleteGroupsRequest, DeleteGroupsResponse,
     DescribeGroupsRequest, DescribeGroupsResponse, ListGroupsRequest, ListGroupsResponse,
-    OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
 };
+
+use regex_lite::Regex;
 
 use super::super::assign::Parts;
 use super::super::codes;
-use super::super::groups::{Around, Committed, Group, Heartbeat};
+use super::super::groups::{Around, Catalogue, Group, Heartbeat};
 use super::super::state::State;
 use super::{Context, topic_name, wire};
-
-/// `offset.metadata.max.bytes`.
-const MOST_METADATA: usize = 4096;
 
 pub(in super::super) fn heartbeat(
     state: &mut State,
@@ -77,33 +67,25 @@ fn try_heartbeat(
     context: &Context,
     request: &ConsumerGroupHeartbeatRequest,
     beat: &Heartbeat,
-) -> Result<(i32, Option<Parts>), (i16, &'static str)> {
+) -> Result<(i32, Option<Parts>), (i16, String)> {
+    let refused = |code| (code, String::new());
     if let Some(code) = context.code_or(|| None) {
-        return Err((code, ""));
+        return Err(refused(code));
     }
     if request.group_id.trim().is_empty() {
-        return Err((codes::INVALID_REQUEST, "GroupId can't be empty."));
+        let why = "GroupId can't be empty.".to_owned();
+        return Err((codes::INVALID_REQUEST, why));
     }
-    if request
-        .subscribed_topic_regex
-        .as_ref()
-        .is_some_and(|regex| !regex.is_empty())
-    {
-        tracing::warn!("the mock has no subscriptions by regular expression: refused");
-        return Err((
-            codes::INVALID_REQUEST,
-            "The mock has no subscriptions by regular expression.",
-        ));
-    }
-    Group::check(beat)?;
+    Group::check(beat).map_err(|(code, why)| (code, why.to_owned()))?;
     if let Some(code) = state.not_coordinator(&request.group_id, context.broker) {
-        return Err((code, ""));
+        return Err(refused(code));
     }
     let now = state.now();
     let State {
         groups,
         topics,
         defaults,
+        made,
         ..
     } = state;
     let topic = |name: &str| {
@@ -114,14 +96,34 @@ fn try_heartbeat(
         now,
         session_timeout: defaults.session_timeout,
         topic: &topic,
+        catalogue: Catalogue {
+            matching: &|regex| matching(regex, topics.keys()),
+            made: *made,
+        },
     };
     let known = groups.contains_key(&*request.group_id.0);
     if !known && beat.epoch != 0 {
-        return Err((codes::GROUP_ID_NOT_FOUND, ""));
+        return Err(refused(codes::GROUP_ID_NOT_FOUND));
     }
     let group = groups.entry(request.group_id.to_string()).or_default();
-    let told = group.heartbeat(beat, &around).map_err(|code| (code, ""))?;
+    let told = group.heartbeat(beat, &around).map_err(|code| match code {
+        codes::INVALID_REGULAR_EXPRESSION => {
+            let regex = beat.regex.as_deref().unwrap_or_default();
+            let why = format!("SubscribedTopicRegex `{regex}` is not a valid regular expression.");
+            (code, why)
+        }
+        code => refused(code),
+    })?;
     Ok((told.epoch, told.assigned))
+}
+
+/// The names that an expression matches as a whole; None if it is no expression.
+fn matching<'a>(regex: &str, names: impl Iterator<Item = &'a String>) -> Option<BTreeSet<String>> {
+    // Alone first: what is only an expression within the brackets is none.
+    Regex::new(regex).ok()?;
+    let whole = Regex::new(&format!("^(?:{regex})$")).ok()?;
+    let names = names.filter(|name| whole.is_match(name));
+    Some(names.cloned().collect())
 }
 
 fn beat_of(request: &ConsumerGroupHeartbeatRequest, context: &Context) -> Heartbeat {
@@ -143,228 +145,13 @@ fn beat_of(request: &ConsumerGroupHeartbeatRequest, context: &Context) -> Heartb
             .subscribed_topic_names
             .as_ref()
             .map(|names| names.iter().map(|name| name.to_string()).collect()),
+        regex: request
+            .subscribed_topic_regex
+            .as_ref()
+            .map(ToString::to_string),
         assignor: request.server_assignor.as_ref().map(ToString::to_string),
         owned: request.topic_partitions.as_ref().map(owned),
     }
-}
-
-pub(in super::super) fn commit(
-    state: &mut State,
-    context: &Context,
-    request: &OffsetCommitRequest,
-) -> OffsetCommitResponse {
-    let refused = context.code_or(|| check_commit(state, context, request).err());
-    let mut topics = Vec::new();
-    for topic in &request.topics {
-        let mut partitions = Vec::new();
-        for asked in &topic.partitions {
-            let code = match refused {
-                Some(code) => code,
-                None => commit_one(state, &request.group_id, &topic.name, asked),
-            };
-            partitions.push(
-                OffsetCommitResponsePartition::default()
-                    .with_partition_index(asked.partition_index)
-                    .with_error_code(code),
-            );
-        }
-        topics.push(
-            OffsetCommitResponseTopic::default()
-                .with_name(topic.name.clone())
-                .with_partitions(partitions),
-        );
-    }
-    OffsetCommitResponse::default().with_topics(topics)
-}
-
-fn check_commit(
-    state: &mut State,
-    context: &Context,
-    request: &OffsetCommitRequest,
-) -> Result<(), i16> {
-    if request.group_id.is_empty() {
-        return Err(codes::INVALID_GROUP_ID);
-    }
-    if let Some(code) = state.not_coordinator(&request.group_id, context.broker) {
-        return Err(code);
-    }
-    let now = state.now();
-    let epoch = request.generation_id_or_member_epoch;
-    let Some(group) = state.groups.get_mut(&*request.group_id.0) else {
-        // A commit without membership makes the group.
-        return match (epoch < 0, context.version) {
-            (true, _) => Ok(()),
-            (false, 9..) => Err(codes::GROUP_ID_NOT_FOUND),
-            (false, _) => Err(codes::ILLEGAL_GENERATION),
-        };
-    };
-    group.expire(now);
-    if context.version < 9 && !group.members.is_empty() {
-        return Err(codes::UNSUPPORTED_VERSION);
-    }
-    group.check_commit(&request.member_id, epoch)
-}
-
-fn commit_one(
-    state: &mut State,
-    group: &str,
-    topic: &str,
-    asked: &OffsetCommitRequestPartition,
-) -> i16 {
-    let known = state
-        .topics
-        .get(topic)
-        .and_then(|topic| topic.partition(asked.partition_index));
-    if known.is_none() {
-        return codes::UNKNOWN_TOPIC_OR_PARTITION;
-    }
-    let metadata = asked.committed_metadata.as_deref().unwrap_or_default();
-    if metadata.len() > MOST_METADATA {
-        return codes::OFFSET_METADATA_TOO_LARGE;
-    }
-    let committed = Committed {
-        offset: asked.committed_offset,
-        leader_epoch: asked.committed_leader_epoch,
-        metadata: metadata.to_owned(),
-    };
-    let group = state.groups.entry(group.to_owned()).or_default();
-    group
-        .offsets
-        .insert((topic.to_owned(), asked.partition_index), committed);
-    codes::NONE
-}
-
-pub(in super::super) fn fetch_offsets(
-    state: &mut State,
-    context: &Context,
-    request: &OffsetFetchRequest,
-) -> OffsetFetchResponse {
-    type Asked = Option<Vec<(String, Vec<i32>)>>;
-    if context.version >= 8 {
-        let mut groups = Vec::new();
-        for group in &request.groups {
-            let asked: Asked = group.topics.as_ref().map(|topics| {
-                let each = topics
-                    .iter()
-                    .map(|topic| (topic.name.to_string(), topic.partition_indexes.clone()));
-                each.collect()
-            });
-            let member = match context.version {
-                9.. => group
-                    .member_id
-                    .as_ref()
-                    .map(|id| (id.to_string(), group.member_epoch)),
-                _ => None,
-            };
-            let response =
-                OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-            groups.push(
-                match offsets_of(state, context, &group.group_id, member, asked) {
-                    Ok(found) => response.with_topics(found.into_iter().map(to_topics).collect()),
-                    Err(code) => response.with_error_code(code),
-                },
-            );
-        }
-        return OffsetFetchResponse::default().with_groups(groups);
-    }
-    let asked: Asked = request.topics.as_ref().map(|topics| {
-        let each = topics
-            .iter()
-            .map(|topic| (topic.name.to_string(), topic.partition_indexes.clone()));
-        each.collect()
-    });
-    match offsets_of(state, context, &request.group_id, None, asked) {
-        Ok(found) => {
-            OffsetFetchResponse::default().with_topics(found.into_iter().map(to_topic).collect())
-        }
-        Err(code) => OffsetFetchResponse::default().with_error_code(code),
-    }
-}
-
-type Offsets = (String, Vec<(i32, Option<Committed>)>);
-
-fn offsets_of(
-    state: &mut State,
-    context: &Context,
-    id: &str,
-    member: Option<(String, i32)>,
-    asked: Option<Vec<(String, Vec<i32>)>>,
-) -> Result<Vec<Offsets>, i16> {
-    if let Some(code) = context.code_or(|| None) {
-        return Err(code);
-    }
-    if let Some(code) = state.not_coordinator(id, context.broker) {
-        return Err(code);
-    }
-    let now = state.now();
-    if let Some(group) = state.groups.get_mut(id) {
-        group.expire(now);
-        if let Some((member, epoch)) = member {
-            let known = group.members.get(&member).ok_or(codes::UNKNOWN_MEMBER_ID)?;
-            if known.epoch != epoch {
-                return Err(codes::STALE_MEMBER_EPOCH);
-            }
-        }
-    }
-    let group = state.groups.get(id);
-    let offset = |topic: &str, partition: i32| {
-        let key = (topic.to_owned(), partition);
-        (
-            partition,
-            group.and_then(|group| group.offsets.get(&key)).cloned(),
-        )
-    };
-    if let Some(asked) = asked {
-        let each = asked.into_iter().map(|(topic, partitions)| {
-            let found = partitions
-                .into_iter()
-                .map(|partition| offset(&topic, partition))
-                .collect();
-            (topic, found)
-        });
-        return Ok(each.collect());
-    }
-    let mut all: BTreeMap<String, Vec<(i32, Option<Committed>)>> = BTreeMap::new();
-    for ((topic, partition), committed) in group.iter().flat_map(|group| &group.offsets) {
-        all.entry(topic.clone())
-            .or_default()
-            .push((*partition, Some(committed.clone())));
-    }
-    Ok(all.into_iter().collect())
-}
-
-const NO_OFFSET: Committed = Committed {
-    offset: -1,
-    leader_epoch: -1,
-    metadata: String::new(),
-};
-
-fn to_topics((topic, partitions): Offsets) -> OffsetFetchResponseTopics {
-    let partitions = partitions.into_iter().map(|(index, committed)| {
-        let committed = committed.unwrap_or(NO_OFFSET);
-        OffsetFetchResponsePartitions::default()
-            .with_partition_index(index)
-            .with_committed_offset(committed.offset)
-            .with_committed_leader_epoch(committed.leader_epoch)
-            .with_metadata(Some(wire(committed.metadata)))
-    });
-    OffsetFetchResponseTopics::default()
-        .with_name(topic_name(topic))
-        .with_partitions(partitions.collect())
-}
-
-fn to_topic((topic, partitions): Offsets) -> OffsetFetchResponseTopic {
-    let partitions = partitions.into_iter().map(|(index, committed)| {
-        let committed = committed.unwrap_or(NO_OFFSET);
-        OffsetFetchResponsePartition::default()
-            .with_partition_index(index)
-            .with_committed_offset(committed.offset)
-            .with_committed_leader_epoch(committed.leader_epoch)
-            .with_metadata(Some(wire(committed.metadata)))
-    });
-    OffsetFetchResponseTopic::default()
-        .with_name(topic_name(topic))
-        .with_partitions(partitions.collect())
 }
 
 pub(in super::super) fn list(
@@ -496,6 +283,7 @@ fn members_of<'a>(
                     .map(|name| topic_name(name.as_str()))
                     .collect(),
             )
+            .with_subscribed_topic_regex(member.regex.as_deref().map(wire))
             .with_assignment(parts(&member.assigned))
             .with_target_assignment(parts(group.target.get(id).unwrap_or(&none)));
         if context.version >= 1 {

@@ -1,6 +1,7 @@
 //! What brokers answer, one file per family of requests. Nothing here waits.
 
 pub(super) mod cluster;
+pub(super) mod commits;
 pub(super) mod configs;
 pub(super) mod fetch;
 pub(super) mod groups;

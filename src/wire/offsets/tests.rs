@@ -259,3 +259,101 @@ fn answers_about_no_group_or_several_are_refused() {
         assert!(read::<OffsetFetchResponse>(bytes(&answer, 9), 9).is_err());
     }
 }
+
+/// What the client writes the mock reads, and the other way round. That the mock writes what brokers do is seen
+/// by the tests that compare them.
+#[cfg(feature = "mock")]
+mod both_sides {
+    use super::broker::{OffsetFetchRequests, OffsetFetchResponses};
+    use super::*;
+
+    #[test]
+    fn commits() {
+        for version in 8..=10 {
+            let mut expected = commit();
+            let topic = &mut expected.topics[0];
+            match version {
+                10 => topic.name = StrBytes::default(),
+                _ => topic.id = Uuid::nil(),
+            }
+            let request: OffsetCommitRequest = read(bytes(&commit(), version), version).unwrap();
+            assert_eq!(request, expected);
+            let topic = &expected.topics[0];
+            let answer = OffsetCommitResponse {
+                throttle_time_ms: 9,
+                topics: vec![Answered {
+                    name: topic.name.clone(),
+                    id: topic.id,
+                    partitions: vec![(3, -1), (4, 0)],
+                }],
+            };
+            assert_eq!(
+                read::<OffsetCommitResponse>(bytes(&answer, version), version).unwrap(),
+                answer
+            );
+        }
+    }
+
+    #[test]
+    fn offset_fetches() {
+        for version in 6..=10 {
+            for all in [false, true] {
+                let mut sent = fetch();
+                if all {
+                    sent.topics = None;
+                }
+                let mut expected = sent.clone();
+                if version < 9 {
+                    expected.member = None;
+                }
+                expected.require_stable = version >= 7;
+                for topic in expected.topics.iter_mut().flatten() {
+                    match version {
+                        10 => topic.name = StrBytes::default(),
+                        _ => topic.id = Uuid::nil(),
+                    }
+                }
+                let read: OffsetFetchRequests = read(bytes(&sent, version), version).unwrap();
+                assert_eq!(read.0, [expected]);
+            }
+            let found = FetchedOffset {
+                offset: 40,
+                leader_epoch: 5,
+                metadata: Some(text("note")),
+                error_code: 88,
+            };
+            let answer = OffsetFetchResponse {
+                throttle_time_ms: 9,
+                error_code: 15,
+                topics: vec![Answered {
+                    name: if version < 10 {
+                        text("orders")
+                    } else {
+                        text("")
+                    },
+                    id: if version < 10 { Uuid::nil() } else { ID },
+                    partitions: vec![(3, found)],
+                }],
+            };
+            let sent = OffsetFetchResponses(vec![(text("g"), answer.clone())]);
+            let read: OffsetFetchResponse = read(bytes(&sent, version), version).unwrap();
+            assert_eq!(read, answer);
+        }
+    }
+
+    #[test]
+    fn several_groups_only_where_the_version_can_say_so() {
+        let answer = OffsetFetchResponse::default();
+        let two = OffsetFetchResponses(vec![
+            (text("g"), answer.clone()),
+            (text("h"), answer.clone()),
+        ]);
+        assert!(two.encode(&mut BytesMut::new(), 7).is_err());
+        let mut generated = kp::OffsetFetchResponse::default();
+        for group in ["g", "h"] {
+            let group = OffsetFetchResponseGroup::default().with_group_id(kp::GroupId(text(group)));
+            generated.groups.push(group);
+        }
+        assert_eq!(bytes(&two, 9), bytes(&generated, 9));
+    }
+}

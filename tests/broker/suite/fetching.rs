@@ -443,6 +443,65 @@ async fn compacted_logs_are_read_over_their_holes() -> Result {
     }
 }
 
+/// Two members in two racks: whatever is assigned to whom, each reads from the replica in its own.
+#[tokio::test]
+async fn members_of_a_group_read_from_the_replicas_in_their_racks() -> Result {
+    let cluster = Cluster::builder()
+        .brokers(3)
+        .racks(["a", "b", "c"])
+        .config(
+            "replica.selector.class",
+            "org.apache.kafka.common.replica.RackAwareReplicaSelector",
+        )
+        .start()
+        .await?;
+    let topic = "racks";
+    // Four partitions, led by brokers 1 and 3, with replicas on both.
+    placed(&cluster, topic, "1:3,1:3,3:1,3:1", &[]).await?;
+    let client = client(&cluster).await?;
+    let member = |rack: &'static str| {
+        let builder = client.consumer("racks").subscribe([topic]);
+        let builder = builder.offset_reset(OffsetReset::Earliest);
+        builder.client_rack(rack).build()
+    };
+    let mut members = [(1, member("a").await?), (3, member("c").await?)];
+    let deadline = Instant::now() + LONG;
+    while members.iter().any(|(_, one)| one.assignment().len() != 2) {
+        assert!(Instant::now() < deadline, "not shared");
+        for (_, member) in &mut members {
+            member.poll_timeout(SECOND / 10).await?;
+        }
+    }
+    let producer = client.producer().build().await?;
+    let (mut sent, mut seen) = (0, 0);
+    // Both have asked the leaders of all that they have where to read, and read there.
+    for _ in 0..20 {
+        for number in 0..40 {
+            let record = Record::to(topic).partition(number % 4).value(b"v");
+            drop(producer.send(record).await?);
+            sent += 1;
+        }
+        producer.flush().await?;
+        let deadline = Instant::now() + LONG;
+        while seen < sent {
+            assert!(Instant::now() < deadline, "{seen} of {sent}");
+            for (_, member) in &mut members {
+                let batches = member.poll_timeout(SECOND / 10).await?;
+                seen += batches.ok_or("closed")?.record_count();
+            }
+        }
+    }
+    for (near, member) in members {
+        let metrics = member.metrics();
+        let brokers = metrics.brokers.iter();
+        let with_data = brokers.filter(|broker| broker.bytes > 0);
+        let from: Vec<_> = with_data.map(|broker| broker.broker.get()).collect();
+        assert_eq!(from, [near], "{metrics:?}");
+        member.close(CLOSE).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_replica_in_the_same_rack_is_read_from_and_the_leader_when_it_dies() -> Result {
     let cluster = Cluster::builder()

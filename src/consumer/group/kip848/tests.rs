@@ -187,6 +187,28 @@ fn revokes_first_then_acknowledges_then_takes() {
 }
 
 #[test]
+fn what_is_taken_back_before_it_was_owned_is_acknowledged_at_once() {
+    let mut rig = Rig::member(settings());
+    rig.now += Duration::from_secs(5);
+    let (token, _) = rig.call();
+    // A topic that metadata does not know yet is waited for.
+    let unknown = Uuid::from_u128(99);
+    let had = parts(&[(T, &[0, 1])]);
+    let target = parts(&[(T, &[0, 1]), (unknown, &[0])]);
+    rig.answer(token, ok(2, Some(target)));
+    assert!(matches!(rig.next(), Some(Effect::RefreshMetadata)));
+    assert!(rig.next().is_none());
+    rig.now += Duration::from_secs(5);
+    let (token, heartbeat) = rig.call();
+    assert_eq!(heartbeat.owned, Some(had.clone()));
+    rig.answer(token, ok(2, Some(had.clone())));
+    let (token, ack) = rig.call();
+    assert_eq!(ack.owned, Some(had.clone()), "without the one taken back");
+    rig.answer(token, ok(3, Some(had)));
+    assert!(rig.next().is_none(), "and once is enough");
+}
+
+#[test]
 fn a_pure_revocation_is_acknowledged_at_once() {
     let mut rig = Rig::member(settings());
     rig.now += Duration::from_secs(5);

@@ -1,5 +1,7 @@
 //! The mock cluster against a real broker: the same conversations, the same answers.
 
+mod by_id;
+mod patterns;
 mod scenarios;
 mod wire;
 
@@ -13,15 +15,15 @@ const DIFFERENT: &[(&str, &str)] = &[];
 
 #[tokio::test]
 async fn the_mock_answers_as_kafka_4_1_does() -> Result {
-    compare("4.1").await
+    compare("4.1", &[]).await
 }
 
 #[tokio::test]
 async fn the_mock_answers_as_kafka_4_3_does() -> Result {
-    compare("4.3").await
+    compare("4.3", scenarios::NEWER).await
 }
 
-async fn compare(version: &str) -> Result {
+async fn compare(version: &str, newer: &[&str]) -> Result {
     let real = Cluster::builder()
         .version(version)
         .config("auto.create.topics.enable", "false")
@@ -33,7 +35,7 @@ async fn compare(version: &str) -> Result {
         .await?;
     let mock = MockCluster::builder().auto_create(false).start().await?;
     let mut differences = String::new();
-    for name in scenarios::NAMES {
+    for name in scenarios::NAMES.iter().chain(newer) {
         let prefix = unique("fidelity");
         let by_real = scenarios::run(name, real.bootstrap().as_ref(), &prefix).await?;
         let by_mock = scenarios::run(name, &mock.bootstrap(), &prefix).await?;

@@ -23,11 +23,13 @@ use kafka_protocol::messages::produce_request::{PartitionProduceData, TopicProdu
 use kafka_protocol::messages::*;
 use uuid::Uuid;
 
+use super::by_id;
+use super::patterns::patterns;
 use super::wire::{Batch, PLAIN, Result, Wire, batch, text};
 
 /// COORDINATOR_LOAD_IN_PROGRESS: a broker that just started says so for a while.
-const LOADING: i16 = 14;
-const NOT_COORDINATOR: i16 = 16;
+pub(super) const LOADING: i16 = 14;
+pub(super) const NOT_COORDINATOR: i16 = 16;
 
 pub(crate) const NAMES: &[&str] = &[
     "topics",
@@ -41,7 +43,11 @@ pub(crate) const NAMES: &[&str] = &[
     "commits",
     "heartbeats",
     "static members",
+    "patterns",
 ];
+
+/// Those that need versions which 4.1 does not offer yet.
+pub(crate) const NEWER: &[&str] = &["commits by id"];
 
 /// Runs a scenario with names that begin so; what was answered.
 pub(crate) async fn run(name: &str, bootstrap: &str, prefix: &str) -> Result<String> {
@@ -51,7 +57,7 @@ pub(crate) async fn run(name: &str, bootstrap: &str, prefix: &str) -> Result<Str
         "topics" => topics(&mut wire, &topic).await,
         "metadata" => metadata(&mut wire, &topic).await,
         "sequences" => sequences(&mut wire, &topic).await,
-        "produce by id" => by_id(&mut wire, &topic).await,
+        "produce by id" => produce_by_id(&mut wire, &topic).await,
         "refused batches" => refused(&mut wire, &topic).await,
         "offsets by time" => by_time(&mut wire, &topic).await,
         "epochs" => epochs(&mut wire, &topic).await,
@@ -59,6 +65,8 @@ pub(crate) async fn run(name: &str, bootstrap: &str, prefix: &str) -> Result<Str
         "commits" => commits(&mut wire, &topic).await,
         "heartbeats" => heartbeats(&mut wire, &topic).await,
         "static members" => statics(&mut wire, &topic).await,
+        "patterns" => patterns(&mut wire, &topic).await,
+        "commits by id" => by_id::commits(&mut wire, &topic).await,
         other => Err(format!("no scenario {other}").into()),
     }
 }
@@ -92,7 +100,7 @@ async fn create(
 }
 
 /// Creates a topic and waits until it can be used.
-async fn fresh(wire: &mut Wire, name: &str, partitions: i32) -> Result<Uuid> {
+pub(super) async fn fresh(wire: &mut Wire, name: &str, partitions: i32) -> Result<Uuid> {
     fresh_with(wire, name, partitions, &[]).await
 }
 
@@ -152,12 +160,7 @@ async fn topics(wire: &mut Wire, topic: &str) -> Result<String> {
         writeln!(said, "grow to {count}: {}", answer.results[0].error_code)?;
     }
     for name in [topic, "missing-topic"] {
-        let gone = DeleteTopicState::default().with_name(Some(named(name)));
-        let request = DeleteTopicsRequest::default()
-            .with_timeout_ms(30_000)
-            .with_topics(vec![gone]);
-        let answer: DeleteTopicsResponse = wire.ask(20, 6, &request).await?;
-        writeln!(said, "delete: {}", answer.responses[0].error_code)?;
+        writeln!(said, "delete: {}", remove(wire, name).await?)?;
     }
     let gone = DeleteTopicState::default()
         .with_name(None)
@@ -168,6 +171,16 @@ async fn topics(wire: &mut Wire, topic: &str) -> Result<String> {
     let answer: DeleteTopicsResponse = wire.ask(20, 6, &request).await?;
     writeln!(said, "delete by id: {}", answer.responses[0].error_code)?;
     Ok(said)
+}
+
+/// Deletes a topic; the code.
+pub(super) async fn remove(wire: &mut Wire, topic: &str) -> Result<i16> {
+    let gone = DeleteTopicState::default().with_name(Some(named(topic)));
+    let request = DeleteTopicsRequest::default()
+        .with_timeout_ms(30_000)
+        .with_topics(vec![gone]);
+    let answer: DeleteTopicsResponse = wire.ask(20, 6, &request).await?;
+    Ok(answer.responses[0].error_code)
 }
 
 async fn metadata(wire: &mut Wire, topic: &str) -> Result<String> {
@@ -309,7 +322,7 @@ async fn sequences(wire: &mut Wire, topic: &str) -> Result<String> {
 }
 
 /// Version 13 names topics by id and by nothing else (KIP-516).
-async fn by_id(wire: &mut Wire, topic: &str) -> Result<String> {
+async fn produce_by_id(wire: &mut Wire, topic: &str) -> Result<String> {
     let mut said = String::new();
     let id = fresh(wire, topic, 1).await?;
     let stranger = Uuid::from_u128(99);
@@ -713,7 +726,7 @@ async fn commits(wire: &mut Wire, topic: &str) -> Result<String> {
 }
 
 /// A broker makes the topic of committed offsets when somebody asks for a coordinator.
-async fn coordinator(wire: &mut Wire, group: &str) -> Result {
+pub(super) async fn coordinator(wire: &mut Wire, group: &str) -> Result {
     for _ in 0..200 {
         let request = FindCoordinatorRequest::default().with_coordinator_keys(vec![text(group)]);
         let answer: FindCoordinatorResponse = wire.ask(10, 4, &request).await?;

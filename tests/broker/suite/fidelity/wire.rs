@@ -1,6 +1,6 @@
 //! A client so plain that it hides nothing: one request, one answer, over one connection.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::{RequestHeader, ResponseHeader};
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 use kafka_protocol::records::{
@@ -33,6 +33,27 @@ impl Wire {
         let mut body = BytesMut::new();
         header.encode(&mut body, Q::header_version(version))?;
         request.encode(&mut body, version)?;
+        let mut answer = self.exchange(body).await?;
+        ResponseHeader::decode(&mut answer, A::header_version(version))?;
+        Ok(A::decode(&mut answer, version)?)
+    }
+
+    /// The same for a request that the generated messages do not have: the bodies, beyond flexible headers.
+    pub(crate) async fn ask_bytes(&mut self, key: i16, version: i16, body: &[u8]) -> Result<Bytes> {
+        let mut request = BytesMut::new();
+        request.put_i16(key);
+        request.put_i16(version);
+        // Correlation id; no client id; no tagged fields.
+        request.put_i32(7);
+        request.put_i16(-1);
+        request.put_u8(0);
+        request.put_slice(body);
+        let mut answer = self.exchange(request).await?;
+        answer.advance(5);
+        Ok(answer)
+    }
+
+    async fn exchange(&mut self, body: BytesMut) -> Result<Bytes> {
         let mut frame = BytesMut::new();
         frame.put_u32(body.len() as u32);
         frame.put(body);
@@ -40,9 +61,7 @@ impl Wire {
         let length = self.0.read_u32().await?;
         let mut answer = vec![0; length as usize];
         self.0.read_exact(&mut answer).await?;
-        let mut answer = Bytes::from(answer);
-        ResponseHeader::decode(&mut answer, A::header_version(version))?;
-        Ok(A::decode(&mut answer, version)?)
+        Ok(Bytes::from(answer))
     }
 }
 

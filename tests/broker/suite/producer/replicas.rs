@@ -1,5 +1,8 @@
 //! Replicas that are missing, and brokers that are frozen.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use ottla::{Acks, Certainty, Client, ErrorKind, Purge, Record};
@@ -7,7 +10,8 @@ use ottla_testcontainers::Cluster;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{SECOND, code, numbers, placed};
-use crate::support::{LONG, Result, client, eventually};
+use crate::proxy::{PRODUCE, Proxy};
+use crate::support::{LONG, Result, client, eventually, one, unique};
 
 async fn hasty(cluster: &Cluster, timeout: Duration) -> Result<Client> {
     let client = Client::builder().bootstrap(cluster.bootstrap().split(','));
@@ -83,6 +87,76 @@ async fn a_shortage_of_replicas_is_waited_out_or_fails_with_the_truth() -> Resul
         log.sort_unstable();
         assert_eq!(log, expected, "{topic}");
     }
+    Ok(())
+}
+
+/// A broker that has appended and then finds too few replicas says so, after the fact. From 3.7 on none does any more (its high
+/// watermark waits for the replicas, KIP-966): so the answers of one that has appended are made to say it.
+#[tokio::test]
+async fn a_shortage_found_after_the_append_is_tried_again_and_costs_no_copies() -> Result {
+    const AFTER_APPEND: i16 = 20;
+    let (cluster, topic) = (one().await?, unique("after-append"));
+    let again = format!("{topic}-again");
+    for topic in [&topic, &again] {
+        cluster.create_topic(topic, 1, 1).await?;
+    }
+    let lies = Arc::new(AtomicUsize::new(0));
+    let left = Arc::clone(&lies);
+    let proxy = Proxy::start(cluster, move |asked, answer| {
+        let less = |left: usize| left.checked_sub(1);
+        if asked.api == PRODUCE && left.fetch_update(SeqCst, SeqCst, less).is_ok() {
+            assert_eq!(asked.version, 13);
+            // Behind header, topic and partition, of one each: the code and the offset.
+            answer[27..29].copy_from_slice(&AFTER_APPEND.to_be_bytes());
+            answer[29..37].copy_from_slice(&(-1_i64).to_be_bytes());
+        }
+        Duration::ZERO
+    });
+    let proxy = proxy.await?;
+    let direct = client(cluster).await?;
+    let client = Client::builder().bootstrap([proxy.bootstrap()]);
+    let client = client.connect().await?;
+    let producer = client.producer().linger(Duration::ZERO);
+    let producer = producer.delivery_timeout(60 * SECOND).build().await?;
+    producer.deliver(Record::to(&topic).value("0")).await?;
+    // Several in flight, of which the first ones are refused, again and again.
+    lies.store(12, SeqCst);
+    let mut deliveries = Vec::new();
+    for number in 1..10 {
+        let value = number.to_string();
+        let delivery = producer.send(Record::to(&topic).value(&value)).await?;
+        deliveries.push(delivery);
+        sleep(Duration::from_millis(5)).await;
+    }
+    for (delivery, offset) in deliveries.into_iter().zip(1..) {
+        assert_eq!(timeout(LONG, delivery).await??.offset, Some(offset));
+    }
+    assert_eq!(lies.load(SeqCst), 0);
+    assert!(producer.metrics().retries > 0);
+
+    // Where it goes on until the deadline, the truth is that nobody knows.
+    lies.store(usize::MAX, SeqCst);
+    let hasty = Client::builder().bootstrap([proxy.bootstrap()]);
+    let hasty = hasty.request_timeout(2 * SECOND).connect().await?;
+    let hasty = hasty.producer().delivery_timeout(4 * SECOND);
+    let hasty = hasty.linger(Duration::ZERO);
+    let hasty = hasty.build().await?;
+    let error = hasty.deliver(Record::to(&topic).value("10")).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert_eq!(error.certainty(), Some(Certainty::MaybeWritten), "{error}");
+    let told = code(&error);
+    assert_eq!(told, Some("NOT_ENOUGH_REPLICAS_AFTER_APPEND"), "{error}");
+    let log = numbers(&direct, &topic, 11, 1).await?.remove(&0).unwrap();
+    assert_eq!(log, (0..11).collect::<Vec<_>>());
+
+    // Without sequences every attempt is another copy, as with Java's producer.
+    lies.store(3, SeqCst);
+    let plain = client.producer().idempotence(false).build().await?;
+    let told = plain.deliver(Record::to(&again).value("7")).await?;
+    assert_eq!(told.offset, Some(3));
+    let log = numbers(&direct, &again, 4, 1).await?.remove(&0).unwrap();
+    assert_eq!(log, [7; 4]);
     Ok(())
 }
 

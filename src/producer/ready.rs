@@ -1,0 +1,78 @@
+//! The slots that have something for a sender to do.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::clock::Instant;
+use crate::producer::slot::Slot;
+use crate::types::BrokerId;
+
+/// What a sender is told of a slot.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// There may be something to do.
+    Look {
+        slot: Arc<Slot>,
+        /// No timer ends its batches yet.
+        endless: bool,
+    },
+    /// There will be when this linger is over, and nothing before.
+    Linger(Instant, Arc<Slot>),
+}
+
+/// The slots that have work for one broker, or for none (they only expire).
+#[derive(Debug)]
+pub(crate) struct ReadyList {
+    pub(crate) broker: Option<BrokerId>,
+    notices: Mutex<Vec<Notice>>,
+    pub(crate) notify: Notify,
+    /// Since when the broker has been handed nothing although something waits for it or for its answer. Kept only with
+    /// `partitioner.availability.timeout.ms`.
+    blocked_since: Mutex<Option<Instant>>,
+}
+
+impl ReadyList {
+    pub(crate) fn new(broker: Option<BrokerId>) -> Arc<Self> {
+        Arc::new(Self {
+            broker,
+            notices: Mutex::default(),
+            notify: Notify::new(),
+            blocked_since: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn blocked_since(&self) -> Option<Instant> {
+        *self.blocked()
+    }
+
+    pub(crate) fn set_blocked_since(&self, since: Option<Instant>) {
+        *self.blocked() = since;
+    }
+
+    fn blocked(&self) -> MutexGuard<'_, Option<Instant>> {
+        let blocked = self.blocked_since.lock();
+        blocked.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn push(&self, notice: Notice) {
+        let mut notices = self.notices();
+        let first = notices.is_empty();
+        notices.push(notice);
+        drop(notices);
+        // Whoever is told of the first takes all of them.
+        if first {
+            self.notify.notify_one();
+        }
+    }
+
+    /// Takes everything, in exchange for an empty list.
+    pub(crate) fn swap(&self, empty: &mut Vec<Notice>) {
+        debug_assert!(empty.is_empty());
+        std::mem::swap(&mut *self.notices(), empty);
+    }
+
+    fn notices(&self) -> MutexGuard<'_, Vec<Notice>> {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,138 @@
+//! Kafka 3.9 as it comes: without groups of KIP-848. Topics, classic groups and plain offsets are there all the same.
+
+use std::time::Duration;
+
+use ottla::admin::NewTopic;
+use ottla::{Client, ErrorKind, OffsetAndMetadata, OffsetReset, Record, TimeLag, TopicPartition};
+use ottla_testcontainers::Cluster;
+use tokio::time::timeout;
+
+use crate::support::{LONG, Result, client, eventually, take};
+
+const CLOSE: Duration = Duration::from_secs(20);
+
+/// Partition, committed, end, lag and member, as Kafka's tool tells them.
+async fn described(cluster: &Cluster, group: &str) -> Result<Vec<[String; 5]>> {
+    let args = ["--describe", "--group", group];
+    let output = cluster.tool("kafka-consumer-groups.sh", &args).await?;
+    let lines = output.stdout.lines();
+    let rows = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut rows: Vec<_> = rows
+        .filter(|row| row.first() == Some(&group) && row.len() > 6)
+        .map(|row| [row[2], row[3], row[4], row[5], row[6]].map(str::to_owned))
+        .collect();
+    rows.sort();
+    Ok(rows)
+}
+
+/// The same from here.
+async fn told(client: &Client, group: &str) -> Result<Vec<[String; 5]>> {
+    fn or_dash(value: Option<impl ToString>) -> String {
+        value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+    }
+    let lag = client.admin().group_lag(group).await?;
+    let rows = lag.partitions().iter().map(|lag| {
+        [
+            lag.topic_partition.partition().to_string(),
+            or_dash(lag.committed.as_ref().map(OffsetAndMetadata::offset)),
+            or_dash(lag.end_offset),
+            or_dash(lag.records),
+            or_dash(lag.member.as_ref()),
+        ]
+    });
+    Ok(rows.collect())
+}
+
+#[tokio::test]
+async fn topics_classic_groups_and_plain_offsets_of_an_old_broker() -> Result {
+    let cluster = Cluster::builder()
+        .version("3.9")
+        .config("group.coordinator.rebalance.protocols", "classic")
+        .config("auto.create.topics.enable", "false")
+        .start()
+        .await?;
+    let client = client(&cluster).await?;
+    let admin = client.admin();
+    let topic = "old";
+    let create = || admin.create_topics([NewTopic::new(topic).partitions(2)]);
+    let created = create().await?.all()?;
+    assert_eq!(created[0].partitions, Some(2));
+    let error = create().await?.all().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    let described_topic = eventually(async || Ok(admin.describe_topics([topic]).await?.all()?));
+    let described_topic = described_topic.await?;
+    assert_eq!(described_topic[0].partitions.len(), 2);
+    assert!(described_topic[0].id.is_some());
+    let listed = admin.list_topics().await?;
+    assert!(listed.iter().any(|listed| listed.name == topic));
+
+    let producer = client.producer().build().await?;
+    for _ in 0..5 {
+        let record = Record::to(topic).partition(0).value("v");
+        eventually(async || Ok(producer.deliver(record.clone()).await?)).await?;
+    }
+    let tp = TopicPartition::new(topic, 0);
+
+    // Partitions that a consumer chooses itself, whose commits make a group without members.
+    let plain = client.consumer("plain").assign([tp.clone()]);
+    let plain = plain.auto_commit(false).offset_reset(OffsetReset::Earliest);
+    let mut plain = plain.build().await?;
+    take(&mut plain, 5).await?;
+    let at = (tp.clone(), OffsetAndMetadata::new(3).with_metadata("note"));
+    plain.commit_offsets([at]).await?;
+    let committed = plain.committed([&tp]).await?;
+    let committed = &committed[&tp];
+    assert_eq!((committed.offset(), committed.metadata()), (3, "note"));
+    plain.close(CLOSE).await?;
+    let rows = told(&client, "plain").await?;
+    assert_eq!(rows, described(&cluster, "plain").await?);
+    assert_eq!(rows[0][1..4], ["3", "5", "2"]);
+    let lag = admin.group_lag("plain").await?;
+    assert!(lag.time().duration().is_some(), "{lag:?}");
+    let empty = admin.describe_group("plain").await?;
+    assert_eq!((&*empty.state, empty.members.len()), ("Empty", 0));
+
+    // A group of Java's.
+    let java = cluster.java_client("kafka-console-consumer.sh");
+    let java = java.args(["--topic", topic, "--group", "java", "--from-beginning"]);
+    let quick = ["--consumer-property", "auto.commit.interval.ms=100"];
+    let java = java.args(quick).start().await?;
+    eventually(async || {
+        let rows = told(&client, "java").await?;
+        let read = rows.iter().any(|row| row[1] == "5");
+        match read && rows.iter().all(|row| row[4] != "-") {
+            true => Ok(()),
+            false => Err(format!("{rows:?}").into()),
+        }
+    })
+    .await?;
+    assert_eq!(
+        told(&client, "java").await?,
+        described(&cluster, "java").await?
+    );
+    assert_eq!(admin.group_lag("java").await?.time(), TimeLag::CaughtUp);
+    let described_group = admin.describe_group("java").await?;
+    assert_eq!(described_group.state, "Stable");
+    assert_eq!(described_group.members[0].partitions.len(), 2);
+    let groups = admin.list_groups().await?;
+    for name in ["java", "plain"] {
+        let listed = groups.iter().find(|listed| listed.group == name);
+        let kind = listed.ok_or("not listed")?.kind.as_deref();
+        assert_eq!(kind, Some("classic"), "{name}");
+    }
+    java.stop().await?;
+    let nobody = admin.describe_group("nobody").await.unwrap_err();
+    assert_eq!(nobody.kind(), ErrorKind::Group, "{nobody}");
+
+    // Who wants to be a member is told what is missing.
+    let member = client.consumer("member").subscribe([topic]);
+    let mut member = member.build().await?;
+    let error = timeout(LONG, member.poll()).await?.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnsupportedVersion, "{error}");
+    assert!(error.is_fatal(), "{error}");
+
+    admin.delete_topics([topic]).await?.all()?;
+    let error = admin.delete_topics(["never"]).await?.all().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownTopic, "{error}");
+    Ok(())
+}
