@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::types::TopicPartition;
 
 pub(crate) mod classify;
+pub(crate) mod refusals;
 
 pub use classify::BrokerCode;
 

@@ -423,7 +423,7 @@ async fn interceptors_see_everything_once_and_their_panics_harm_nobody() -> Resu
     assert_eq!(consumed, expected);
     let _ = mock
         .on(Api::OffsetCommit)
-        .times(1)
+        .times(2)
         .fail(GROUP_AUTHORIZATION_FAILED);
     consumer.commit().await.unwrap_err();
     assert_eq!(*audit.committed.lock().unwrap(), [(3, true), (7, false)]);

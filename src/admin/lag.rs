@@ -11,7 +11,7 @@ use crate::clock::{Instant, now};
 use crate::consumer::offsets::{self, EARLIEST, LATEST, NEWEST};
 use crate::consumer::peek::{self, Peek};
 use crate::consumer::{IsolationLevel, Reading, TimeLag};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Class, Error, ErrorKind, Result};
 use crate::net::backoff::Backoff;
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
 
@@ -253,7 +253,7 @@ impl Admin {
             let Some(committed) = lag.committed.as_ref().map(OffsetAndMetadata::offset) else {
                 continue;
             };
-            let records = u64::try_from(end - committed).unwrap_or(0);
+            let records = u64::try_from(end.saturating_sub(committed)).unwrap_or(0);
             lag.records = Some(records);
             if records == 0 {
                 (lag.time, lag.behind_newest) = (TimeLag::CaughtUp, TimeLag::CaughtUp);
@@ -314,5 +314,7 @@ async fn start(peek: &Peek<'_>, tp: &TopicPartition, at: Place) -> Result<Option
 
 fn unanswered(tp: &TopicPartition) -> Error {
     let error = Error::new(ErrorKind::Protocol, "the broker's answer leaves it out");
+    // It may be damaged.
+    let error = error.with_class(Class::Retriable);
     error.with_topic_partition(tp.clone())
 }

@@ -11,7 +11,7 @@ use kafka_protocol::protocol::StrBytes;
 use super::snapshot::Broker;
 use super::{Cluster, Target};
 use crate::clock::{Instant, now};
-use crate::error::{Error, ErrorKind, Result, classify};
+use crate::error::{Class, Error, ErrorKind, Result, classify};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::types::BrokerId;
@@ -126,21 +126,32 @@ impl Coordinators {
 }
 
 /// One coordinator out of an answer of either shape.
-struct Found {
+pub(super) struct Found {
     code: i16,
     broker: Broker,
 }
 
 impl Found {
-    fn read(response: &FindCoordinatorResponse, key: CoordinatorKey<'_>) -> Result<Self> {
-        let read = |code, id: WireBrokerId, host: &StrBytes, port| Self {
-            code,
-            broker: Broker {
-                id: BrokerId(id.0),
-                host: Arc::from(host.as_str()),
-                port: u16::try_from(port).unwrap_or(0),
-                rack: None,
-            },
+    pub(super) fn read(
+        response: &FindCoordinatorResponse,
+        key: CoordinatorKey<'_>,
+    ) -> Result<Self> {
+        // Either an error or a broker; both or neither is damaged.
+        let read = |code, id: WireBrokerId, host: &StrBytes, port| {
+            let there = id.0 >= 0 && !host.is_empty() && (1..=0xffff).contains(&port);
+            (there != (code != 0)).then(|| Self {
+                code,
+                broker: Broker {
+                    id: BrokerId(id.0),
+                    host: Arc::from(host.as_str()),
+                    port: u16::try_from(port).unwrap_or(0),
+                    rack: None,
+                },
+            })
+        };
+        let unclear = || {
+            let message = format!("the FindCoordinator answer does not tell who coordinates {key}");
+            Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable)
         };
         let (_, id) = key.parts();
         if let Some(found) = response
@@ -148,26 +159,13 @@ impl Found {
             .iter()
             .find(|found| found.key.as_str() == id)
         {
-            return Ok(read(
-                found.error_code,
-                found.node_id,
-                &found.host,
-                found.port,
-            ));
+            let (node, host) = (found.node_id, &found.host);
+            return read(found.error_code, node, host, found.port).ok_or_else(unclear);
         }
-        if response.coordinators.is_empty()
-            && (response.node_id.0 >= 0 && response.port > 0 || response.error_code != 0)
-        {
-            return Ok(read(
-                response.error_code,
-                response.node_id,
-                &response.host,
-                response.port,
-            ));
+        if !response.coordinators.is_empty() {
+            return Err(unclear());
         }
-        Err(Error::new(
-            ErrorKind::Protocol,
-            format!("the FindCoordinator answer does not tell who coordinates {key}"),
-        ))
+        let (node, host) = (response.node_id, &response.host);
+        read(response.error_code, node, host, response.port).ok_or_else(unclear)
     }
 }

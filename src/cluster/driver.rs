@@ -61,7 +61,9 @@ async fn round(cluster: &Cluster, ask: &Ask) {
         outcome = request(cluster, None, false).await;
     }
     let snapshot = cluster.snapshot();
-    let resolved = outcome.is_ok() && snapshot.resolves(ask.creatable.iter().chain(&ask.existing));
+    let resolved = outcome.is_ok()
+        && snapshot.resolves(ask.creatable.iter().chain(&ask.existing))
+        && (!ask.all || snapshot.is_listed());
     let spread = 0.8 + 0.4 * cluster.clock().unit();
     let mut metadata = cluster.metadata();
     metadata.machine.ended(now(), resolved, spread);

@@ -322,26 +322,38 @@ impl Cluster {
         }
     }
 
-    /// Takes over leaders named in an answer, if newer than what is known (KIP-951).
+    /// Takes over leaders named in an answer, if newer than what is known (KIP-951). Where they are not, a broker that does not
+    /// lead was asked all the same: what is known is wrong, and asked for.
     pub(crate) fn learn(&self, leaders: &[LeaderHint], brokers: &[snapshot::Broker]) {
-        self.update(|_, snapshot| snapshot.learn(leaders, brokers));
+        let mut news = false;
+        self.update(|_, snapshot| {
+            news = snapshot.learn(leaders, brokers);
+            news
+        });
+        if !news && !leaders.is_empty() {
+            self.refresh();
+        }
     }
 
     /// An open link to a broker, or the outcome of one attempt to open one (after the back-off that
-    /// earlier failures ask for). A broker that metadata no longer names is an error. Cancel safe.
+    /// earlier failures ask for). A broker that metadata no longer names is an error; whatever the error, metadata is asked whether
+    /// the broker is elsewhere. Cancel safe.
     pub(crate) async fn link(
         &self,
         broker: BrokerId,
         lane: Lane,
         deadline: Instant,
     ) -> Result<Link> {
-        let endpoint = self.endpoint(broker).ok_or_else(|| {
-            Error::new(
-                ErrorKind::Connection,
-                format!("broker {broker} is not part of the cluster (any more)"),
-            )
-        })?;
-        self.0.pool.link(&endpoint, lane, deadline).await
+        let link = async {
+            let endpoint = self.endpoint(broker).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Connection,
+                    format!("broker {broker} is not part of the cluster (any more)"),
+                )
+            })?;
+            self.0.pool.link(&endpoint, lane, deadline).await
+        };
+        link.await.inspect_err(|_| self.refresh())
     }
 
     fn endpoint(&self, broker: BrokerId) -> Option<Endpoint> {
@@ -354,12 +366,10 @@ impl Cluster {
                 .cloned();
         }
         let snapshot = self.0.snapshot.load();
-        let broker = snapshot.brokers.get(&broker)?;
-        Some(Endpoint {
-            id: broker.id,
-            host: Arc::clone(&broker.host),
-            port: broker.port,
-        })
+        snapshot
+            .brokers
+            .get(&broker)
+            .map(|broker| endpoint_of(broker))
     }
 
     /// Publishes a changed snapshot; nothing happens if `change` says that nothing changed.
@@ -370,6 +380,11 @@ impl Cluster {
         let mut snapshot = Snapshot::clone(&before);
         let changed = change(&metadata.machine, &mut snapshot);
         if changed {
+            for (id, broker) in &snapshot.brokers {
+                if before.brokers.get(id).is_some_and(|known| known != broker) {
+                    self.0.pool.moved(&endpoint_of(broker));
+                }
+            }
             snapshot.version += 1;
             self.0.snapshot.store(Arc::new(snapshot));
         }
@@ -397,6 +412,14 @@ impl Cluster {
         self.0.tasks.stop();
         self.0.published.notify_waiters();
         self.0.tasks.idle().await;
+    }
+}
+
+fn endpoint_of(broker: &snapshot::Broker) -> Endpoint {
+    Endpoint {
+        id: broker.id,
+        host: Arc::clone(&broker.host),
+        port: broker.port,
     }
 }
 

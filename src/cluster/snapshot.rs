@@ -27,6 +27,9 @@ pub(crate) struct Snapshot {
     pub(crate) all: Option<Arc<[Listed]>>,
     /// What answers said of topics against what is known, until it is believed or taken back.
     doubts: IndexMap<Arc<str>, Doubt>,
+    /// The list of all topics as it came last, and how many lists in a row were other ones than the one before.
+    heard: Option<Arc<[Listed]>>,
+    differed: u32,
 }
 
 /// A description of a topic that contradicts what is known. One answer may be damaged or out of date, and believing it
@@ -45,6 +48,8 @@ enum Claim {
     Partitions(usize),
     /// A leader epoch went back: a broker is behind, or the one known never was.
     OlderEpoch,
+    /// It is gone, or refused.
+    Code(i16),
 }
 
 impl Claim {
@@ -67,7 +72,7 @@ impl Claim {
     /// How often it has to be said.
     fn believed_after(self) -> u32 {
         match self {
-            Self::Id(_) | Self::Partitions(_) => 2,
+            Self::Id(_) | Self::Partitions(_) | Self::Code(_) => 2,
             Self::OlderEpoch => 5,
         }
     }
@@ -193,6 +198,12 @@ impl Snapshot {
             return;
         };
         if topic.error_code != 0 {
+            let code = topic.error_code;
+            let news = self.errors.get(name) != Some(&code);
+            let weighs = self.topics.contains_key(name) || is_refusal(code);
+            if news && weighs && !self.believes(name, Claim::Code(code)) {
+                return;
+            }
             if GONE.contains(&topic.error_code) {
                 self.topics.swap_remove(name);
             }
@@ -208,7 +219,7 @@ impl Snapshot {
             None => _ = self.doubts.swap_remove(name),
             Some(claim) if self.believes(name, claim) => before = None,
             Some(Claim::OlderEpoch) => {} // what is newer in it counts
-            Some(Claim::Id(_) | Claim::Partitions(_)) => return,
+            Some(Claim::Id(_) | Claim::Partitions(_) | Claim::Code(_)) => return,
         }
         let before = before.as_ref();
         let Some(partitions) =
@@ -230,7 +241,8 @@ impl Snapshot {
         }
     }
 
-    /// Takes in the answer about all topics. One that is being made, or has no leader, is there.
+    /// Takes in the answer about all topics. One that is being made, or has no leader, is there. What is not in a list any more
+    /// is gone when the next one says so, too.
     pub(crate) fn list(&mut self, response: &MetadataResponse) {
         let there = response.topics.iter().filter(|topic| {
             topic.error_code == 0
@@ -247,9 +259,26 @@ impl Snapshot {
             })
             .collect();
         listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        if self.all.as_deref() != Some(&listed[..]) {
-            self.all = Some(listed.into());
+        if self.heard.as_deref() == Some(&listed[..]) {
+            self.differed = 0;
+        } else {
+            self.heard = Some(listed.into());
+            self.differed = self.differed.saturating_add(1);
         }
+        let listed = self.heard.as_deref().unwrap_or_default();
+        let all = self.all.as_deref().unwrap_or_default();
+        let more = all.iter().all(|known| {
+            let at = listed.binary_search_by(|one| one.name.cmp(&known.name));
+            at.is_ok_and(|at| listed.get(at) == Some(known))
+        });
+        if (more || self.is_listed()) && self.all != self.heard {
+            self.all = self.heard.clone();
+        }
+    }
+
+    /// Whether the list of all topics was heard twice; on a cluster where it changes all the time that is not waited for.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.differed == 0 || self.differed >= MOST_LISTS
     }
 
     /// Whether what contradicts the known was said often enough, this time included.
@@ -317,7 +346,8 @@ impl Snapshot {
     pub(crate) fn resolves<'a>(&self, topics: impl IntoIterator<Item = &'a Arc<str>>) -> bool {
         topics.into_iter().all(|name| {
             let topic = self.topics.get(name);
-            let topic = topic.filter(|_| !self.doubts.contains_key(name));
+            let topic = topic
+                .filter(|_| !self.doubts.contains_key(name) && !self.errors.contains_key(name));
             topic.is_some_and(|topic| {
                 topic
                     .partitions
@@ -329,6 +359,8 @@ impl Snapshot {
 }
 
 const LEADER_NOT_AVAILABLE: i16 = 5;
+/// After so many lists in a row that are all different the last one is believed.
+const MOST_LISTS: u32 = 5;
 
 /// Codes by which brokers refuse a topic. Any other, retriable or not of Metadata at all, may be another the next time.
 const REFUSED: [i16; 5] = [17, 29, 37, 38, 44];
@@ -384,202 +416,4 @@ fn partitions(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use kafka_protocol::messages::TopicName;
-    use kafka_protocol::messages::metadata_response::MetadataResponseBroker;
-    use kafka_protocol::protocol::StrBytes;
-
-    fn answer(id: u128, epochs: &[(i32, i32)]) -> MetadataResponse {
-        let partitions = epochs
-            .iter()
-            .enumerate()
-            .map(|(index, (leader, epoch))| {
-                MetadataResponsePartition::default()
-                    .with_partition_index(index as i32)
-                    .with_leader_id((*leader).into())
-                    .with_leader_epoch(*epoch)
-            })
-            .collect();
-        let brokers = (1..=3).map(|id| {
-            MetadataResponseBroker::default()
-                .with_node_id(id.into())
-                .with_host(StrBytes::from_static_str("h"))
-                .with_port(9092)
-        });
-        MetadataResponse::default()
-            .with_brokers(brokers.collect())
-            .with_topics(vec![
-                MetadataResponseTopic::default()
-                    .with_name(Some(TopicName(StrBytes::from_static_str("t"))))
-                    .with_topic_id(Uuid::from_u128(id))
-                    .with_partitions(partitions),
-            ])
-    }
-
-    fn leader(snapshot: &Snapshot, partition: i32) -> Option<(i32, i32)> {
-        let tp = TopicPartition::new("t", partition);
-        snapshot
-            .leader(&tp)
-            .map(|(broker, epoch)| (broker.0, epoch))
-    }
-
-    #[test]
-    fn leader_epochs_never_go_back_for_one_topic_id() {
-        let mut snapshot = Snapshot::default();
-        snapshot.merge(&answer(7, &[(1, 5), (2, 5)]));
-        snapshot.merge(&answer(7, &[(2, 4), (3, 6)]));
-        assert_eq!(
-            (leader(&snapshot, 0), leader(&snapshot, 1)),
-            (Some((1, 5)), Some((3, 6)))
-        );
-    }
-
-    #[test]
-    fn a_recreated_topic_starts_anew() {
-        let mut snapshot = Snapshot::default();
-        snapshot.merge(&answer(7, &[(1, 5), (1, 5)]));
-        snapshot.merge(&answer(8, &[(2, 0)]));
-        assert_eq!(
-            (leader(&snapshot, 0), leader(&snapshot, 1)),
-            (Some((1, 5)), Some((1, 5))),
-            "one answer may be damaged"
-        );
-        assert!(!snapshot.resolves([&"t".into()]), "and is asked for again");
-        snapshot.merge(&answer(8, &[(2, 0)]));
-        assert_eq!(
-            (leader(&snapshot, 0), leader(&snapshot, 1)),
-            (Some((2, 0)), None)
-        );
-        assert!(snapshot.resolves([&"t".into()]));
-    }
-
-    #[test]
-    fn one_damaged_answer_changes_no_topic() {
-        let mut snapshot = Snapshot::default();
-        snapshot.merge(&answer(7, &[(1, 5), (1, 5)]));
-        for damaged in [answer(9, &[(1, 5), (1, 5)]), answer(7, &[(1, 5)])] {
-            snapshot.merge(&damaged);
-            snapshot.merge(&answer(7, &[(1, 5), (1, 5)]));
-            snapshot.merge(&damaged);
-            assert_eq!(
-                leader(&snapshot, 1),
-                Some((1, 5)),
-                "twice, but not in a row"
-            );
-            snapshot.merge(&answer(7, &[(1, 5), (1, 5)]));
-            assert!(snapshot.resolves([&"t".into()]));
-        }
-    }
-
-    #[test]
-    fn an_epoch_that_never_was_is_given_up() {
-        let mut snapshot = Snapshot::default();
-        snapshot.merge(&answer(7, &[(1, 5)]));
-        snapshot.merge(&answer(7, &[(1, 5 + (1 << 24))])); // a bit of it was flipped on its way
-        for _ in 0..4 {
-            snapshot.merge(&answer(7, &[(1, 5)]));
-            assert_eq!(leader(&snapshot, 0), Some((1, 5 + (1 << 24))));
-            assert!(!snapshot.resolves([&"t".into()]));
-        }
-        snapshot.merge(&answer(7, &[(1, 5)]));
-        assert_eq!(leader(&snapshot, 0), Some((1, 5)));
-        assert!(snapshot.resolves([&"t".into()]));
-    }
-
-    #[test]
-    fn a_topic_that_is_gone_is_removed_and_its_error_kept() {
-        let mut snapshot = Snapshot::default();
-        snapshot.merge(&answer(7, &[(1, 5)]));
-        let mut gone = answer(7, &[]);
-        gone.topics[0].error_code = 3;
-        snapshot.merge(&gone);
-        assert_eq!(
-            (snapshot.topics.len(), snapshot.errors.get("t")),
-            (0, Some(&3))
-        );
-        snapshot.merge(&answer(7, &[(1, 5)]));
-        assert!(snapshot.errors.is_empty());
-        assert!(snapshot.resolves([&"t".into()]));
-        assert!(!snapshot.resolves([&"u".into()]));
-    }
-
-    #[test]
-    fn hints_move_leaders_forward_only_and_only_to_known_brokers() {
-        let mut snapshot = Snapshot::default();
-        snapshot.merge(&answer(7, &[(1, 5)]));
-        let hint = |leader, epoch| {
-            [LeaderHint {
-                topic: "t".into(),
-                partition: 0,
-                leader: BrokerId(leader),
-                leader_epoch: epoch,
-            }]
-        };
-        assert!(!snapshot.learn(&hint(2, 5), &[]));
-        assert!(!snapshot.learn(&hint(9, 6), &[]));
-        assert!(snapshot.learn(&hint(2, 6), &[]));
-        assert_eq!(leader(&snapshot, 0), Some((2, 6)));
-        let nine = Broker {
-            id: BrokerId(9),
-            host: "n".into(),
-            port: 1,
-            rack: None,
-        };
-        assert!(snapshot.learn(&hint(9, 7), &[nine]));
-        assert_eq!(leader(&snapshot, 0), Some((9, 7)));
-    }
-
-    #[test]
-    fn a_broker_named_without_its_rack_is_no_news() {
-        let mut snapshot = Snapshot::default();
-        let mut response = answer(7, &[(1, 5)]);
-        response.brokers[0].rack = Some(StrBytes::from_static_str("east"));
-        snapshot.merge(&response);
-        let (id, known) = snapshot.brokers.first().unwrap();
-        let (id, known) = (*id, Arc::clone(known));
-        // As FindCoordinator names it.
-        let named = Broker {
-            rack: None,
-            ..(*known).clone()
-        };
-        assert!(!snapshot.learn(&[], std::slice::from_ref(&named)));
-        assert_eq!(snapshot.brokers[&id], known);
-        let moved = Broker { port: 1, ..named };
-        assert!(snapshot.learn(&[], &[moved]));
-        assert_eq!(snapshot.brokers[&id].rack.as_deref(), Some("east"));
-    }
-
-    #[test]
-    fn the_list_of_all_topics_knows_what_is_gone() {
-        let mut snapshot = Snapshot::default();
-        let mut response = answer(7, &[(1, 5)]);
-        response.topics[0].is_internal = true;
-        for (name, code) in [("gone", 3), ("young", 5), ("secret", 29)] {
-            let topic = MetadataResponseTopic::default()
-                .with_name(Some(TopicName(StrBytes::from_static_str(name))))
-                .with_error_code(code);
-            response.topics.push(topic);
-        }
-        snapshot.list(&response);
-        let first = snapshot.all.clone().unwrap();
-        let names: Vec<_> = first.iter().map(|listed| &*listed.name).collect();
-        assert_eq!(names, ["t", "young"]);
-        assert!(first[0].internal && first[0].id == Uuid::from_u128(7));
-        snapshot.list(&response);
-        assert!(
-            Arc::ptr_eq(&first, snapshot.all.as_ref().unwrap()),
-            "no news"
-        );
-    }
-
-    #[test]
-    fn gaps_in_partition_numbers_do_not_shift_them() {
-        let mut snapshot = Snapshot::default();
-        let mut gap = answer(7, &[(1, 5), (1, 5)]);
-        gap.topics[0].partitions.remove(0);
-        snapshot.merge(&gap);
-        assert!(snapshot.topic("t").is_none());
-        assert_eq!(snapshot.errors.get("t"), Some(&LEADER_NOT_AVAILABLE));
-    }
-}
+mod tests;

@@ -5,6 +5,8 @@
 pub(super) const NONE: i16 = 0;
 pub(super) const UNKNOWN_SERVER_ERROR: i16 = -1;
 pub(super) const OFFSET_OUT_OF_RANGE: i16 = 1;
+/// What this client puts where an answer cannot be right.
+pub(super) const CORRUPT_MESSAGE: i16 = 2;
 pub(super) const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 pub(super) const LEADER_NOT_AVAILABLE: i16 = 5;
 pub(super) const NOT_LEADER_OR_FOLLOWER: i16 = 6;

@@ -412,6 +412,8 @@ impl Fetcher {
     fn take_in(&mut self, response: kp::FetchResponse, by_id: bool, asked_at: Instant) -> usize {
         let mut hints = Vec::new();
         let mut refresh = false;
+        // What the broker holds of the session is not what it was told.
+        let (mut unasked, mut wrong) = (false, Vec::new());
         let time = now();
         let mut news = false;
         let mut bytes = 0;
@@ -429,13 +431,16 @@ impl Fetcher {
                 true => self.session.name(&topic.topic_id).cloned(),
                 false => Some(Arc::from(topic.topic.as_str())),
             };
-            // A topic that the session does not have (any more): forgotten meanwhile.
-            let Some(name) = name else { continue };
+            let Some(name) = name else {
+                unasked = true;
+                continue;
+            };
             for part in topic.partitions {
                 let tp = TopicPartition::new(Arc::clone(&name), part.partition_index);
                 let asked = self.session.asked(&tp);
                 let Some(asked) = asked.filter(|asked| !by_id || asked.topic_id == topic.topic_id)
                 else {
+                    unasked = true;
                     continue;
                 };
                 let records = part.records.unwrap_or_default();
@@ -462,6 +467,9 @@ impl Fetcher {
                     });
                 }
                 let outcome = inner.positions.accept(self.broker, asked, &answer, time);
+                if answer.code != 0 {
+                    wrong.push(tp.clone());
+                }
                 refresh |= outcome.refresh;
                 if answer.preferred.is_some() {
                     // It may be a broker that has no fetch task yet.
@@ -499,6 +507,10 @@ impl Fetcher {
             inner.fetches.note_session(self.broker, response.session_id);
         }
         drop(inner);
+        wrong.iter().for_each(|tp| self.session.unsure(tp));
+        if unasked {
+            self.session.failed();
+        }
         let took = time.saturating_duration_since(asked_at);
         self.shared.ledger.fetched(bytes, took, throttle);
         let span = tracing::Span::current();

@@ -12,6 +12,7 @@ pub(crate) use self::bounds::{EARLIEST, Found, LATEST, NEWEST, list, list_once, 
 use super::codes;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, CoordinatorKey};
+use crate::error::refusals::Refusals;
 use crate::error::{Error, Result, classify};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
@@ -80,6 +81,7 @@ pub(super) async fn committed(
         cluster.config().retry_backoff,
         cluster.config().retry_backoff_max,
     );
+    let mut refusals = Refusals::default();
     loop {
         // Anew for each attempt: the topic may have been made anew.
         let snapshot = cluster.snapshot();
@@ -98,7 +100,8 @@ pub(super) async fn committed(
             cluster.refresh();
         }
         let pause = backoff.fail(cluster.clock());
-        if !error.is_retriable() || now() + pause >= deadline {
+        let meant = !error.is_retriable() && refusals.believe(&error);
+        if meant || now() + pause >= deadline {
             return Err(error);
         }
         tokio::time::sleep(pause).await;
@@ -168,14 +171,17 @@ pub(super) async fn committed_once(
         };
         for (partition, answer) in topic.partitions {
             let tp = TopicPartition::new(name, partition);
-            found.insert(tp, lookup(answer));
+            if found.insert(tp.clone(), lookup(answer)).is_some() {
+                // Which of the two is its own nobody knows.
+                found.insert(tp, Err(codes::CORRUPT_MESSAGE));
+            }
         }
     }
     // What is left out is not known: taking it for "nothing committed" would start anew.
     for (tp, _) in partitions {
         found
             .entry(tp.clone())
-            .or_insert(Err(codes::UNKNOWN_SERVER_ERROR));
+            .or_insert(Err(codes::CORRUPT_MESSAGE));
     }
     Ok(found)
 }
@@ -206,13 +212,19 @@ pub(crate) async fn all_committed(
     Ok(each.collect())
 }
 
+/// What is committed where nothing is.
+const NO_OFFSET: i64 = -1;
+
 fn lookup(answer: FetchedOffset) -> Lookup {
-    if answer.error_code != codes::NONE {
-        return Err(answer.error_code);
+    match (answer.error_code, answer.offset) {
+        (codes::NONE, _) => {}
+        // None comes with an error.
+        (_, 0..) => return Err(codes::CORRUPT_MESSAGE),
+        (code, _) => return Err(code),
     }
     let metadata = answer.metadata.unwrap_or_default();
     let epoch = answer.leader_epoch;
-    Ok((answer.offset >= 0).then(|| {
+    Ok((answer.offset != NO_OFFSET).then(|| {
         OffsetAndMetadata::new(answer.offset)
             .with_metadata(metadata.as_str())
             .with_leader_epoch((epoch >= 0).then_some(epoch))
@@ -229,6 +241,9 @@ async fn offset_fetch(
     let build = |offered| Ok((version(offered), request.clone()));
     let (broker, response) = ask_coordinator(cluster, &group, deadline, build).await?;
     if response.error_code != codes::NONE {
+        if !response.topics.is_empty() {
+            return Err(lookup_error(codes::CORRUPT_MESSAGE, &group));
+        }
         doubt_coordinator(cluster, response.error_code, &group, broker);
         return Err(lookup_error(response.error_code, &group));
     }
@@ -272,6 +287,8 @@ pub(crate) async fn commit(
     );
     let mut left = offsets;
     let mut refused = None;
+    // Codes that came once. No checksum covers them, so a refusal counts when it comes again.
+    let mut doubted: BTreeMap<TopicPartition, i16> = BTreeMap::new();
     while !left.is_empty() {
         let who = identity()?;
         let failed = match commit_once(cluster, &who, &left, deadline).await {
@@ -288,7 +305,11 @@ pub(crate) async fn commit(
             let doing = format!("committing to group '{}'", who.group);
             let error = Error::from_code(code, doing).with_topic_partition(tp.clone());
             let one = left.iter().position(|one| one.tp == tp);
-            let retry = one.is_some_and(|at| commit_again(cluster, code, &who, &left[at]));
+            // But for a topic that is gone: there may be another one of its name meanwhile.
+            let doubts = code != codes::UNKNOWN_TOPIC_OR_PARTITION
+                && doubted.insert(tp.clone(), code) != Some(code);
+            let retry =
+                doubts || one.is_some_and(|at| commit_again(cluster, code, &who, &left[at]));
             if retry {
                 again.get_or_insert(error);
             } else {
@@ -334,6 +355,7 @@ fn commit_again(cluster: &Cluster, code: i16, who: &Identity, of: &ToCommit) -> 
         | codes::NOT_COORDINATOR
         | codes::REQUEST_TIMED_OUT
         | codes::NOT_LEADER_OR_FOLLOWER
+        | codes::CORRUPT_MESSAGE
         | codes::UNSTABLE_OFFSET_COMMIT => true,
         // A topic that is gone: trying until there is one of its name would give that one the offsets of
         // the old. A group that rebalances, an offset too large to keep ...: the caller's.
@@ -358,7 +380,7 @@ async fn commit_once(
     // What an answer leaves out was not committed, as far as anybody knows.
     let mut failed: BTreeMap<TopicPartition, i16> = offsets
         .iter()
-        .map(|one| (one.tp.clone(), codes::UNKNOWN_SERVER_ERROR))
+        .map(|one| (one.tp.clone(), codes::CORRUPT_MESSAGE))
         .collect();
     for topic in &response.topics {
         let Some(name) = named(&topic.name, topic.id, &names) else {

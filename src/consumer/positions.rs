@@ -306,13 +306,24 @@ impl Positions {
         part.answered();
         match committed {
             Some(found) => {
-                part.committed = Some(found.offset);
-                part.start(Position {
+                let at = Position {
                     offset: found.offset,
                     leader_epoch: found.leader_epoch.unwrap_or(-1),
-                });
+                };
+                // If it was looked up again because it did not suit the log, it is so.
+                let again = part.committed.replace(at.offset) == Some(at.offset);
+                let told = if at.offset >= 0 {
+                    part.unproven = !again;
+                    part.start(at);
+                    None
+                } else if again {
+                    // No log has it, whoever committed it.
+                    self.reset_by_policy(tp, "the committed offset is negative")
+                } else {
+                    None
+                };
                 self.touch(tp);
-                None
+                told
             }
             None => self.reset_by_policy(tp, "no offset is committed"),
         }
@@ -333,20 +344,23 @@ impl Positions {
         self.touch(tp);
     }
 
-    /// A lookup failed: it is tried again after a while.
+    /// A lookup failed: it is tried again after a while. True if it has failed so often in a row that the application is to
+    /// know, for one answer may be damaged.
     pub(crate) fn lookup_failed(
         &mut self,
         tp: &TopicPartition,
         epoch: PartEpoch,
         error: Option<Error>,
         now: Instant,
-    ) {
+    ) -> bool {
         let (base, max) = (self.rules.backoff, self.rules.backoff_max);
-        if let Some(part) = self.current(tp, epoch) {
-            part.asking = false;
-            part.trouble = error;
-            part.back_off(now, base, max);
-        }
+        let Some(part) = self.current(tp, epoch) else {
+            return false;
+        };
+        part.asking = false;
+        part.trouble = error;
+        part.back_off(now, base, max);
+        part.failures > TOLD_AFTER
     }
 
     /// An error for a partition that has no position and of which the application was not told.
@@ -452,6 +466,9 @@ impl Positions {
         PartEpoch(self.next_epoch)
     }
 }
+
+/// So many failures of a lookup in a row are not told.
+const TOLD_AFTER: u32 = 2;
 
 fn no_position(tp: &TopicPartition, cause: &str) -> Error {
     let message = format!("{cause}, and auto.offset.reset is none; seek to where to go on");

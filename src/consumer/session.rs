@@ -9,6 +9,9 @@
 //! - Epochs count requests, and one request is out at a time. Whenever it is not certain which
 //!   requests the broker saw, the next one is full and closes the old session.
 //! - A session speaks of topics by id or by name. Changing that starts a new session.
+//! - What a broker holds may be wrong without either end knowing (a damaged request), and would stay so, because only
+//!   changes are sent. So a partition is sent again after an error, and everything once in a while or when the broker
+//!   answers for what was never asked.
 //! - A request that overlaps with another to the same broker is outside of the session, for there is one
 //!   session and its requests are counted.
 
@@ -25,6 +28,8 @@ use crate::types::TopicPartition;
 const INITIAL: i32 = 0;
 /// The id before there is a session.
 const NO_SESSION: i32 = 0;
+/// So many requests in a row are incremental: at two in a second, as of an idle consumer, for a minute.
+const MOST: u32 = 120;
 /// The epoch of a request that wants no session.
 const SESSIONLESS: i32 = -1;
 
@@ -57,6 +62,8 @@ pub(crate) enum Verdict {
 pub(crate) struct FetchSession {
     id: i32,
     epoch: i32,
+    /// Requests since the last full one.
+    since_full: u32,
     by_id: bool,
     /// Every request is full, and no session comes of it.
     sessionless: bool,
@@ -145,7 +152,12 @@ impl FetchSession {
             self.by_id = by_id;
             self.restart();
         }
+        if self.since_full >= MOST {
+            self.restart();
+        }
+        self.since_full = self.since_full.saturating_add(1);
         if self.epoch == INITIAL {
+            self.since_full = 0;
             self.names.clear();
             self.forget.clear();
             self.send = self.parts.keys().cloned().collect();
@@ -188,6 +200,9 @@ impl FetchSession {
                     // The broker keeps no session (its cache is full): every request is full.
                     self.id = NO_SESSION;
                     self.epoch = INITIAL;
+                } else if self.epoch != INITIAL && session_id != self.id {
+                    // No broker changes it: damaged.
+                    self.restart();
                 } else {
                     self.id = session_id;
                     self.epoch = next_epoch(self.epoch);
@@ -219,6 +234,13 @@ impl FetchSession {
     /// The request ended without an answer: nobody knows whether the broker saw it.
     pub(crate) fn failed(&mut self) {
         self.restart();
+    }
+
+    /// An error came for a partition: what the broker holds of it may be damaged.
+    pub(crate) fn unsure(&mut self, tp: &TopicPartition) {
+        if self.parts.contains_key(tp) {
+            self.send.insert(tp.clone());
+        }
     }
 
     /// What was asked of a partition that the broker answers for.
@@ -408,6 +430,29 @@ mod tests {
         assert_eq!((again.session_id, again.session_epoch), (9, 0));
         assert_eq!(sent(&again), [(0, 11)]);
         assert!(again.forget.is_empty());
+    }
+
+    #[test]
+    fn what_the_broker_holds_is_told_again() {
+        let mut session = FetchSession::default();
+        let wanted = || vec![planned(0, 10), planned(1, 20)];
+        ask(&mut session, wanted());
+        session.accept(0, 9);
+        session.unsure(&TopicPartition::new("t", 1));
+        assert_eq!(sent(&ask(&mut session, wanted())), [(1, 20)]);
+        session.accept(0, 9);
+        assert_eq!(sent(&ask(&mut session, wanted())), []);
+        // Another id than the session's: taken for damage.
+        assert_eq!(session.accept(0, 11), Verdict::Take);
+        let full = ask(&mut session, wanted());
+        assert_eq!((full.session_id, full.session_epoch), (9, 0));
+        session.accept(0, 10);
+        let mut requests = 1;
+        while ask(&mut session, wanted()).session_epoch != 0 {
+            session.accept(0, 10);
+            requests += 1;
+        }
+        assert_eq!(requests, 1 + MOST);
     }
 
     #[test]

@@ -116,9 +116,17 @@ pub(super) async fn handle(shared: &Arc<Shared>, at: &At, frame: Bytes) -> Outco
             context.forced = Some(code);
             return apply(shared, at, &context, again, correlation).await;
         }
-        Some(Action::Delay(_)) | None => {}
+        Some(Action::Delay(_) | Action::FlipBit(_)) | None => {}
     }
-    let outcome = apply(shared, at, &context, request, correlation).await;
+    let mut outcome = apply(shared, at, &context, request, correlation).await;
+    if let (Some(Action::FlipBit(bit)), Outcome::Answer(bytes)) = (action, &mut outcome) {
+        let mut damaged = bytes.to_vec();
+        let at = (bit / 8) % damaged.len().max(1);
+        if let Some(byte) = damaged.get_mut(at) {
+            *byte ^= 1 << (bit % 8);
+        }
+        *bytes = damaged.into();
+    }
     match shared.awake(at).await {
         true => outcome,
         false => Outcome::Close,

@@ -38,8 +38,11 @@ struct Edge {
     delay: (Duration, Duration),
     cut_to_broker: bool,
     cut_to_client: bool,
-    /// One bit in so many bytes of answers is flipped; 0: none.
-    damage: usize,
+    /// One bit in so many bytes of requests and of answers is flipped; 0: none.
+    damage_to_broker: usize,
+    damage_to_client: usize,
+    /// Bits flipped so far.
+    flipped: u64,
     /// The number of new connections.
     generation: u64,
     /// Connections with a lower number are reset.
@@ -86,25 +89,29 @@ impl Network {
         }
     }
 
-    fn damage(&self, edge: &Edge, bytes: &mut [u8]) {
-        if edge.damage == 0 || bytes.is_empty() {
+    /// Flips one bit in about so many bytes.
+    fn damage(&self, ends: &Ends, every: usize, bytes: &mut [u8]) {
+        if every == 0 || bytes.is_empty() {
             return;
         }
-        let flips = bytes.len() / edge.damage;
-        let more = self.clock.unit() * (edge.damage as f64) < (bytes.len() % edge.damage) as f64;
-        for _ in 0..flips + usize::from(more) {
+        let more = self.clock.unit() * (every as f64) < (bytes.len() % every) as f64;
+        let flips = bytes.len() / every + usize::from(more);
+        for _ in 0..flips {
             let at = (self.clock.unit() * bytes.len() as f64) as usize;
             let bit = (self.clock.unit() * 8.0) as u32;
             if let Some(byte) = bytes.get_mut(at) {
                 *byte ^= 1_u8.wrapping_shl(bit);
             }
         }
+        if let Some(edge) = self.edges().get_mut(ends) {
+            edge.flipped += flips as u64;
+        }
     }
 }
 
 /// Part of the in-memory network, by [`MockCluster::network`](super::MockCluster::network); narrowed
 /// by client and broker, and then changed. Clients that come over TCP are not affected.
-#[must_use = "it does nothing until `cut`, `heal`, `delay`, `damage_answers`, `reset` or `strand`"]
+#[must_use = "it does nothing until `cut`, `heal`, `delay`, `damage_answers`, `damage_requests`, `reset` or `strand`"]
 #[derive(Clone)]
 pub struct NetworkControl {
     shared: Arc<Shared>,
@@ -161,7 +168,21 @@ impl NetworkControl {
     /// Flips one bit in about so many bytes of answers, wherever it falls, as a broken network card or proxy does that TCP's
     /// checksum does not catch. 0 ends it. Default: none.
     pub fn damage_answers(&self, bytes: usize) {
-        self.change(|edge| edge.damage = bytes);
+        self.change(|edge| edge.damage_to_client = bytes);
+    }
+
+    /// The same for requests. The cluster does what it reads, as a broker does: it may hear of topics, groups and members that
+    /// nobody meant, and what it cannot read ends the connection.
+    pub fn damage_requests(&self, bytes: usize) {
+        self.change(|edge| edge.damage_to_broker = bytes);
+    }
+
+    /// How many bits were flipped so far.
+    #[must_use]
+    pub fn flipped(&self) -> u64 {
+        let edges = self.shared.network.edges();
+        let chosen = edges.iter().filter(|(ends, _)| self.is_about(ends));
+        chosen.map(|(_, edge)| edge.flipped).sum()
     }
 
     /// Ends the present connections without letting anything through that is under way.
@@ -184,14 +205,17 @@ impl NetworkControl {
 
     fn change(&self, change: impl Fn(&mut Edge)) {
         let network = &self.shared.network;
-        for ((client, broker), edge) in network.edges().iter_mut() {
-            let matches = self.client.as_ref().is_none_or(|name| name == client)
-                && self.broker.is_none_or(|id| id == *broker);
-            if matches {
+        for (ends, edge) in network.edges().iter_mut() {
+            if self.is_about(ends) {
                 change(edge);
             }
         }
         network.changed.notify_waiters();
+    }
+
+    fn is_about(&self, (client, broker): &Ends) -> bool {
+        self.client.as_ref().is_none_or(|name| name == client)
+            && self.broker.is_none_or(|id| id == *broker)
     }
 }
 
@@ -347,9 +371,11 @@ impl Pump {
                 }
                 read = self.from.read_buf(&mut buf), if room => {
                     ended = matches!(read, Ok(0) | Err(_));
-                    if self.direction == Direction::ToClient {
-                        network.damage(&edge, &mut buf);
-                    }
+                    let damage = match self.direction {
+                        Direction::ToBroker => edge.damage_to_broker,
+                        Direction::ToClient => edge.damage_to_client,
+                    };
+                    network.damage(&self.ends, damage, &mut buf);
                     last = last.max(now() + network.delay(&edge));
                     queue.push_back((last, buf.split().freeze()));
                 }

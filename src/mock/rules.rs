@@ -39,6 +39,7 @@ pub(super) enum Action {
     ApplyThenDrop,
     ApplyThenFail(i16),
     Garbage(Bytes),
+    FlipBit(usize),
 }
 
 pub(super) struct Rule {
@@ -243,6 +244,26 @@ impl<'a> RuleBuilder<'a> {
     /// ```
     pub fn garbage(self, bytes: impl Into<Bytes>) -> RuleHandle {
         self.add(Action::Garbage(bytes.into()))
+    }
+
+    /// Does what was asked and flips one bit of the answer, as it may happen on the way: that of this number, where bits
+    /// beyond the last byte are counted from the first again.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::{Api, MockCluster};
+    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
+    /// // Of the correlation id.
+    /// mock.on(Api::Produce).times(1).flip_bit(33);
+    /// let producer = mock.client().producer().build().await?;
+    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// assert_eq!(mock.records("orders", 0).len(), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn flip_bit(self, bit: usize) -> RuleHandle {
+        self.add(Action::FlipBit(bit))
     }
 
     fn add(self, action: Action) -> RuleHandle {

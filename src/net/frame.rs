@@ -59,13 +59,16 @@ pub(crate) fn body(mut frame: Bytes, expected: i32, peer: &Peer) -> Result<Bytes
     frame.advance(PREFIX.min(frame.len()));
     match frame.try_get_i32() {
         Ok(correlation) if correlation == expected => Ok(frame),
-        Ok(other) => Err(peer.name(Error::new(
-            ErrorKind::Protocol,
-            format!(
-                "the answer has correlation id {other} where {expected} was due: \
-                 the peer does not speak Kafka's protocol, or bytes were lost"
-            ),
-        ))),
+        Ok(other) => Err(peer.name(
+            Error::new(
+                ErrorKind::Protocol,
+                format!(
+                    "the answer has correlation id {other} where {expected} was due: \
+                 the peer does not speak Kafka's protocol, or its bytes are damaged"
+                ),
+            )
+            .with_class(Class::Retriable),
+        )),
         Err(_) => Err(peer.name(Error::new(ErrorKind::Protocol, "the answer has no header"))),
     }
 }

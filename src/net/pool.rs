@@ -13,7 +13,7 @@ use super::Lane;
 use super::backoff::Backoff;
 use super::connector::Connector;
 use super::frame::Peer;
-use super::handshake;
+use super::handshake::{self, Offers};
 use super::link::{Link, LinkConfig};
 use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
@@ -41,6 +41,7 @@ pub(crate) struct Pool {
     connector: Arc<dyn Connector>,
     client_id: StrBytes,
     doors: Mutex<HashMap<(BrokerId, Lane), Arc<Door>>>,
+    offers: Offers,
     traffic: Arc<Traffic>,
 }
 
@@ -81,6 +82,7 @@ impl Pool {
             connector,
             client_id,
             doors: Mutex::default(),
+            offers: Offers::default(),
         })
     }
 
@@ -161,6 +163,16 @@ impl Pool {
             }
             kept
         });
+    }
+
+    /// Closes, once answered, the links to a broker that lead elsewhere than where it is. Who holds one asks for another then.
+    pub(crate) fn moved(&self, to: &Endpoint) {
+        let elsewhere = |door: &Door| door.endpoint.id == to.id && door.endpoint != *to;
+        for door in self.doors().values().filter(|door| elsewhere(door)) {
+            if let Some(link) = &door.state().link {
+                link.close();
+            }
+        }
     }
 
     fn doors(&self) -> MutexGuard<'_, HashMap<(BrokerId, Lane), Arc<Door>>> {
@@ -284,7 +296,7 @@ impl Pool {
             .connect(host, *port, deadline)
             .await
             .map_err(|error| peer.name(error))?;
-        let versions = handshake::negotiate(&mut stream, &peer, &self.client_id)
+        let versions = handshake::negotiate(&mut stream, &peer, &self.client_id, &self.offers)
             .await
             .map_err(|error| match (error.kind(), id.0) {
                 // The cluster itself named this address: a broker is there, and the answer was damaged.

@@ -144,13 +144,57 @@ async fn a_broker_that_lacks_a_request_is_named_with_the_versions_of_both() {
     let mut bench = bench();
     let (link, _far) = bench
         .connect(async |far| {
-            let asked = far.asked().await.unwrap();
-            far.answer(&asked, &ApiVersionsResponse::default()).await;
+            // An answer without it may be damaged, and is asked for again.
+            for _ in 0..2 {
+                let asked = far.asked().await.unwrap();
+                far.answer(&asked, &ApiVersionsResponse::default()).await;
+            }
         })
         .await;
     let error = link.unwrap().version::<ListOffsetsRequest>().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
     assert!(error.to_string().contains("does not offer it"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_that_were_not_offered_before_count_when_offered_twice() {
+    let mut bench = bench();
+    let (first, _far) = bench.connected().await;
+    assert_eq!(first.version::<FindCoordinatorRequest>().unwrap(), 6);
+    first.close();
+    first.closed().await;
+    let lower = || {
+        let mut offer = everything();
+        for key in &mut offer.api_keys {
+            key.max_version = key.max_version.min(5);
+        }
+        offer
+    };
+    let ((link, mut far), asked) = {
+        let mut asked = 0;
+        let connected = bench
+            .connect(async |far| {
+                // Only the last two agree with each other, or with what was offered before.
+                for offer in [lower(), ApiVersionsResponse::default(), lower(), lower()] {
+                    let request = far.asked().await.unwrap();
+                    far.answer(&request, &offer).await;
+                    asked += 1;
+                }
+            })
+            .await;
+        (connected, asked)
+    };
+    let link = link.unwrap();
+    assert_eq!(
+        (link.version::<FindCoordinatorRequest>().unwrap(), asked),
+        (5, 4)
+    );
+    // From now on both are known.
+    link.close();
+    link.closed().await;
+    assert!(far.asked().await.is_none());
+    let (link, _far) = bench.connected().await;
+    assert_eq!(link.version::<FindCoordinatorRequest>().unwrap(), 6);
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use tokio::time::sleep_until;
 
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Interest, Target};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, ErrorKind, Result};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::producer::identity::Identity;
@@ -208,6 +208,14 @@ async fn init_producer_id(cluster: &Cluster) -> Result<Identity> {
     let response = cluster
         .call(Target::Any, Lane::Admin, deadline, build)
         .await?;
+    // Either an error or an id; anything else is damaged.
+    if (response.error_code == 0) != (response.producer_id.0 >= 0 && response.producer_epoch >= 0) {
+        let message = format!(
+            "the broker gave out an impossible producer id: {} with epoch {} and error code {}",
+            response.producer_id.0, response.producer_epoch, response.error_code
+        );
+        return Err(Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable));
+    }
     if response.error_code != 0 {
         return Err(Error::from_code(response.error_code, "InitProducerId"));
     }

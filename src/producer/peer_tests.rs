@@ -203,7 +203,7 @@ fn produced(asked: &mut Asked, script: &Script) -> ProduceResponse {
                 Some(_) => script.codes.lock().unwrap().pop_front().unwrap_or(0),
             };
             let batch = partition.records.unwrap();
-            let mut offset = 0;
+            let mut offset = -1;
             if let (0, Some((name, _))) = (code, name) {
                 let mut written = script.written.lock().unwrap();
                 let log = written

@@ -591,7 +591,10 @@ impl Sender {
                 guess = index + 1;
                 part.settled = true;
                 let code = answer.error_code;
-                let verdict = verdict::verdict(code, self.shared.config.acks);
+                let mut verdict = verdict::verdict(code, self.shared.config.acks);
+                if answer.base_offset >= 0 && verdict::never_with_offset(verdict) {
+                    verdict = Answer::Again(Certainty::MaybeWritten);
+                }
                 let leader = &answer.current_leader;
                 if leader.leader_id.0 >= 0 {
                     hints.push(LeaderHint {
@@ -617,7 +620,8 @@ impl Sender {
                 };
                 let offset = Some(answer.base_offset);
                 self.settle_part(part, verdict, time, &written, offset, error.as_ref());
-                if verdict::is_fatal(code, self.shared.rules.idempotent)
+                if matches!(verdict, Answer::Refused(_))
+                    && verdict::is_fatal(code, self.shared.rules.idempotent)
                     && let Some(error) = error
                 {
                     self.shared

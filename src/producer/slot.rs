@@ -385,7 +385,8 @@ impl SlotState {
     pub(crate) fn believes(&mut self, id: BatchId, offset: i64, records: u32) -> bool {
         let least = self.acknowledged_to;
         let fits = least < 0 || (least..least.saturating_add(LEAP)).contains(&offset);
-        if offset >= 0 && !fits && self.doubted != Some(id) {
+        // Without any offset it may have been an error.
+        if (offset < 0 || !fits) && self.doubted != Some(id) {
             self.doubted = Some(id);
             return false;
         }

@@ -19,6 +19,11 @@ pub(crate) fn verdict(code: i16, acks: Acks) -> Answer {
     }
 }
 
+/// Whether what has such a meaning was not appended, so that a code beside an offset is damaged.
+pub(crate) fn never_with_offset(verdict: Answer) -> bool {
+    !matches!(verdict, Answer::Written | Answer::Again(_))
+}
+
 /// Codes by which brokers refuse a batch for good. Only after UNKNOWN_SERVER_ERROR it may have been appended.
 const REFUSALS: [i16; 15] = [
     17, // INVALID_TOPIC_EXCEPTION

@@ -1,6 +1,6 @@
 //! Frames: length, header, body; and back.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::RequestHeader;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
@@ -104,12 +104,16 @@ pub(crate) fn decode<R: Call>(frame: Bytes, version: i16) -> Result<R::Response>
     if <R::Response as HeaderVersion>::header_version(version) >= 1 {
         skip_tags(&mut guarded).map_err(|error| damaged(&error))?;
     }
-    R::Response::decode(&mut guarded, version).map_err(|error| damaged(&error))
+    let response = R::Response::decode(&mut guarded, version).map_err(|error| damaged(&error))?;
+    // A damaged length or mark of absence rarely leaves the rest in place.
+    match guarded.remaining() {
+        0 => Ok(response),
+        rest => Err(damaged(&format_args!("{rest} bytes are left over"))),
+    }
 }
 
 /// Skips a tagged-field section (KIP-482).
 fn skip_tags(buf: &mut Guarded) -> Result<(), bytes::TryGetError> {
-    use bytes::Buf;
     let varint = |buf: &mut Guarded| -> Result<usize, bytes::TryGetError> {
         let mut value = 0;
         for shift in [0, 7, 14, 21] {
@@ -168,5 +172,18 @@ mod tests {
         assert!(error.to_string().contains("Metadata v12"), "{error}");
         let empty: Result<MetadataResponse> = decode::<MetadataRequest>(Bytes::new(), 12);
         assert_eq!(empty.unwrap_err().kind(), ErrorKind::Protocol);
+    }
+
+    #[test]
+    fn an_answer_fills_its_frame() {
+        let mut body = vec![0];
+        MetadataResponse::default().encode(&mut body, 12).unwrap();
+        assert!(decode::<MetadataRequest>(Bytes::from(body.clone()), 12).is_ok());
+        body.push(0);
+        let error = decode::<MetadataRequest>(Bytes::from(body), 12).unwrap_err();
+        assert!(
+            error.to_string().contains("1 bytes are left over"),
+            "{error}"
+        );
     }
 }

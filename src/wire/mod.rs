@@ -57,7 +57,6 @@ macro_rules! calls {
     )*
 
     /// API key, lowest and highest version of every request above.
-    #[cfg(feature = "unstable-internals")]
     const SPOKEN: &[(i16, i16, i16)] = &[$(($key, $min, $max)),*];
 
     /// Whether the frame can be read as the answer to the request of this key; `None` for other keys.

@@ -3,7 +3,7 @@
 use bytes::{Buf, Bytes};
 
 use super::Call;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Class, Error, ErrorKind, Result};
 
 /// API keys beyond this are of no interest to a client.
 const KEYS: usize = 128;
@@ -11,7 +11,7 @@ const KEYS: usize = 128;
 const NONE: (i16, i16) = (0, -1);
 
 /// The version ranges that a broker offered on a connection.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Versions([(i16, i16); KEYS]);
 
 impl Versions {
@@ -37,6 +37,15 @@ impl Versions {
         ))
     }
 
+    /// Whether every request of this client can be sent in some version.
+    pub(crate) fn suffice(&self) -> bool {
+        let both = |&(key, min, max): &(i16, i16, i16)| {
+            let (low, high) = self.offered(key);
+            low <= high.min(max) && min <= high.min(max)
+        };
+        super::SPOKEN.iter().all(both)
+    }
+
     fn offered(&self, key: i16) -> (i16, i16) {
         usize::try_from(key)
             .ok()
@@ -60,8 +69,9 @@ impl ApiVersionsAnswer {
         let unreadable = || {
             Error::new(
                 ErrorKind::Protocol,
-                "the ApiVersions answer cannot be read: the peer does not speak Kafka's protocol",
+                "the ApiVersions answer cannot be read: the peer does not speak Kafka's protocol, or its bytes are damaged",
             )
+            .with_class(Class::Retriable)
         };
         let damaged = |_: bytes::TryGetError| unreadable();
         let error_code = body.try_get_i16().map_err(damaged)?;
@@ -89,6 +99,14 @@ impl ApiVersionsAnswer {
                 .and_then(|key| versions.0.get_mut(key));
             if let Some(slot) = slot {
                 *slot = range;
+            }
+        }
+        if flexible {
+            // The throttle time; it does not count on a new connection.
+            body.try_get_i32().map_err(damaged)?;
+            skip_tags(&mut body).map_err(damaged)?;
+            if body.has_remaining() {
+                return Err(unreadable());
             }
         }
         Ok(Self {

@@ -18,7 +18,7 @@ use crate::consumer::metrics::Rebalance;
 use crate::consumer::offsets::{self, str_bytes};
 use crate::consumer::shared::{News, Shared};
 use crate::error::classify::{self, Refresh};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Class, Error, ErrorKind, Result};
 use crate::net::pool::closed;
 
 /// The heartbeat under way. One alone: a broker that hears the farewell before the greeting keeps a
@@ -210,8 +210,11 @@ async fn beat(
     let group = shared.config.group_id.as_deref().unwrap_or_default();
     let cluster: &Cluster = &shared.cluster;
     let deadline = now() + cluster.config().request_timeout;
+    // The id is the member's own choice, but for the first of version 0.
+    let named = AtomicBool::new(false);
     let build = |version| {
         let message = message(group, heartbeat, version)?;
+        named.store(!message.member_id.is_empty(), Ordering::Relaxed);
         heard_of.store(true, Ordering::Relaxed);
         Ok((version, message))
     };
@@ -219,6 +222,17 @@ async fn beat(
         cluster, group, deadline, build,
     )
     .await?;
+    let told: Option<Arc<str>> = response.member_id.map(|id| Arc::from(id.as_str()));
+    if named.load(Ordering::Relaxed)
+        && let Some(told) = &told
+        && *told != heartbeat.member_id
+    {
+        let message = format!(
+            "a heartbeat of member {} was answered to {told}",
+            heartbeat.member_id
+        );
+        return Err(Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable));
+    }
     let code = response.error_code;
     if classify::classify(code).refresh == Refresh::Coordinator {
         cluster.forget_coordinator(CoordinatorKey::Group(group), broker);
@@ -233,7 +247,7 @@ async fn beat(
     Ok(HeartbeatAnswer {
         code,
         message: response.error_message.map(|text| text.to_string()),
-        member_id: response.member_id.map(|id| Arc::from(id.as_str())),
+        member_id: told,
         member_epoch: response.member_epoch,
         interval: Duration::from_millis(interval),
         assignment,

@@ -9,8 +9,9 @@
 //! - Partitions to be revoked are revoked before new ones are taken, and then the broker is told at
 //!   once, since others wait for it.
 //! - A member that was thrown out gives up all it has before it joins again with epoch 0.
-//! - Fields that the broker knows are not sent again (null means unchanged), except after a failure,
-//!   when nobody knows what it heard.
+//! - Fields that the broker knows are not sent again (null means unchanged), except after a failure, when nobody knows what
+//!   it heard; while its last word on the assignment is not confirmed; and now and then. For a broker tells an assignment
+//!   once, unless a heartbeat has all fields: what was damaged on its way, there or back, would stay wrong for ever.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -18,10 +19,15 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
+use self::doubts::Doubts;
+pub(crate) use self::messages::{Effect, Heartbeat, HeartbeatAnswer, Subscription, Token};
 use crate::clock::Instant;
 use crate::consumer::codes;
-use crate::error::{Class, Error, ErrorKind};
+use crate::error::{Class, Error};
 use crate::types::TopicPartition;
+
+mod doubts;
+mod messages;
 
 /// Partitions by topic id.
 pub(crate) type Parts = BTreeMap<Uuid, BTreeSet<i32>>;
@@ -35,10 +41,8 @@ const LEAVE_STATIC: i32 = -2;
 /// The longest pause between heartbeats: brokers allow no more unless told to (`group.consumer.max.heartbeat.interval.ms`),
 /// coming earlier harms nobody, and a damaged answer must not make a member forget the group.
 const MAX_INTERVAL: Duration = Duration::from_secs(15);
-/// What is believed at once: GROUP_AUTHORIZATION_FAILED, CLUSTER_AUTHORIZATION_FAILED, UNSUPPORTED_VERSION.
-const FINAL: [i16; 3] = [30, 31, 35];
-/// After so many failures in a row an unexpected answer is believed.
-const UNEXPECTED: u32 = 10;
+/// So often a heartbeat has all fields in any case. It costs some hundred bytes, and nothing is written because of it.
+const RETELL: Duration = Duration::from_secs(60);
 
 /// What the group protocol needs to know of the configuration.
 #[derive(Clone, Debug)]
@@ -50,74 +54,6 @@ pub(crate) struct Settings {
     pub(crate) rebalance_timeout: Duration,
     pub(crate) backoff: Duration,
     pub(crate) backoff_max: Duration,
-}
-
-/// Names a heartbeat, so that its answer can be told from older ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Token(u64);
-
-/// A ConsumerGroupHeartbeat request; `None` is "unchanged".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Heartbeat {
-    pub(crate) member_id: Arc<str>,
-    /// Version 0 lets the broker choose the id; until it did, the one above is only a proposal.
-    pub(crate) id_confirmed: bool,
-    pub(crate) member_epoch: i32,
-    pub(crate) instance_id: Option<Arc<str>>,
-    pub(crate) rack: Option<Arc<str>>,
-    pub(crate) rebalance_timeout: Option<Duration>,
-    pub(crate) topics: Option<Vec<Arc<str>>>,
-    /// Empty: there is none any more.
-    pub(crate) regex: Option<Arc<str>>,
-    pub(crate) assignor: Option<Arc<str>>,
-    pub(crate) owned: Option<Parts>,
-}
-
-impl Heartbeat {
-    /// The member leaves, for a while or for good.
-    pub(crate) fn is_farewell(&self) -> bool {
-        self.member_epoch < JOIN
-    }
-}
-
-/// What a member wants to read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Subscription {
-    Names(Vec<Arc<str>>),
-    /// What the broker finds to match, by RE2/J.
-    Regex(Arc<str>),
-}
-
-/// A ConsumerGroupHeartbeat answer.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct HeartbeatAnswer {
-    pub(crate) code: i16,
-    pub(crate) message: Option<String>,
-    pub(crate) member_id: Option<Arc<str>>,
-    pub(crate) member_epoch: i32,
-    pub(crate) interval: Duration,
-    pub(crate) assignment: Option<Parts>,
-}
-
-/// What the shell is to do.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    /// Send the heartbeat; hand its answer in with the token.
-    Call(Token, Heartbeat),
-    /// Let the application give these up, then call `revoked`.
-    Revoke(Vec<TopicPartition>),
-    /// These are the member's from now on (none: the assignment was taken in and is empty so far).
-    Assign(Vec<(TopicPartition, Uuid)>),
-    /// These are gone already: others may own them.
-    Lost(Vec<TopicPartition>),
-    /// Tell the application; whether the membership is over is the error's class.
-    Fail(Error),
-    /// There are topics whose name is not known.
-    RefreshMetadata,
-    /// The coordinator is another one.
-    ForgetCoordinator,
-    /// The group was left.
-    Left,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +98,8 @@ pub(crate) struct Membership {
     /// `None` until there is one; then empty where there is none any more.
     regex: Option<Arc<str>>,
     target: Parts,
+    /// The target was told again, or is one that nobody told.
+    confirmed: bool,
     owned: Parts,
     names: BTreeMap<Uuid, Arc<str>>,
     /// Ids whose names metadata was asked for.
@@ -169,6 +107,8 @@ pub(crate) struct Membership {
     /// The first assignment of this membership was told, though it may be empty.
     assigned_once: bool,
     sent: Sent,
+    /// When everything is told again at the latest.
+    retell_at: Option<Instant>,
     in_flight: Option<Token>,
     serial: u64,
     interval: Duration,
@@ -178,7 +118,10 @@ pub(crate) struct Membership {
     urgent: bool,
     /// The target was told, and what is owned not since.
     told: bool,
+    /// The last heartbeat said what is owned.
+    said_owned: bool,
     failures: u32,
+    doubts: Doubts,
     effects: VecDeque<Effect>,
 }
 
@@ -196,11 +139,13 @@ impl Membership {
             topics: Vec::new(),
             regex: None,
             target: Parts::new(),
+            confirmed: true,
             owned: Parts::new(),
             names: BTreeMap::new(),
             asked_names: BTreeSet::new(),
             assigned_once: false,
             sent: Sent::default(),
+            retell_at: None,
             in_flight: None,
             serial: 0,
             interval: Duration::ZERO,
@@ -208,7 +153,9 @@ impl Membership {
             sent_at: None,
             urgent: false,
             told: false,
+            said_owned: false,
             failures: 0,
+            doubts: Doubts::default(),
             effects: VecDeque::new(),
         }
     }
@@ -327,41 +274,32 @@ impl Membership {
             return;
         }
         match answer {
-            Ok(answer) if answer.code == codes::NONE => self.heard(now, answer),
-            Ok(answer) => self.refused(now, &answer),
+            Ok(answer) => match self.doubts.about(&answer, self.epoch) {
+                Some(why) => {
+                    tracing::debug!(member = %self.member_id, why, "a heartbeat's answer cannot be right");
+                    self.retry(now);
+                }
+                None if answer.code == codes::NONE => self.heard(now, answer),
+                None => self.refused(now, &answer),
+            },
             Err(error) if error.is_retriable() => self.retry(now),
-            Err(error) => self.unexpected(now, error),
+            Err(error) => self.doubted(now, error),
         }
     }
 
-    /// What no broker should say here may be a damaged answer, or one to a damaged request: only if it goes on it
-    /// ends the membership.
-    fn unexpected(&mut self, now: Instant, error: Error) {
-        let meant = match error.code() {
-            Some(code) => FINAL.contains(&code.get()),
-            None => matches!(
-                error.kind(),
-                ErrorKind::Authentication
-                    | ErrorKind::UnsupportedVersion
-                    | ErrorKind::Config
-                    | ErrorKind::Closed
-                    | ErrorKind::Fatal
-            ),
-        };
-        if meant || self.failures >= UNEXPECTED {
+    /// What ends the membership, if it is said often enough.
+    fn doubted(&mut self, now: Instant, error: Error) {
+        if self.doubts.believe(&error) {
             self.fail(error);
         } else {
-            tracing::warn!(member = %self.member_id, %error, "unexpected answer to a heartbeat; trying again");
+            tracing::debug!(member = %self.member_id, %error, "a heartbeat was refused; asking again");
             self.retry(now);
         }
     }
 
     fn heard(&mut self, now: Instant, answer: HeartbeatAnswer) {
-        if answer.member_epoch <= JOIN {
-            // Of those who leave: not an answer to this heartbeat.
-            return self.retry(now);
-        }
         self.failures = 0;
+        self.doubts.clear();
         self.interval = answer
             .interval
             .clamp(Duration::from_millis(1), MAX_INTERVAL);
@@ -375,7 +313,9 @@ impl Membership {
             self.state = State::Member;
         }
         if let Some(target) = answer.assignment {
-            self.told = true;
+            self.confirmed = self.target == target;
+            // But where it answers to what is owned, and that is it.
+            self.told = !(self.confirmed && self.said_owned && self.owned == target);
             self.urgent |= target != self.target && target == self.owned;
             self.target = target;
         }
@@ -412,14 +352,14 @@ impl Membership {
             | codes::REQUEST_TIMED_OUT
             | codes::NETWORK_EXCEPTION
             | codes::UNKNOWN_SERVER_ERROR => self.retry(now),
-            codes::TOPIC_AUTHORIZATION_FAILED => {
+            codes::TOPIC_AUTHORIZATION_FAILED if self.doubts.believe(&error()) => {
                 // May be allowed later: stays in line, tells the application.
                 self.effects.push_back(Effect::Fail(error()));
                 self.retry(now);
                 let slow = now + self.settings.backoff_max;
                 self.next_heartbeat = self.next_heartbeat.map(|next| next.max(slow));
             }
-            codes::INVALID_REGULAR_EXPRESSION => {
+            codes::INVALID_REGULAR_EXPRESSION if self.doubts.believe(&error()) => {
                 // The caller's to mend, by another subscription.
                 self.effects.push_back(Effect::Fail(error()));
                 self.subscribed = false;
@@ -429,13 +369,10 @@ impl Membership {
                     _ => self.leave(now),
                 }
             }
-            codes::INCONSISTENT_GROUP_PROTOCOL
-            | codes::INVALID_GROUP_ID
-            | codes::GROUP_MAX_SIZE_REACHED
-            | codes::FENCED_INSTANCE_ID
-            | codes::UNRELEASED_INSTANCE_ID
-            | codes::UNSUPPORTED_ASSIGNOR => self.fail(error()),
-            _ => self.unexpected(now, error()),
+            codes::TOPIC_AUTHORIZATION_FAILED | codes::INVALID_REGULAR_EXPRESSION => {
+                self.retry(now)
+            }
+            _ => self.doubted(now, error()),
         }
     }
 
@@ -464,6 +401,7 @@ impl Membership {
         self.epoch = JOIN;
         self.life += 1;
         self.target.clear();
+        self.confirmed = true;
         self.owned.clear();
         self.assigned_once = false;
         self.sent = Sent::default();
@@ -520,6 +458,10 @@ impl Membership {
                 unknown.insert(*id);
             }
         }
+        // It names what nobody knows: a topic that is new, or one that never was.
+        self.confirmed &= unknown.is_empty();
+        let gone = self.owned.keys().filter(|id| names(**id).is_none());
+        unknown.extend(gone.copied());
         if !unknown.is_subset(&self.asked_names) {
             self.asked_names = unknown;
             self.effects.push_back(Effect::RefreshMetadata);
@@ -584,6 +526,14 @@ impl Membership {
         fn changed<T: Clone + PartialEq>(now: &Option<T>, sent: &Option<T>) -> Option<T> {
             now.clone().filter(|_| now != sent)
         }
+        if self.state == State::Member
+            && (!self.confirmed || self.retell_at.is_none_or(|at| at <= now))
+        {
+            self.sent = Sent::default();
+        }
+        if self.sent == Sent::default() {
+            self.retell_at = Some(now + RETELL);
+        }
         self.serial += 1;
         let token = Token(self.serial);
         let heartbeat = Heartbeat {
@@ -598,6 +548,7 @@ impl Membership {
             assignor: changed(&current.assignor, &self.sent.assignor),
             owned: changed(&current.owned, &self.sent.owned),
         };
+        self.said_owned = heartbeat.owned.is_some();
         self.sent = current;
         self.in_flight = Some(token);
         self.urgent = false;

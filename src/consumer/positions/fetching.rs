@@ -182,6 +182,19 @@ impl Positions {
             .is_some_and(|(replica, _)| replica == from);
         match code {
             codes::OFFSET_OUT_OF_RANGE if from_follower => Outcome::default(),
+            // A damaged answer about what is committed would have the policy skip records: it is looked up again first.
+            codes::OFFSET_OUT_OF_RANGE if part.unproven => {
+                let renewed = self.new_epoch();
+                if let Some(part) = self.parts.get_mut(&asked.tp) {
+                    part.renew(renewed);
+                    part.state = State::AwaitingCommitted;
+                }
+                self.touch(&asked.tp);
+                Outcome {
+                    discard: true,
+                    ..Outcome::default()
+                }
+            }
             codes::OFFSET_OUT_OF_RANGE => {
                 let cause = format!("offset {} is outside the log", asked.offset);
                 Outcome {

@@ -60,6 +60,8 @@ pub(super) struct Part {
     /// Handed out more than is finished.
     pub(super) unfinished: bool,
     pub(super) committed: Option<i64>,
+    /// The position is what one answer said was committed, and no fetch has shown that it is in the log.
+    pub(super) unproven: bool,
     pub(super) high_watermark: i64,
     pub(super) last_stable: i64,
     pub(super) log_start: i64,
@@ -96,6 +98,7 @@ impl Part {
             finished: nowhere,
             unfinished: false,
             committed: None,
+            unproven: false,
             high_watermark: -1,
             last_stable: -1,
             log_start: -1,
@@ -173,6 +176,7 @@ impl Part {
     }
 
     pub(super) fn answered(&mut self) {
+        self.unproven = false;
         self.asking = false;
         self.gone = false;
         self.trouble = None;
@@ -230,7 +234,9 @@ impl Part {
         let end = self.end(isolation);
         let end_offset = (end >= 0).then_some(end);
         let records = match (position, end_offset) {
-            (Some(position), Some(end)) => Some(u64::try_from(end - position).unwrap_or(0)),
+            (Some(position), Some(end)) => {
+                Some(u64::try_from(end.saturating_sub(position)).unwrap_or(0))
+            }
             _ => None,
         };
         let time = match (records, next_timestamp) {

@@ -237,6 +237,46 @@ fn only_what_was_finished_is_committed_automatically() {
 }
 
 #[test]
+fn a_committed_offset_that_no_log_has_is_looked_up_again() {
+    let now = now();
+    for (told, again, to) in [
+        (1 << 40, 42, None),
+        (1 << 40, 1 << 40, Some(ResetTo::Earliest)),
+        (i64::MIN + 42, 42, None),
+        (i64::MIN + 42, i64::MIN + 42, Some(ResetTo::Earliest)),
+    ] {
+        let mut positions = Positions::new(Rules {
+            has_group: true,
+            ..rules()
+        });
+        positions.assign([(tp(0), ID)]);
+        positions.update(led_by(B1, 3, ID));
+        for found in [told, again] {
+            let asks = positions.wanted_committed(now);
+            let [(tp, epoch)] = &asks[..] else {
+                panic!("{found} is not asked for")
+            };
+            let found = OffsetAndMetadata::new(found);
+            assert!(
+                positions
+                    .committed_found(tp, *epoch, Some(&found))
+                    .is_none()
+            );
+            for asked in plan(&mut positions, now) {
+                if asked.offset > 100 {
+                    let refusal = refusal(codes::OFFSET_OUT_OF_RANGE);
+                    assert!(positions.accept(B1, &asked, &refusal, now).discard);
+                }
+            }
+        }
+        let resets = positions.wanted_resets(now);
+        assert_eq!(resets.first().map(|ask| ask.to), to, "{told}, {again}");
+        let position = positions.position(&tp(0)).map(|at| at.offset);
+        assert_eq!(position, to.is_none().then_some(42));
+    }
+}
+
+#[test]
 fn an_offset_outside_of_the_log_goes_where_the_policy_says() {
     let mut positions = active(&[tp(0)], rules());
     let now = now();
