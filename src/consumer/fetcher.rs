@@ -368,7 +368,7 @@ impl Fetcher {
             .link(self.broker, lane, deadline)
             .await?;
         let newest = link.version::<kp::FetchRequest>()?;
-        let request = self.session.build(newest >= BY_ID);
+        let request = self.session.build(newest >= BY_ID, now());
         let version = if request.by_id { newest } else { BY_NAME };
         let by_id = request.by_id;
         let config = &self.shared.config;

@@ -16,20 +16,23 @@
 //!   session and its requests are counted.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use indexmap::{IndexMap, IndexSet};
 use uuid::Uuid;
 
 use super::codes;
 use super::positions::Planned;
+use crate::clock::Instant;
 use crate::types::TopicPartition;
 
 /// The epoch of a full request that opens a session.
 const INITIAL: i32 = 0;
 /// The id before there is a session.
 const NO_SESSION: i32 = 0;
-/// So many requests in a row are incremental: at two in a second, as of an idle consumer, for a minute.
-const MOST: u32 = 120;
+/// How long requests are incremental. By time and not by number, or a busy consumer of thousands of partitions would
+/// list them all the time.
+const AFRESH: Duration = Duration::from_secs(30);
 /// The epoch of a request that wants no session.
 const SESSIONLESS: i32 = -1;
 
@@ -62,8 +65,8 @@ pub(crate) enum Verdict {
 pub(crate) struct FetchSession {
     id: i32,
     epoch: i32,
-    /// Requests since the last full one.
-    since_full: u32,
+    /// When the next full request is due.
+    afresh_at: Option<Instant>,
     by_id: bool,
     /// Every request is full, and no session comes of it.
     sessionless: bool,
@@ -146,18 +149,17 @@ impl FetchSession {
     }
 
     /// The next request.
-    pub(crate) fn build(&mut self, ids_spoken: bool) -> Request {
+    pub(crate) fn build(&mut self, ids_spoken: bool, now: Instant) -> Request {
         let by_id = ids_spoken && self.nameless == 0;
         if by_id != self.by_id && !self.parts.is_empty() {
             self.by_id = by_id;
             self.restart();
         }
-        if self.since_full >= MOST {
+        if self.afresh_at.is_some_and(|at| at <= now) {
             self.restart();
         }
-        self.since_full = self.since_full.saturating_add(1);
         if self.epoch == INITIAL {
-            self.since_full = 0;
+            self.afresh_at = Some(now + AFRESH);
             self.names.clear();
             self.forget.clear();
             self.send = self.parts.keys().cloned().collect();
@@ -269,6 +271,7 @@ fn next_epoch(epoch: i32) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::now;
     use crate::consumer::positions::tests::{active, rules};
     use crate::consumer::positions::{Known, Leader, Slot};
     use crate::types::BrokerId;
@@ -307,7 +310,7 @@ mod tests {
     /// The next request, if these partitions and no others are asked for.
     fn ask(session: &mut FetchSession, wanted: Vec<Planned>) -> Request {
         want(session, wanted);
-        session.build(true)
+        session.build(true, now())
     }
 
     fn want(session: &mut FetchSession, wanted: Vec<Planned>) {
@@ -357,7 +360,7 @@ mod tests {
         session.change(planned(0, 0).tp, Some(planned(0, 5)));
         session.change(planned(1, 0).tp, None);
         session.change(planned(1, 0).tp, Some(planned(1, 5)));
-        assert_eq!(sent(&session.build(true)), [(2, 0), (0, 5), (1, 5)]);
+        assert_eq!(sent(&session.build(true, now())), [(2, 0), (0, 5), (1, 5)]);
     }
 
     #[test]
@@ -447,12 +450,11 @@ mod tests {
         let full = ask(&mut session, wanted());
         assert_eq!((full.session_id, full.session_epoch), (9, 0));
         session.accept(0, 10);
-        let mut requests = 1;
-        while ask(&mut session, wanted()).session_epoch != 0 {
-            session.accept(0, 10);
-            requests += 1;
-        }
-        assert_eq!(requests, 1 + MOST);
+        let opened = now();
+        assert_eq!(session.build(true, opened).session_epoch, 1);
+        session.accept(0, 10);
+        let again = session.build(true, opened + AFRESH);
+        assert_eq!((again.session_epoch, again.send.len()), (0, 2));
     }
 
     #[test]
@@ -499,7 +501,7 @@ mod tests {
                 if fate == 4 {
                     continue; // no request was made
                 }
-                let request = session.build(true);
+                let request = session.build(true, now());
                 if fate == 0 {
                     session.failed(); // the broker never saw it
                     continue;
