@@ -232,6 +232,37 @@ fn what_was_to_come_and_is_there_is_off_the_list() {
     none(&findings);
 }
 
+/// `tests/sim/planted/run` takes long and is run by hand: here at least what its patches change is looked for.
+#[test]
+fn planted_bugs_have_their_place_in_the_sources() {
+    let mut findings = String::new();
+    for patch in fs::read_dir("tests/sim/planted").unwrap() {
+        let patch = patch.unwrap().path();
+        if patch
+            .extension()
+            .is_none_or(|extension| extension != "patch")
+        {
+            continue;
+        }
+        let text = fs::read_to_string(&patch).unwrap();
+        for part in text.split("\n--- ") {
+            let file = part.lines().find_map(|line| line.strip_prefix("+++ b/"));
+            let source = fs::read_to_string(file.unwrap()).unwrap();
+            for hunk in part.split("\n@@ ").skip(1) {
+                let lines = hunk.split_inclusive('\n').skip(1);
+                let lines = lines.filter_map(|line| match line {
+                    "\n" => Some(line), // an empty line whose blank was cut off
+                    _ => line.strip_prefix([' ', '-']),
+                });
+                if !source.contains(&lines.collect::<String>()) {
+                    let _ = writeln!(findings, "{}: not in {}", patch.display(), file.unwrap());
+                }
+            }
+        }
+    }
+    none(&findings);
+}
+
 #[track_caller]
 fn none(findings: &str) {
     assert!(findings.is_empty(), "\n{findings}");
