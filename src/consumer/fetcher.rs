@@ -57,8 +57,9 @@ const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// sooner, and few large requests are cheaper than many small ones.
 const OVERLAP_AFTER: Duration = Duration::from_millis(2);
 /// What is asked for at a time of a broker nearby: little enough that what was just copied out of the socket is
-/// still in the processor's caches when it is read, and that memory stays small.
-const NEAR: usize = 1 << 20;
+/// still in the processor's caches when it is read, and that memory stays small; enough for two batches of the
+/// usual largest size.
+const NEAR: usize = 2 << 20;
 /// The same of a broker that takes longer than [`NEAR_UNTIL`] to answer with data, so that its round trips tell.
 const MIDWAY: usize = 3 << 20;
 const NEAR_UNTIL: Duration = Duration::from_millis(6);
