@@ -7,7 +7,9 @@ use ottla::{
 };
 use tokio::time::timeout;
 
-use crate::support::{LONG, Result, client, eventually, one, take, unique};
+use crate::support::{
+    LONG, Result, client, eventually, lag_by_admin, lag_by_tool, one, take, unique,
+};
 
 const CLOSE: Duration = Duration::from_secs(20);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -159,41 +161,6 @@ async fn a_topic_made_anew_does_not_inherit_a_late_commit() -> Result {
     Ok(())
 }
 
-/// What `kafka-consumer-groups.sh --describe` says: partition, committed, end, lag, member.
-async fn described(group: &str, topic: &str) -> Result<Vec<[String; 5]>> {
-    let cluster = one().await?;
-    let args = ["--describe", "--group", group];
-    let output = cluster.tool("kafka-consumer-groups.sh", &args).await?;
-    let rows = output
-        .stdout
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let mut rows: Vec<_> = rows
-        .filter(|row| row.get(1) == Some(&topic) && row.len() > 6)
-        .map(|row| [row[2], row[3], row[4], row[5], row[6]].map(str::to_owned))
-        .collect();
-    rows.sort();
-    Ok(rows)
-}
-
-/// The same from here.
-async fn told(client: &Client, group: &str) -> Result<Vec<[String; 5]>> {
-    fn or_dash(value: Option<impl ToString>) -> String {
-        value.map_or_else(|| "-".to_owned(), |value| value.to_string())
-    }
-    let lag = client.admin().group_lag(group).await?;
-    let rows = lag.partitions().iter().map(|lag| {
-        [
-            lag.topic_partition.partition().to_string(),
-            or_dash(lag.committed.as_ref().map(OffsetAndMetadata::offset)),
-            or_dash(lag.end_offset),
-            or_dash(lag.records),
-            or_dash(lag.member.as_ref()),
-        ]
-    });
-    Ok(rows.collect())
-}
-
 #[tokio::test]
 async fn the_lag_of_a_group_is_known_without_joining_it() -> Result {
     let (cluster, topic, group) = (one().await?, unique("outside"), unique("group"));
@@ -236,8 +203,8 @@ async fn the_lag_of_a_group_is_known_without_joining_it() -> Result {
     );
     assert_eq!(lag.get(&tp(1)).ok_or("not there")?.time, TimeLag::CaughtUp);
     assert_eq!(
-        told(&client, &group).await?,
-        described(&group, &topic).await?
+        lag_by_admin(&client, &group).await?,
+        lag_by_tool(cluster, &group).await?
     );
 
     // With a member, whose partitions count even where nothing is committed.
@@ -254,7 +221,7 @@ async fn the_lag_of_a_group_is_known_without_joining_it() -> Result {
     .await?;
     let rows = eventually(async || {
         member.poll_timeout(Duration::from_millis(100)).await?;
-        let rows = told(&client, &group).await?;
+        let rows = lag_by_admin(&client, &group).await?;
         match rows.iter().all(|row| row[4] != "-") {
             true => Ok(rows),
             false => Err("the coordinator has not heard of it yet".into()),
@@ -263,7 +230,7 @@ async fn the_lag_of_a_group_is_known_without_joining_it() -> Result {
     .await?;
     assert_eq!(rows.len(), 4);
     assert_eq!(rows[3][1..4], ["-", "0", "-"]);
-    assert_eq!(rows, described(&group, &topic).await?);
+    assert_eq!(rows, lag_by_tool(cluster, &group).await?);
     let description = admin.describe_group(&group).await?;
     assert_eq!(description.members.len(), 1);
     assert_eq!(description.members[0].partitions.len(), 4);
@@ -286,7 +253,7 @@ async fn the_lag_of_a_classic_java_group_is_what_kafkas_tool_says() -> Result {
         .start()
         .await?;
     eventually(async || {
-        let rows = told(&client, &group).await?;
+        let rows = lag_by_admin(&client, &group).await?;
         let read = rows.iter().any(|row| row[1] == "3");
         match read && rows.iter().all(|row| row[4] != "-") {
             true => Ok(()),
@@ -295,13 +262,13 @@ async fn the_lag_of_a_classic_java_group_is_what_kafkas_tool_says() -> Result {
     })
     .await?;
     assert_eq!(
-        told(&client, &group).await?,
-        described(&group, &topic).await?
+        lag_by_admin(&client, &group).await?,
+        lag_by_tool(cluster, &group).await?
     );
     java.stop().await?;
     // Its group is left behind.
     produce(&client, &topic, 0, &[HOUR; 2]).await?;
-    let rows = told(&client, &group).await?;
+    let rows = lag_by_admin(&client, &group).await?;
     assert_eq!(rows[0][1..4], ["3", "5", "2"]);
     Ok(())
 }

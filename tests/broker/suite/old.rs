@@ -3,45 +3,13 @@
 use std::time::Duration;
 
 use ottla::admin::NewTopic;
-use ottla::{Client, ErrorKind, OffsetAndMetadata, OffsetReset, Record, TimeLag, TopicPartition};
+use ottla::{ErrorKind, OffsetAndMetadata, OffsetReset, Record, TimeLag, TopicPartition};
 use ottla_testcontainers::Cluster;
 use tokio::time::timeout;
 
-use crate::support::{LONG, Result, client, eventually, take};
+use crate::support::{LONG, Result, client, eventually, lag_by_admin, lag_by_tool, take};
 
 const CLOSE: Duration = Duration::from_secs(20);
-
-/// Partition, committed, end, lag and member, as Kafka's tool tells them.
-async fn described(cluster: &Cluster, group: &str) -> Result<Vec<[String; 5]>> {
-    let args = ["--describe", "--group", group];
-    let output = cluster.tool("kafka-consumer-groups.sh", &args).await?;
-    let lines = output.stdout.lines();
-    let rows = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let mut rows: Vec<_> = rows
-        .filter(|row| row.first() == Some(&group) && row.len() > 6)
-        .map(|row| [row[2], row[3], row[4], row[5], row[6]].map(str::to_owned))
-        .collect();
-    rows.sort();
-    Ok(rows)
-}
-
-/// The same from here.
-async fn told(client: &Client, group: &str) -> Result<Vec<[String; 5]>> {
-    fn or_dash(value: Option<impl ToString>) -> String {
-        value.map_or_else(|| "-".to_owned(), |value| value.to_string())
-    }
-    let lag = client.admin().group_lag(group).await?;
-    let rows = lag.partitions().iter().map(|lag| {
-        [
-            lag.topic_partition.partition().to_string(),
-            or_dash(lag.committed.as_ref().map(OffsetAndMetadata::offset)),
-            or_dash(lag.end_offset),
-            or_dash(lag.records),
-            or_dash(lag.member.as_ref()),
-        ]
-    });
-    Ok(rows.collect())
-}
 
 #[tokio::test]
 async fn topics_classic_groups_and_plain_offsets_of_an_old_broker() -> Result {
@@ -84,8 +52,8 @@ async fn topics_classic_groups_and_plain_offsets_of_an_old_broker() -> Result {
     let committed = &committed[&tp];
     assert_eq!((committed.offset(), committed.metadata()), (3, "note"));
     plain.close(CLOSE).await?;
-    let rows = told(&client, "plain").await?;
-    assert_eq!(rows, described(&cluster, "plain").await?);
+    let rows = lag_by_admin(&client, "plain").await?;
+    assert_eq!(rows, lag_by_tool(&cluster, "plain").await?);
     assert_eq!(rows[0][1..4], ["3", "5", "2"]);
     let lag = admin.group_lag("plain").await?;
     assert!(lag.time().duration().is_some(), "{lag:?}");
@@ -98,7 +66,7 @@ async fn topics_classic_groups_and_plain_offsets_of_an_old_broker() -> Result {
     let quick = ["--consumer-property", "auto.commit.interval.ms=100"];
     let java = java.args(quick).start().await?;
     eventually(async || {
-        let rows = told(&client, "java").await?;
+        let rows = lag_by_admin(&client, "java").await?;
         let read = rows.iter().any(|row| row[1] == "5");
         match read && rows.iter().all(|row| row[4] != "-") {
             true => Ok(()),
@@ -107,8 +75,8 @@ async fn topics_classic_groups_and_plain_offsets_of_an_old_broker() -> Result {
     })
     .await?;
     assert_eq!(
-        told(&client, "java").await?,
-        described(&cluster, "java").await?
+        lag_by_admin(&client, "java").await?,
+        lag_by_tool(&cluster, "java").await?
     );
     assert_eq!(admin.group_lag("java").await?.time(), TimeLag::CaughtUp);
     let described_group = admin.describe_group("java").await?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use ottla::{Client, Consumer, OwnedRecord, TopicPartition};
+use ottla::{Client, Consumer, OffsetAndMetadata, OwnedRecord, TopicPartition};
 use ottla_testcontainers::Cluster;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -117,4 +117,36 @@ pub(crate) async fn eventually<T>(mut attempt: impl AsyncFnMut() -> Result<T>) -
             outcome => return outcome,
         }
     }
+}
+
+/// Partition, committed, end, lag and member of a group, as Kafka's tool tells them.
+pub(crate) async fn lag_by_tool(cluster: &Cluster, group: &str) -> Result<Vec<[String; 5]>> {
+    let args = ["--describe", "--group", group];
+    let output = cluster.tool("kafka-consumer-groups.sh", &args).await?;
+    let lines = output.stdout.lines();
+    let rows = lines.map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut rows: Vec<_> = rows
+        .filter(|row| row.first() == Some(&group) && row.len() > 6)
+        .map(|row| [row[2], row[3], row[4], row[5], row[6]].map(str::to_owned))
+        .collect();
+    rows.sort();
+    Ok(rows)
+}
+
+/// The same, as this client tells them.
+pub(crate) async fn lag_by_admin(client: &Client, group: &str) -> Result<Vec<[String; 5]>> {
+    fn or_dash(value: Option<impl ToString>) -> String {
+        value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+    }
+    let lag = client.admin().group_lag(group).await?;
+    let rows = lag.partitions().iter().map(|lag| {
+        [
+            lag.topic_partition.partition().to_string(),
+            or_dash(lag.committed.as_ref().map(OffsetAndMetadata::offset)),
+            or_dash(lag.end_offset),
+            or_dash(lag.records),
+            or_dash(lag.member.as_ref()),
+        ]
+    });
+    Ok(rows.collect())
 }
