@@ -94,8 +94,21 @@ impl Docker {
         .await
     }
 
+    /// Freezes the container. On cgroup v1 a kernel may fail to stop all threads of a busy process
+    /// in time; runc then lets them go on and says so ("unable to freeze"), and it is asked again.
     pub(crate) async fn pause(&self, container: &str) -> Result<()> {
-        call("pause a container", self.0.pause_container(container)).await
+        let action = "pause a container";
+        let end = tokio::time::Instant::now() + CALL;
+        loop {
+            match call(action, self.0.pause_container(container)).await {
+                Err(Error::Docker { why, .. })
+                    if may_freeze_later(&why) && tokio::time::Instant::now() < end =>
+                {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                result => return result,
+            }
+        }
     }
 
     pub(crate) async fn unpause(&self, container: &str) -> Result<()> {
@@ -272,6 +285,10 @@ impl Docker {
         let status = self.0.inspect_exec(&exec).await.map_err(run)?.exit_code;
         Ok((out, err, status.unwrap_or(-1)))
     }
+}
+
+fn may_freeze_later(why: &str) -> bool {
+    why.contains("unable to freeze")
 }
 
 async fn call<T>(
