@@ -44,6 +44,8 @@ pub(crate) struct Chunk {
     current: Option<Open>,
     aborted: Aborted,
     failed: Option<Error>,
+    /// The checksums were compared already.
+    checked: bool,
     /// Where the batch that was opened last ends, as its header says.
     opened: i64,
     high_watermark: i64,
@@ -113,37 +115,54 @@ pub(crate) struct Taken {
     pub(crate) next: Position,
 }
 
-/// Judges fetched bytes by the headers of their batches, without touching records.
-pub(crate) fn survey(bytes: &Bytes) -> Survey {
+/// Judges fetched bytes by their batches' headers and, if asked to, checksums, without touching records; and how many
+/// of the bytes are worth keeping.
+///
+/// The checksums are for whoever read the bytes from the socket: they are still in that processor's caches, and the
+/// application, which may run on another one, then touches only what it reads. Bytes of which the first batch is sound
+/// are kept up to the first one that is not: that one is asked for again, for it may be damaged on its way only. Where
+/// it is the first, everything is kept, to be handed out with its error should it come again.
+pub(crate) fn survey(bytes: &Bytes, check_crcs: bool) -> (Survey, usize) {
     if bytes.is_empty() {
-        return Survey::Empty;
+        return (Survey::Empty, 0);
     }
     let mut last: Option<BatchHeader> = None;
     let mut records = 0_i64;
-    for batch in RecordBatches::new(bytes.clone()) {
-        match batch {
-            // Offsets stand outside of the checksum: that they grow is all that can be seen of them here.
-            Ok(batch)
-                if last.is_some_and(|last| batch.header().base_offset < last.next_offset()) =>
-            {
-                return Survey::Corrupt;
-            }
-            Ok(batch) => {
-                records = records.saturating_add(i64::from(batch.header().records_count));
-                last = Some(*batch.header());
-            }
-            // What comes before is handed out first; reading on reports the rest.
+    let mut damaged = false;
+    let mut batches = RecordBatches::new(bytes.clone());
+    let mut sound = 0;
+    while let Some(batch) = batches.next() {
+        let batch = match batch {
+            Ok(batch) => batch,
             Err(_) if last.is_some() => break,
-            Err(_) => return Survey::Corrupt,
+            Err(_) => return (Survey::Corrupt, 0),
+        };
+        let header = *batch.header();
+        // Offsets stand outside of the checksum: that they grow is all that can be seen of them here.
+        if last.is_some_and(|last| header.base_offset < last.next_offset()) {
+            return (Survey::Corrupt, 0);
         }
+        if check_crcs && !damaged && batch.verify_crc().is_err() {
+            if last.is_some() {
+                break;
+            }
+            damaged = true;
+        }
+        records = records.saturating_add(i64::from(header.records_count));
+        last = Some(header);
+        sound = bytes.len() - batches.remaining_bytes();
     }
     match last {
-        Some(header) => Survey::Batches {
-            next_offset: header.next_offset(),
-            leader_epoch: header.partition_leader_epoch,
-            records,
-        },
-        None => Survey::Partial,
+        Some(header) => {
+            let survey = Survey::Batches {
+                next_offset: header.next_offset(),
+                leader_epoch: header.partition_leader_epoch,
+                records,
+                damaged,
+            };
+            (survey, sound)
+        }
+        None => (Survey::Partial, 0),
     }
 }
 
@@ -167,10 +186,17 @@ impl Chunk {
                 open: BTreeSet::new(),
             },
             failed: None,
+            checked: false,
             opened: -1,
             high_watermark,
             last_stable,
         }
+    }
+
+    /// Says whether [`survey`] has compared the checksums and found them right.
+    pub(crate) fn checked(mut self, checked: bool) -> Self {
+        self.checked = checked;
+        self
     }
 
     /// Says that its bytes are a part of a frame.
@@ -364,7 +390,7 @@ impl Chunk {
                 continue;
             }
             self.opened = raw.header().next_offset();
-            if reading.check_crcs {
+            if reading.check_crcs && !self.checked {
                 raw.verify_crc()?;
             }
             self.current = self.open(raw, next, reading)?.map(|batch| Open {

@@ -20,15 +20,17 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use kafka_protocol::messages as kp;
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::protocol::StrBytes;
 use tokio::sync::Notify;
+use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use super::buffer::{Chunk, survey};
 use super::config::IsolationLevel;
-use super::positions::{Answer, PartEpoch, Plan, Slot};
+use super::positions::{Answer, PartEpoch, Plan, Slot, Survey};
 use super::session::{FetchSession, Verdict};
 use super::shared::{Inner, Shared};
 use super::split::STALLED;
@@ -63,6 +65,8 @@ const NEAR: usize = 2 << 20;
 /// The same of a broker that takes longer than [`NEAR_UNTIL`] to answer with data, so that its round trips tell.
 const MIDWAY: usize = 3 << 20;
 const NEAR_UNTIL: Duration = Duration::from_millis(6);
+/// So many bytes are judged before other tasks get their turn: a fraction of a millisecond.
+const IN_A_ROW: usize = 4 << 20;
 /// A broker that takes as long as this to answer with data is far: it is asked for more at a time, and
 /// sooner.
 const FAR_AFTER: Duration = Duration::from_millis(20);
@@ -390,7 +394,7 @@ impl Fetcher {
         {
             Verdict::Take => {
                 self.restarted = false;
-                let bytes = self.take_in(response, by_id, asked_at);
+                let bytes = self.take_in(response, by_id, asked_at).await;
                 let asked = usize::try_from(turn.max_bytes).unwrap_or(0);
                 self.measure(bytes, asked, now() - asked_at);
             }
@@ -410,7 +414,14 @@ impl Fetcher {
     }
 
     /// Takes an answer in; how many bytes of records it has.
-    fn take_in(&mut self, response: kp::FetchResponse, by_id: bool, asked_at: Instant) -> usize {
+    async fn take_in(
+        &mut self,
+        mut response: kp::FetchResponse,
+        by_id: bool,
+        asked_at: Instant,
+    ) -> usize {
+        let check_crcs = self.shared.config.check_crcs;
+        let (frame_len, topics) = judge(std::mem::take(&mut response.responses), check_crcs).await;
         let mut hints = Vec::new();
         let mut refresh = false;
         // What the broker holds of the session is not what it was told.
@@ -419,15 +430,9 @@ impl Fetcher {
         let mut news = false;
         let mut bytes = 0;
         let throttle = Duration::from_millis(u64::try_from(response.throttle_time_ms).unwrap_or(0));
-        let records = response
-            .responses
-            .iter()
-            .flat_map(|topic| &topic.partitions);
-        let records = records.filter_map(|part| part.records.as_ref());
-        let frame_len = records.map(bytes::Bytes::len).sum();
         let mut inner = self.shared.lock();
         let frame = inner.buffer.frame(self.broker, frame_len);
-        for topic in response.responses {
+        for (topic, parts) in topics {
             let name = match by_id {
                 true => self.session.name(&topic.topic_id).cloned(),
                 false => Some(Arc::from(topic.topic.as_str())),
@@ -436,7 +441,7 @@ impl Fetcher {
                 unasked = true;
                 continue;
             };
-            for part in topic.partitions {
+            for (part, data) in parts {
                 let tp = TopicPartition::new(Arc::clone(&name), part.partition_index);
                 let asked = self.session.asked(&tp);
                 let Some(asked) = asked.filter(|asked| !by_id || asked.topic_id == topic.topic_id)
@@ -456,7 +461,7 @@ impl Fetcher {
                         .then_some((part.diverging_epoch.epoch, part.diverging_epoch.end_offset)),
                     preferred: (part.preferred_read_replica.0 >= 0)
                         .then_some(BrokerId(part.preferred_read_replica.0)),
-                    data: survey(&records),
+                    data,
                 };
                 let leader = part.current_leader;
                 if leader.leader_id.0 >= 0 && leader.leader_epoch >= 0 && part.error_code != 0 {
@@ -487,8 +492,10 @@ impl Fetcher {
                         .map(|aborted| (aborted.first_offset, aborted.producer_id.0));
                     let ends = (answer.high_watermark, answer.last_stable);
                     inner.split.wake(&tp);
+                    let checked =
+                        check_crcs && matches!(data, Survey::Batches { damaged: false, .. });
                     let chunk = Chunk::new(tp, asked.epoch, records, aborted.collect(), ends);
-                    inner.buffer.push(chunk.in_frame(frame));
+                    inner.buffer.push(chunk.in_frame(frame).checked(checked));
                     news = true;
                 }
                 if let Some(error) = outcome.error {
@@ -530,6 +537,39 @@ impl Fetcher {
         }
         bytes
     }
+}
+
+/// What the bytes of each partition hold, cut to what is worth keeping; and how many bytes there are in all. A large
+/// answer is not gone through in one go, so that others get their turn.
+async fn judge(
+    topics: Vec<FetchableTopicResponse>,
+    check_crcs: bool,
+) -> (
+    usize,
+    Vec<(FetchableTopicResponse, Vec<(PartitionData, Survey)>)>,
+) {
+    let (mut len, mut in_a_row) = (0, 0);
+    let mut judged = Vec::with_capacity(topics.len());
+    for mut topic in topics {
+        let mut parts = Vec::with_capacity(topic.partitions.len());
+        for mut part in std::mem::take(&mut topic.partitions) {
+            let mut data = Survey::Empty;
+            if let Some(records) = &mut part.records {
+                let keep;
+                (data, keep) = survey(records, check_crcs);
+                len += records.len();
+                in_a_row += records.len();
+                records.truncate(keep);
+            }
+            parts.push((part, data));
+            if in_a_row >= IN_A_ROW {
+                in_a_row = 0;
+                yield_now().await;
+            }
+        }
+        judged.push((topic, parts));
+    }
+    (len, judged)
 }
 
 async fn wait(until: Option<Instant>) {

@@ -146,7 +146,7 @@ impl Peek<'_> {
             }
         }
         let records = part.records.unwrap_or_default();
-        let Survey::Batches { next_offset, .. } = survey(&records) else {
+        let (Survey::Batches { next_offset, .. }, _) = survey(&records, false) else {
             return Ok(None);
         };
         let aborted = part.aborted_transactions.unwrap_or_default().into_iter();

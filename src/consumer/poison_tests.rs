@@ -2,6 +2,8 @@
 //! what to leave out, the other partition goes on, and so does this one once it is told to.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -42,9 +44,26 @@ fn name() -> kp::TopicName {
     kp::TopicName(StrBytes::from_static_str("t"))
 }
 
-/// Partition 0 begins with `poison` in the place of the batch 0..3 and goes on with a sound one;
-/// partition 1 has a sound one.
-async fn broker(poison: Bytes, mut far: Far) {
+/// What stands, as often as it is asked for, in the place of the batch 0..3.
+#[derive(Clone)]
+struct Poison {
+    bytes: Bytes,
+    /// So many answers have it, later ones a sound batch.
+    answers: Arc<AtomicU32>,
+}
+
+impl Poison {
+    fn take(&self) -> Bytes {
+        let one_less = |left: u32| left.checked_sub(1);
+        match self.answers.fetch_update(Relaxed, Relaxed, one_less) {
+            Ok(_) => self.bytes.clone(),
+            Err(_) => batch(0),
+        }
+    }
+}
+
+/// Partition 0 begins with the poison and goes on with a sound batch; partition 1 has a sound one.
+async fn broker(poison: Poison, mut far: Far) {
     far.shake_hands().await;
     while let Some(asked) = far.asked().await {
         match asked.key {
@@ -57,7 +76,7 @@ async fn broker(poison: Bytes, mut far: Far) {
                 let mut found = Vec::new();
                 for part in parts {
                     let records = match (part.partition, part.fetch_offset) {
-                        (0, ..COUNT) => [&poison[..], &batch(COUNT)].concat().into(),
+                        (0, ..COUNT) => [&poison.take()[..], &batch(COUNT)].concat().into(),
                         (0, COUNT) => batch(COUNT),
                         (1, 0) => batch(0),
                         _ => continue,
@@ -114,7 +133,7 @@ async fn broker(poison: Bytes, mut far: Far) {
     }
 }
 
-fn start(poison: &Bytes) -> Cluster {
+fn start(poison: &Poison) -> Cluster {
     let (connector, mut accepting) = Scripted::new();
     let poison = poison.clone();
     tokio::spawn(async move {
@@ -129,6 +148,12 @@ fn start(poison: &Bytes) -> Cluster {
 
 /// What the poison's error told as unreadable, each time, until the sound batch came.
 async fn left_out(poison: Bytes, check_crcs: bool) -> Vec<std::ops::Range<i64>> {
+    left_out_of(poison, u32::MAX, check_crcs).await
+}
+
+async fn left_out_of(bytes: Bytes, answers: u32, check_crcs: bool) -> Vec<std::ops::Range<i64>> {
+    let answers = Arc::new(AtomicU32::new(answers));
+    let poison = Poison { bytes, answers };
     let bad = TopicPartition::new("t", 0);
     let builder = ConsumerBuilder::new(start(&poison), config::ConsumerConfig::default());
     let builder = builder.assign([bad.clone(), TopicPartition::new("t", 1)]);
@@ -161,8 +186,10 @@ async fn left_out(poison: Bytes, check_crcs: bool) -> Vec<std::ops::Range<i64>> 
             }
         }
     }
+    let lost = |at: &i64| told.iter().any(|range| range.contains(at));
+    let of_the_first = (0..2 * COUNT).filter(|at| !lost(at)).map(|at| (0, at));
     let sound = (0..COUNT).map(|offset| (1, offset));
-    let sound: BTreeSet<_> = sound.chain((COUNT..2 * COUNT).map(|at| (0, at))).collect();
+    let sound: BTreeSet<_> = sound.chain(of_the_first).collect();
     assert_eq!(offsets, sound, "all that can be read, told {told:?}");
     told
 }
@@ -181,6 +208,15 @@ async fn a_batch_with_a_bad_checksum_is_left_out_as_a_whole() {
         left_out(with(17, &[1, 2, 3, 4]), true).await,
         vec![0..COUNT]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_damaged_on_its_way_is_asked_for_again() {
+    let end = batch(0).len() - 1;
+    for answers in 1..=4 {
+        let told = left_out_of(with(end, &[1]), answers, true).await;
+        assert_eq!(told, [], "{answers} damaged answers");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -270,9 +270,10 @@ fn surveys_say_where_to_go_on() {
         next_offset,
         leader_epoch: 3,
         records: next_offset,
+        damaged: false,
     };
-    assert_eq!(survey(&Bytes::new()), Survey::Empty);
-    assert_eq!(survey(&Bytes::from(whole.clone())), batches(9));
+    assert_eq!(survey(&Bytes::new(), true).0, Survey::Empty);
+    assert_eq!(survey(&Bytes::from(whole.clone()), true).0, batches(9));
     let first = range(0, 3).len();
     for cut in 1..whole.len() {
         let expected = if cut < first {
@@ -281,18 +282,38 @@ fn surveys_say_where_to_go_on() {
             batches(3)
         };
         assert_eq!(
-            survey(&Bytes::from(whole[..cut].to_vec())),
+            survey(&Bytes::from(whole[..cut].to_vec()), true).0,
             expected,
             "cut at {cut}"
         );
     }
     let mut old = range(0, 3);
     old[16] = 1;
-    assert_eq!(survey(&Bytes::from(old.clone())), Survey::Corrupt);
+    assert_eq!(survey(&Bytes::from(old.clone()), true).0, Survey::Corrupt);
     assert_eq!(
-        survey(&Bytes::from([range(0, 3), old].concat())),
+        survey(&Bytes::from([range(0, 3), old].concat()), true).0,
         batches(3)
     );
+}
+
+#[test]
+fn what_has_a_wrong_checksum_is_not_kept_behind_sound_batches() {
+    let flipped = |mut bytes: Vec<u8>| {
+        *bytes.last_mut().unwrap() ^= 1;
+        bytes
+    };
+    let (first, second, third) = (range(0, 3), range(3, 9), range(9, 12));
+    let batches = |next_offset, damaged| Survey::Batches {
+        next_offset,
+        leader_epoch: 3,
+        records: next_offset,
+        damaged,
+    };
+    let later = Bytes::from([&first[..], &flipped(second.clone()), &third].concat());
+    assert_eq!(survey(&later, true), (batches(3, false), first.len()));
+    assert_eq!(survey(&later, false), (batches(12, false), later.len()));
+    let at_once = Bytes::from([&flipped(first), &second[..], &third].concat());
+    assert_eq!(survey(&at_once, true), (batches(12, true), at_once.len()));
 }
 
 #[test]
@@ -438,7 +459,7 @@ proptest! {
             base = last + 1;
         }
         let bytes = Bytes::from(log);
-        let survey = survey(&bytes);
+        let (survey, keep) = survey(&bytes, true);
         if whole_end == 0 {
             prop_assert!(matches!(survey, Survey::Empty | Survey::Partial));
             return Ok(());
@@ -447,7 +468,9 @@ proptest! {
             return Err(TestCaseError::fail(format!("{survey:?}")));
         };
         prop_assert_eq!(next_offset, whole_end);
-        let mut chunk = Chunk::new(tp(0), epoch(), bytes, aborted, (100, 100));
+        let bytes = bytes.slice(..keep);
+        let chunk = Chunk::new(tp(0), epoch(), bytes, aborted, (100, 100));
+        let mut chunk = chunk.checked(true);
         let (offsets, next) = drain(&mut chunk, start, max, &reading(true));
         expected.retain(|offset| *offset >= start);
         prop_assert_eq!(offsets, expected);

@@ -48,6 +48,8 @@ pub(crate) enum Survey {
         leader_epoch: i32,
         /// How many records they say to have.
         records: i64,
+        /// The checksum of the first one is wrong.
+        damaged: bool,
     },
     /// Bytes, but not one whole batch.
     Partial,
@@ -313,6 +315,7 @@ fn implausible(asked: &Planned, answer: &Answer) -> Option<&'static str> {
         Survey::Batches { next_offset, .. } if next_offset <= asked.offset => {
             Some("the batches lie before the offset")
         }
+        Survey::Batches { damaged: true, .. } => Some("the checksum is wrong"),
         // A broker looks up the end of the log before it reads, and what came in between it sends. These are
         // records without gaps: nothing was compacted there yet.
         Survey::Batches {

@@ -65,6 +65,7 @@ fn batches(next_offset: i64) -> Survey {
         next_offset,
         leader_epoch: 3,
         records: 2,
+        damaged: false,
     }
 }
 
@@ -548,11 +549,21 @@ fn what_cannot_be_right_moves_nothing() {
             },
         ),
         (
+            "a wrong checksum",
+            answer(Survey::Batches {
+                next_offset: 7,
+                leader_epoch: 3,
+                records: 7,
+                damaged: true,
+            }),
+        ),
+        (
             "a leader to come",
             answer(Survey::Batches {
                 next_offset: 7,
                 leader_epoch: 4,
                 records: 7,
+                damaged: false,
             }),
         ),
         (
