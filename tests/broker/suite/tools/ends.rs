@@ -198,7 +198,7 @@ async fn without_a_broker_signals_end_everything_in_time() -> Result {
     }
     let produce = ["produce", "--bootstrap-server", NOBODY, "--topic", "t"];
     let waiting = Tool::start("roundtrip", &produce)?;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    waiting.takes_signals().await?;
     waiting.signal("TERM").await?;
     assert_eq!(waiting.end(BOUND).await?.status, 143);
     Ok(())

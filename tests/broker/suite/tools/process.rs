@@ -13,6 +13,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::support::{LONG, Result};
 
+const SIGTERM: u32 = 15;
+
 /// Where an executable is. They are built first, as a part of the whole workspace so that what
 /// `cargo test --workspace --all-features` has built serves.
 pub(crate) fn executable(name: &str) -> PathBuf {
@@ -144,8 +146,25 @@ impl Tool {
         Ok(())
     }
 
-    /// Waits for its end.
+    /// Waits until it takes SIGTERM: what prints nothing at first would be killed by one that comes too early.
+    pub(crate) async fn takes_signals(&self) -> Result {
+        let status = format!("/proc/{}/status", self.child.id().ok_or("it has ended")?);
+        let end = Instant::now() + LONG;
+        loop {
+            let status = std::fs::read_to_string(&status)?;
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            let caught = u64::from_str_radix(caught.ok_or("no SigCgt")?.trim(), 16)?;
+            if caught >> (SIGTERM - 1) & 1 == 1 {
+                return Ok(());
+            }
+            assert!(Instant::now() < end, "{} takes no signals", self.name);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits for its end. Standard input stays open meanwhile, unless [`Tool::input`] has closed it.
     pub(crate) async fn end(mut self, within: Duration) -> Result<Ended> {
+        let _stdin = self.child.stdin.take();
         let status = timeout(within, self.child.wait()).await;
         let status = status.map_err(|_| format!("{} lives on", self.name))??;
         self.out.await?;
