@@ -11,8 +11,10 @@ use std::collections::{BTreeMap, VecDeque};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::sending::{SILENCE, advance};
 use super::*;
 use crate::clock::now;
+use crate::error::Certainty;
 
 #[derive(Clone, Debug)]
 struct Batch(Vec<u64>);
