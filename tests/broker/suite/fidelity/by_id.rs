@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::scenarios::{LOADING, NOT_COORDINATOR, coordinator, fresh, remove};
+use super::groups::{LOADING, NOT_COORDINATOR, coordinator};
+use super::topics::{fresh, remove};
 use super::wire::{Result, Wire};
 
 const COMMIT: i16 = 8;

@@ -1,8 +1,11 @@
 //! The mock cluster against a real broker: the same conversations, the same answers.
 
 mod by_id;
+mod groups;
+mod logs;
 mod patterns;
 mod scenarios;
+mod topics;
 mod wire;
 
 use ottla::mock::MockCluster;

@@ -10,7 +10,8 @@ use kafka_protocol::messages::{
 };
 use uuid::Uuid;
 
-use super::scenarios::{LOADING, NOT_COORDINATOR, coordinator, fresh, remove};
+use super::groups::{LOADING, NOT_COORDINATOR, coordinator};
+use super::topics::{fresh, remove};
 use super::wire::{Result, Wire, text};
 
 type Parts = Vec<(Uuid, Vec<i32>)>;
@@ -20,7 +21,7 @@ struct Group<'a> {
     wire: &'a mut Wire,
     name: &'a str,
     topics: BTreeMap<Uuid, &'static str>,
-    /// How much more than 1 the first epoch was, see `scenarios::beat`.
+    /// How much more than 1 the first epoch was, see `groups::beat`.
     shift: Option<i32>,
     /// Each member's epoch, and what it has.
     members: BTreeMap<&'static str, (i32, Parts)>,
