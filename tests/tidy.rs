@@ -1,6 +1,6 @@
 //! What the compiler does not check about the sources: that machines stay free of I/O, clocks and
 //! chance, that tasks are started in one place, that every public async function says what dropping
-//! it does, and that every setting is read by something.
+//! it does, that every setting is read by something, and that no file grows beyond what can be overlooked.
 //!
 //! It reads the sources as text, without comments, strings and tests. Each finding names file and line.
 #![allow(clippy::unwrap_used)]
@@ -37,6 +37,7 @@ const MACHINES: &[&str] = &[
     "src/net/inflight.rs",
     "src/producer/identity.rs",
     "src/producer/queue.rs",
+    "src/producer/queue/",
     "src/producer/verdict.rs",
     "src/record/",
     "src/types.rs",
@@ -260,6 +261,38 @@ fn planted_bugs_have_their_place_in_the_sources() {
             }
         }
     }
+    none(&findings);
+}
+
+/// Of anything written in Rust here. Whoever comes to the end splits the file by subject, not by halves.
+const LONGEST_FILE: usize = 800;
+
+const SOURCES: &[&str] = &[
+    "benches",
+    "examples",
+    "fuzz/fuzz_targets",
+    "src",
+    "testcontainers/src",
+    "testcontainers/tests",
+    "tests",
+];
+
+#[test]
+fn no_file_is_longer_than_can_be_overlooked() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut findings = String::new();
+    let mut seen = 0;
+    for folder in SOURCES {
+        for path in rust_files(&root.join(folder)) {
+            seen += 1;
+            let lines = fs::read_to_string(&path).unwrap().lines().count();
+            if lines > LONGEST_FILE {
+                let path = path.strip_prefix(root).unwrap().display();
+                writeln!(findings, "{path}: {lines} lines, of {LONGEST_FILE} at most").unwrap();
+            }
+        }
+    }
+    assert!(seen > 200, "the test finds no files any more");
     none(&findings);
 }
 
