@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -23,6 +23,8 @@ struct Inner {
     total: usize,
     /// Free bytes times two, plus one while somebody waits.
     state: AtomicUsize,
+    /// Somebody who does not wait was refused bytes, and none have come back since.
+    refused: AtomicBool,
     line: Mutex<Line>,
     idle: Mutex<Idle>,
 }
@@ -114,6 +116,7 @@ impl Budget {
         Self(Arc::new(Inner {
             total,
             state: AtomicUsize::new(total * 2),
+            refused: AtomicBool::new(false),
             line: Mutex::default(),
             idle: Mutex::default(),
         }))
@@ -129,6 +132,16 @@ impl Budget {
 
     pub(crate) fn is_waited_for(&self) -> bool {
         self.0.state.load(Ordering::Acquire) & WAITED_FOR != 0
+    }
+
+    /// Whether there are fewer bytes than somebody wants: who waits, or who was refused and may come again.
+    pub(crate) fn is_short(&self) -> bool {
+        self.is_waited_for() || self.0.refused.load(Ordering::Acquire)
+    }
+
+    /// Says that somebody who does not wait got no bytes.
+    pub(crate) fn refuse(&self) {
+        self.0.refused.store(true, Ordering::Release);
     }
 
     /// Takes bytes if they are free and nobody waits.
@@ -177,6 +190,9 @@ impl Budget {
 
     fn release(&self, bytes: usize) {
         let before = self.0.state.fetch_add(bytes * 2, Ordering::AcqRel);
+        if self.0.refused.load(Ordering::Acquire) {
+            self.0.refused.store(false, Ordering::Release);
+        }
         if before & WAITED_FOR != 0 {
             self.serve(self.line());
         }
@@ -425,6 +441,22 @@ mod tests {
         drop(second);
         assert_eq!(poll(third.as_mut()).unwrap().unwrap().bytes(), 5);
         assert_eq!(budget.charged(), 0);
+    }
+
+    #[test]
+    fn bytes_are_short_from_a_refusal_until_some_come_back() {
+        let budget = Budget::new(10);
+        let held = budget.try_acquire(8).unwrap();
+        assert!(budget.try_acquire(3).is_none() && !budget.is_short());
+        budget.refuse();
+        let more = budget.try_acquire(2).unwrap();
+        assert!(budget.is_short() && !budget.is_waited_for());
+        drop(more);
+        assert!(!budget.is_short());
+        let mut waiting = pin!(budget.acquire(3));
+        assert!(poll(waiting.as_mut()).is_none() && budget.is_short());
+        drop(held);
+        assert!(!budget.is_short());
     }
 
     #[test]

@@ -15,6 +15,9 @@ mod control;
 mod delivery;
 mod flush;
 mod identity;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod mock_tests;
 mod partitioner;
 #[cfg(test)]
 mod peer_tests;
@@ -148,8 +151,8 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::BufferFull`] if it would have to wait: for memory, or for the topic's metadata, which is then
-    /// looked up in the background. Otherwise as [`send`](Self::send).
+    /// [`ErrorKind::BufferFull`] if it would have to wait: for memory, for which batches that linger are then sent at once,
+    /// or for the topic's metadata, which is then looked up in the background. Otherwise as [`send`](Self::send).
     #[allow(clippy::needless_pass_by_value)] // as `send`
     pub fn try_send(&self, record: Record<'_>) -> Result<Delivery> {
         self.try_send_to(None, &record)
@@ -175,6 +178,8 @@ impl Producer {
                 Err(error)
             }
             Err(Obstacle::NeedsBytes(bytes)) => {
+                // Nobody waits, but who tries again must not have to wait for lingers to end.
+                self.shared().budget.refuse();
                 self.shared().urge();
                 Err(Error::new(
                     ErrorKind::BufferFull,

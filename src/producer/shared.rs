@@ -649,7 +649,7 @@ impl Shared {
 
     /// Whether open batches go without waiting for more records.
     pub(crate) fn is_urgent(&self) -> bool {
-        self.flushes.load(Ordering::Acquire) > 0 || self.budget.is_waited_for()
+        self.flushes.load(Ordering::Acquire) > 0 || self.budget.is_short()
     }
 
     /// Sends everything accepted so far and waits for its end.
