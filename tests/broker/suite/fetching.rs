@@ -443,9 +443,8 @@ async fn compacted_logs_are_read_over_their_holes() -> Result {
     }
 }
 
-/// Two members in two racks: whatever is assigned to whom, each reads from the replica in its own.
-#[tokio::test]
-async fn members_of_a_group_read_from_the_replicas_in_their_racks() -> Result {
+/// Brokers 1, 2 and 3 in racks a, b and c, which send readers to the replica in their own (KIP-392).
+async fn three_racks() -> Result<Cluster> {
     let cluster = Cluster::builder()
         .brokers(3)
         .racks(["a", "b", "c"])
@@ -455,6 +454,13 @@ async fn members_of_a_group_read_from_the_replicas_in_their_racks() -> Result {
         )
         .start()
         .await?;
+    Ok(cluster)
+}
+
+/// Two members in two racks: whatever is assigned to whom, each reads from the replica in its own.
+#[tokio::test]
+async fn members_of_a_group_read_from_the_replicas_in_their_racks() -> Result {
+    let cluster = three_racks().await?;
     let topic = "racks";
     // Four partitions, led by brokers 1 and 3, with replicas on both.
     placed(&cluster, topic, "1:3,1:3,3:1,3:1", &[]).await?;
@@ -504,15 +510,7 @@ async fn members_of_a_group_read_from_the_replicas_in_their_racks() -> Result {
 
 #[tokio::test]
 async fn a_replica_in_the_same_rack_is_read_from_and_the_leader_when_it_dies() -> Result {
-    let cluster = Cluster::builder()
-        .brokers(3)
-        .racks(["a", "b", "c"])
-        .config(
-            "replica.selector.class",
-            "org.apache.kafka.common.replica.RackAwareReplicaSelector",
-        )
-        .start()
-        .await?;
+    let cluster = three_racks().await?;
     let topic = "racks";
     placed(&cluster, topic, "1:3", &["min.insync.replicas=1"]).await?;
     let client = client(&cluster).await?;
