@@ -117,8 +117,14 @@ pub(super) async fn handle(shared: &Arc<Shared>, at: &At, frame: Bytes) -> Outco
             return apply(shared, at, &context, again, correlation).await;
         }
         Some(Action::Delay(_) | Action::FlipBit(_)) | None => {}
+        #[cfg(test)]
+        Some(Action::Rewrite(_)) => {}
     }
     let mut outcome = apply(shared, at, &context, request, correlation).await;
+    #[cfg(test)]
+    if let (Some(Action::Rewrite(rewrite)), Outcome::Answer(bytes)) = (&action, &mut outcome) {
+        *bytes = rewrite.apply(bytes, version);
+    }
     if let (Some(Action::FlipBit(bit)), Outcome::Answer(bytes)) = (action, &mut outcome) {
         let mut damaged = bytes.to_vec();
         let at = (bit / 8) % damaged.len().max(1);

@@ -63,6 +63,8 @@ mod broker;
 mod builder;
 mod codes;
 mod control;
+#[cfg(test)]
+mod doubt_tests;
 mod groups;
 mod log;
 mod network;

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+#[cfg(test)]
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 
 use super::requests::Api;
 use super::{MockCluster, state::State};
@@ -29,6 +31,8 @@ pub struct RequestInfo<'a> {
 }
 
 type Predicate = Arc<dyn Fn(&RequestInfo<'_>) -> bool + Send + Sync>;
+#[cfg(test)]
+type Rewriting = Arc<dyn Fn(&[u8], i16) -> Bytes + Send + Sync>;
 
 /// What a rule does.
 #[derive(Clone, Debug)]
@@ -40,6 +44,27 @@ pub(super) enum Action {
     ApplyThenFail(i16),
     Garbage(Bytes),
     FlipBit(usize),
+    #[cfg(test)]
+    Rewrite(Rewrite),
+}
+
+/// Makes another answer of one in this version.
+#[cfg(test)]
+#[derive(Clone)]
+pub(super) struct Rewrite(Rewriting);
+
+#[cfg(test)]
+impl Rewrite {
+    pub(super) fn apply(&self, answer: &[u8], version: i16) -> Bytes {
+        (self.0)(answer, version)
+    }
+}
+
+#[cfg(test)]
+impl fmt::Debug for Rewrite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Rewrite")
+    }
 }
 
 pub(super) struct Rule {
@@ -264,6 +289,27 @@ impl<'a> RuleBuilder<'a> {
     /// ```
     pub fn flip_bit(self, bit: usize) -> RuleHandle {
         self.add(Action::FlipBit(bit))
+    }
+
+    /// Does what was asked and changes what is answered.
+    #[cfg(test)]
+    pub(crate) fn rewrite<T>(self, change: impl Fn(&mut T) + Send + Sync + 'static) -> RuleHandle
+    where
+        T: Decodable + Encodable + HeaderVersion,
+    {
+        self.add(Action::Rewrite(Rewrite(Arc::new(
+            move |answer, version| {
+                let header = 8 + usize::from(T::header_version(version) >= 1);
+                let (header, mut body) = answer.split_at(header);
+                let mut answer = T::decode(&mut body, version).unwrap();
+                change(&mut answer);
+                let mut bytes = header.to_vec();
+                answer.encode(&mut bytes, version).unwrap();
+                let length = u32::try_from(bytes.len() - 4).unwrap();
+                bytes[..4].copy_from_slice(&length.to_be_bytes());
+                bytes.into()
+            },
+        ))))
     }
 
     fn add(self, action: Action) -> RuleHandle {

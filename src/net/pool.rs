@@ -64,6 +64,8 @@ struct State {
     failure: Option<Error>,
     backoff: Backoff,
     retry_at: Option<Instant>,
+    /// The broker is elsewhere: an attempt under way is in vain.
+    left: bool,
 }
 
 impl Pool {
@@ -165,12 +167,12 @@ impl Pool {
         });
     }
 
-    /// Closes, once answered, the links to a broker that lead elsewhere than where it is. Who holds one asks for another then.
+    /// Closes, once answered, the links to a broker that lead elsewhere than where it is, those being made included. Who
+    /// holds one asks for another then.
     pub(crate) fn moved(&self, to: &Endpoint) {
-        let elsewhere = |door: &Door| door.endpoint.id == to.id && door.endpoint != *to;
-        for door in self.doors().values().filter(|door| elsewhere(door)) {
-            if let Some(link) = &door.state().link {
-                link.close();
+        for door in self.doors().values() {
+            if door.endpoint.id == to.id {
+                door.leave(door.endpoint != *to);
             }
         }
     }
@@ -186,9 +188,7 @@ impl Pool {
             if door.endpoint == *endpoint {
                 return Arc::clone(door);
             }
-            if let Some(link) = &door.state().link {
-                link.close();
-            }
+            door.leave(true);
         }
         let door = Arc::new(Door {
             endpoint: endpoint.clone(),
@@ -203,6 +203,7 @@ impl Pool {
                     self.config.reconnect_backoff_max,
                 ),
                 retry_at: None,
+                left: false,
             }),
             attempted: Notify::new(),
             failures: Gate::default(),
@@ -250,25 +251,34 @@ impl Pool {
                 ),
             ))),
         };
-        self.tell(door, &opened);
         let mut state = door.state();
+        let opened = match opened {
+            Ok(link) if state.left => {
+                // Whoever waits would ask the wrong broker, which answers: nothing would ever end this link.
+                link.close();
+                let error = Error::new(ErrorKind::Connection, "the broker has another address now");
+                Err(door.peer().name(error))
+            }
+            opened => opened,
+        };
         state.connecting = false;
         state.attempts += 1;
-        match opened {
+        match &opened {
             Ok(link) => {
                 state.backoff.succeed();
                 state.failure = None;
-                state.link = Some(link);
+                state.link = Some(link.clone());
                 // A broker that accepts and hangs up at once must not be asked in a tight loop.
                 state.retry_at = Some(now() + self.config.reconnect_backoff);
             }
             Err(error) => {
-                state.failure = Some(error);
+                state.failure = Some(error.clone());
                 state.link = None;
                 state.retry_at = Some(now() + state.backoff.fail(&self.clock));
             }
         }
         drop(state);
+        self.tell(door, &opened);
         door.attempted.notify_waiters();
     }
 
@@ -334,6 +344,15 @@ impl Pool {
 impl Door {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says whether the broker is elsewhere; if it is, the link here ends once answered.
+    fn leave(&self, left: bool) {
+        let mut state = self.state();
+        state.left = left;
+        if let Some(link) = state.link.as_ref().filter(|_| left) {
+            link.close();
+        }
     }
 
     fn peer(&self) -> Peer {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use kafka_protocol::messages::{
     ApiVersionsResponse, FindCoordinatorRequest, ListOffsetsRequest, ListOffsetsResponse,
 };
@@ -388,6 +389,19 @@ async fn attempts_back_off_and_a_closed_client_connects_no_more() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_to_where_a_broker_was_ends_once_it_is_asked_for_elsewhere() {
+    let mut bench = bench();
+    let (link, _far) = bench.connected().await;
+    let elsewhere = Endpoint {
+        port: 9093,
+        ..endpoint()
+    };
+    let asked = bench.pool.link(&elsewhere, Lane::Admin, within(1));
+    assert!(asked.now_or_never().is_none());
+    assert!(!link.is_open());
 }
 
 #[tokio::test(start_paused = true)]
