@@ -2,26 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
-use std::time::Duration;
 
 use kafka_protocol::messages as kp;
-use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use kafka_protocol::messages::find_coordinator_response::Coordinator;
-use kafka_protocol::messages::list_offsets_response::{
-    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
-};
-use kafka_protocol::messages::metadata_response::{
-    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
-};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::fetch_response::PartitionData;
 
+use super::test_brokers::{self, SECOND, coordinator, fetched, metadata, offset};
 use super::*;
-use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::config::ClientConfig;
-use crate::net::scripted::{Far, Scripted, all_committed, body, nothing_committed};
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::net::scripted::{Far, all_committed, body, nothing_committed};
 
 /// Brokers `one`, which leads the empty partition `t-0` and names a follower to read it from, and
 /// `two`, that follower.
@@ -40,20 +28,8 @@ struct Seen {
 
 impl Script {
     fn start(&self) -> Cluster {
-        let (connector, mut accepting) = Scripted::new();
         let script = self.clone();
-        tokio::spawn(async move {
-            while let Some((host, stream)) = accepting.recv().await {
-                tokio::spawn(script.clone().broker(host, Far { stream }));
-            }
-        });
-        let bootstrap = vec![("one".to_owned(), 9092)];
-        Cluster::new(
-            ClientConfig::default(),
-            bootstrap,
-            Clock::seeded(5, 0),
-            connector,
-        )
+        test_brokers::start(move |host, far| script.clone().broker(host, far))
     }
 
     async fn broker(self, host: String, mut far: Far) {
@@ -74,7 +50,7 @@ impl Script {
                 }
                 2 => {
                     let end = self.0.lock().unwrap().end;
-                    far.answer(&asked, &offset(end)).await;
+                    far.answer(&asked, &offset(1, end)).await;
                 }
                 8 => {
                     self.0.lock().unwrap().commits += 1;
@@ -84,49 +60,11 @@ impl Script {
                     far.answer(&asked, &nothing_committed(&asked)).await;
                 }
                 10 => far.answer(&asked, &coordinator()).await,
-                3 => far.answer(&asked, &metadata()).await,
+                3 => far.answer(&asked, &metadata(&["one", "two"], 1)).await,
                 other => panic!("api {other}"),
             }
         }
     }
-}
-
-fn name() -> kp::TopicName {
-    kp::TopicName(StrBytes::from_static_str("t"))
-}
-
-fn metadata() -> kp::MetadataResponse {
-    let brokers = [(1, "one"), (2, "two")].map(|(id, host)| {
-        MetadataResponseBroker::default()
-            .with_node_id(id.into())
-            .with_host(StrBytes::from_static_str(host))
-            .with_port(9092)
-    });
-    let partition = MetadataResponsePartition::default().with_leader_id(1.into());
-    let topic = MetadataResponseTopic::default()
-        .with_name(Some(name()))
-        .with_topic_id(uuid::Uuid::from_u128(7))
-        .with_partitions(vec![partition]);
-    kp::MetadataResponse::default()
-        .with_brokers(brokers.to_vec())
-        .with_topics(vec![topic])
-}
-
-fn coordinator() -> kp::FindCoordinatorResponse {
-    let coordinator = Coordinator::default()
-        .with_key(StrBytes::from_static_str("g"))
-        .with_node_id(1.into())
-        .with_host(StrBytes::from_static_str("one"))
-        .with_port(9092);
-    kp::FindCoordinatorResponse::default().with_coordinators(vec![coordinator])
-}
-
-fn offset(offset: i64) -> kp::ListOffsetsResponse {
-    let partition = ListOffsetsPartitionResponse::default().with_offset(offset);
-    let topic = ListOffsetsTopicResponse::default()
-        .with_name(name())
-        .with_partitions(vec![partition]);
-    kp::ListOffsetsResponse::default().with_topics(vec![topic])
 }
 
 fn empty(follower: i32, end: i64) -> kp::FetchResponse {
@@ -134,12 +72,7 @@ fn empty(follower: i32, end: i64) -> kp::FetchResponse {
         .with_preferred_read_replica(follower.into())
         .with_high_watermark(end)
         .with_last_stable_offset(end);
-    let topic = FetchableTopicResponse::default()
-        .with_topic_id(uuid::Uuid::from_u128(7))
-        .with_partitions(vec![partition]);
-    kp::FetchResponse::default()
-        .with_session_id(9)
-        .with_responses(vec![topic])
+    fetched(vec![partition]).with_session_id(9)
 }
 
 #[tokio::test(start_paused = true)]

@@ -37,6 +37,8 @@ mod shared;
 mod split;
 mod stream;
 #[cfg(test)]
+mod test_brokers;
+#[cfg(test)]
 mod tests;
 
 use std::borrow::Borrow;

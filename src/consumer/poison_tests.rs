@@ -4,30 +4,19 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages as kp;
-use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use kafka_protocol::messages::list_offsets_response::{
-    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
-};
-use kafka_protocol::messages::metadata_response::{
-    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
-};
-use kafka_protocol::protocol::StrBytes;
+use kafka_protocol::messages::fetch_response::PartitionData;
 
+use super::test_brokers::{self, SECOND, fetched, metadata, offset};
 use super::*;
-use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::config::ClientConfig;
-use crate::net::scripted::{Far, Scripted, body};
+use crate::net::scripted::{Far, body};
 use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
 
-const SECOND: Duration = Duration::from_secs(1);
 /// Records of a batch.
 const COUNT: i64 = 3;
-const TOPIC: uuid::Uuid = uuid::Uuid::from_u128(7);
 
 fn batch(base: i64) -> Bytes {
     let mut writer = BatchWriter::new(1000);
@@ -38,10 +27,6 @@ fn batch(base: i64) -> Bytes {
     let mut bytes = BytesMut::from(&sealed.stamp(ProducerStamp::NONE)[..]);
     bytes[..8].copy_from_slice(&base.to_be_bytes());
     bytes.freeze()
-}
-
-fn name() -> kp::TopicName {
-    kp::TopicName(StrBytes::from_static_str("t"))
 }
 
 /// What stands, as often as it is asked for, in the place of the batch 0..3.
@@ -91,59 +76,18 @@ async fn broker(poison: Poison, mut far: Far) {
                 if found.is_empty() {
                     tokio::time::sleep(SECOND / 2).await;
                 }
-                let topic = FetchableTopicResponse::default()
-                    .with_topic_id(TOPIC)
-                    .with_partitions(found);
-                let response = kp::FetchResponse::default().with_responses(vec![topic]);
-                far.answer(&asked, &response).await;
+                far.answer(&asked, &fetched(found)).await;
             }
-            2 => {
-                let partitions = [0, 1].map(|partition| {
-                    ListOffsetsPartitionResponse::default()
-                        .with_partition_index(partition)
-                        .with_offset(0)
-                });
-                let topic = ListOffsetsTopicResponse::default()
-                    .with_name(name())
-                    .with_partitions(partitions.to_vec());
-                let response = kp::ListOffsetsResponse::default().with_topics(vec![topic]);
-                far.answer(&asked, &response).await;
-            }
-            3 => {
-                let broker = MetadataResponseBroker::default()
-                    .with_node_id(1.into())
-                    .with_host(StrBytes::from_static_str("one"))
-                    .with_port(9092);
-                let partitions = [0, 1].map(|partition| {
-                    MetadataResponsePartition::default()
-                        .with_partition_index(partition)
-                        .with_leader_id(1.into())
-                });
-                let topic = MetadataResponseTopic::default()
-                    .with_name(Some(name()))
-                    .with_topic_id(TOPIC)
-                    .with_partitions(partitions.to_vec());
-                let response = kp::MetadataResponse::default()
-                    .with_brokers(vec![broker])
-                    .with_topics(vec![topic]);
-                far.answer(&asked, &response).await;
-            }
+            2 => far.answer(&asked, &offset(2, 0)).await,
+            3 => far.answer(&asked, &metadata(&["one"], 2)).await,
             other => panic!("api {other}"),
         }
     }
 }
 
 fn start(poison: &Poison) -> Cluster {
-    let (connector, mut accepting) = Scripted::new();
     let poison = poison.clone();
-    tokio::spawn(async move {
-        while let Some((_, stream)) = accepting.recv().await {
-            tokio::spawn(broker(poison.clone(), Far { stream }));
-        }
-    });
-    let bootstrap = vec![("one".to_owned(), 9092)];
-    let clock = Clock::seeded(5, 0);
-    Cluster::new(ClientConfig::default(), bootstrap, clock, connector)
+    test_brokers::start(move |_, far| broker(poison.clone(), far))
 }
 
 /// What the poison's error told as unreadable, each time, until the sound batch came.

@@ -5,25 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages as kp;
-use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use kafka_protocol::messages::find_coordinator_response::Coordinator;
-use kafka_protocol::messages::list_offsets_response::{
-    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
-};
-use kafka_protocol::messages::metadata_response::{
-    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
-};
+use kafka_protocol::messages::fetch_response::PartitionData;
 use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
-use kafka_protocol::protocol::StrBytes;
 
+use super::test_brokers::{self, SECOND, coordinator, fetched, metadata, offset};
 use super::*;
-use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::config::ClientConfig;
-use crate::net::scripted::{Far, Scripted, all_committed, body, nothing_committed};
+use crate::net::scripted::{Far, all_committed, body, nothing_committed};
 use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
-
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Brokers `one`, which leads the partition `t-0` and coordinates groups, and `two`, a follower.
 #[derive(Clone, Default)]
@@ -43,20 +32,8 @@ struct Says {
 
 impl Script {
     fn start(&self) -> Cluster {
-        let (connector, mut accepting) = Scripted::new();
         let script = self.clone();
-        tokio::spawn(async move {
-            while let Some((host, stream)) = accepting.recv().await {
-                tokio::spawn(script.clone().broker(host, Far { stream }));
-            }
-        });
-        let bootstrap = vec![("one".to_owned(), 9092)];
-        Cluster::new(
-            ClientConfig::default(),
-            bootstrap,
-            Clock::seeded(5, 0),
-            connector,
-        )
+        test_brokers::start(move |host, far| script.clone().broker(host, far))
     }
 
     fn says(&self) -> MutexGuard<'_, Says> {
@@ -85,10 +62,10 @@ impl Script {
                             PartitionData::default().with_preferred_read_replica(follower.into())
                         }
                     };
-                    far.answer(&asked, &fetched(partition)).await;
+                    far.answer(&asked, &fetched(vec![partition])).await;
                 }
-                2 => far.answer(&asked, &offset_0()).await,
-                3 => far.answer(&asked, &metadata()).await,
+                2 => far.answer(&asked, &offset(1, 0)).await,
+                3 => far.answer(&asked, &metadata(&["one", "two"], 1)).await,
                 8 => {
                     let request: kp::OffsetCommitRequest = body(&asked);
                     let offset = request.topics[0].partitions[0].committed_offset;
@@ -119,56 +96,11 @@ impl Script {
     }
 }
 
-fn name() -> kp::TopicName {
-    kp::TopicName(StrBytes::from_static_str("t"))
-}
-
-fn metadata() -> kp::MetadataResponse {
-    let brokers = [(1, "one"), (2, "two")].map(|(id, host)| {
-        MetadataResponseBroker::default()
-            .with_node_id(id.into())
-            .with_host(StrBytes::from_static_str(host))
-            .with_port(9092)
-    });
-    let partition = MetadataResponsePartition::default().with_leader_id(1.into());
-    let topic = MetadataResponseTopic::default()
-        .with_name(Some(name()))
-        .with_topic_id(uuid::Uuid::from_u128(7))
-        .with_partitions(vec![partition]);
-    kp::MetadataResponse::default()
-        .with_brokers(brokers.to_vec())
-        .with_topics(vec![topic])
-}
-
-fn offset_0() -> kp::ListOffsetsResponse {
-    let partition = ListOffsetsPartitionResponse::default().with_offset(0);
-    let topic = ListOffsetsTopicResponse::default()
-        .with_name(name())
-        .with_partitions(vec![partition]);
-    kp::ListOffsetsResponse::default().with_topics(vec![topic])
-}
-
-fn coordinator() -> kp::FindCoordinatorResponse {
-    let coordinator = Coordinator::default()
-        .with_key(StrBytes::from_static_str("g"))
-        .with_node_id(1.into())
-        .with_host(StrBytes::from_static_str("one"))
-        .with_port(9092);
-    kp::FindCoordinatorResponse::default().with_coordinators(vec![coordinator])
-}
-
 fn one_record() -> Bytes {
     let mut writer = BatchWriter::new(100);
     writer.append(0, None, Some(b"x"), &[]).unwrap();
     let sealed = writer.seal(Compression::None, &CodecPool::new(1));
     sealed.unwrap().stamp(ProducerStamp::NONE)
-}
-
-fn fetched(partition: PartitionData) -> kp::FetchResponse {
-    let topic = FetchableTopicResponse::default()
-        .with_topic_id(uuid::Uuid::from_u128(7))
-        .with_partitions(vec![partition]);
-    kp::FetchResponse::default().with_responses(vec![topic])
 }
 
 #[tokio::test(start_paused = true)]
