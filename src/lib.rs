@@ -63,7 +63,9 @@
 //! | `rd_kafka_query_watermark_offsets` | [`Consumer::beginning_offsets`], [`Consumer::end_offsets`] |
 //! | `wakeup`, calls from other threads | [`ConsumerHandle`] |
 //! | `listTopics` | [`admin::Admin::list_topics`] |
-//! | `unsubscribe` | [`Consumer::close`], or other topics by [`Consumer::subscribe`] |
+//! | `unsubscribe` | [`Consumer::unsubscribe`], which does not wait |
+//! | `subscription()` | [`Consumer::subscription`] |
+//! | `close(CloseOptions)` | [`Consumer::close_with`] |
 //!
 //! # Settings
 //!
@@ -78,7 +80,7 @@
 //!
 //! - [`Client`], [`ClientBuilder`]: the connection to a cluster, shared by what is made from it
 //! - [`Producer`], [`TopicProducer`], [`Record`], [`Delivery`], [`Purge`], [`Partitioner`], [`Compression`], [`ProducerMetrics`]
-//! - [`Consumer`], [`Batches`], [`RecordView`], [`RecordStream`], [`Event`], [`Lag`]
+//! - [`Consumer`], [`Subscription`], [`Batches`], [`RecordView`], [`RecordStream`], [`Event`], [`Lag`], [`CloseOptions`]
 //! - [`admin`]: topics and the cluster
 //! - [`ProducerInterceptor`], [`ConsumerInterceptor`]: trace contexts, audits
 //! - [`ProducerMetrics`], [`ConsumerMetrics`], [`ClientMetrics`]: numbers, as snapshots
@@ -134,10 +136,10 @@ mod wire;
 pub use client::{Client, ClientBuilder};
 pub use config::properties;
 pub use consumer::{
-    BatchRecords, Batches, BrokerFetches, Consumer, ConsumerBuilder, ConsumerHandle,
-    ConsumerMetrics, Event, Explanation, GroupMetadata, IsolationLevel, Lag, LagStream,
-    OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams, PendingCommit,
-    Rebalances, RecordStream, Revoking, TimeLag, TopicPattern,
+    BatchRecords, Batches, BrokerFetches, CloseOptions, Consumer, ConsumerBuilder, ConsumerHandle,
+    ConsumerMetrics, Event, Explanation, GroupMembershipOperation, GroupMetadata, IsolationLevel,
+    Lag, LagStream, OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams,
+    PendingCommit, Rebalances, RecordStream, Revoking, Subscription, TimeLag, TopicPattern,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use interceptor::{AddedHeaders, ConsumerInterceptor, ProducerInterceptor};

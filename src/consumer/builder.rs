@@ -6,11 +6,12 @@ use std::time::Duration;
 use super::Consumer;
 use super::buffer::Reading;
 use super::config::{ConsumerConfig, IsolationLevel, OffsetReset};
-use super::control::{self, Wanted};
+use super::control;
 use super::metrics;
 use super::pattern::TopicPattern;
 use super::positions::{Positions, Rules};
 use super::shared::{Shared, by_name};
+use super::subscription::Subscription;
 use crate::cluster::Cluster;
 use crate::error::{Error, ErrorKind, Result};
 use crate::interceptor::{Chain, ConsumerInterceptor};
@@ -213,11 +214,9 @@ impl ConsumerBuilder {
             config,
             topics,
             pattern,
-            mut partitions,
+            partitions,
             interceptors,
         } = self;
-        partitions.sort_unstable();
-        partitions.dedup();
         let client = cluster.config();
         let rules = Rules {
             reset: config.offset_reset,
@@ -234,22 +233,14 @@ impl ConsumerBuilder {
         };
         let mut positions = Positions::new(rules);
         positions.assign(by_name(&partitions));
-        let subscribes = partitions.is_empty();
         let wanted = match pattern {
-            Some(pattern) => Wanted::Pattern(pattern),
-            None if subscribes => Wanted::Topics(topics),
-            None => Wanted::Partitions(partitions),
+            Some(pattern) => Subscription::Pattern(pattern),
+            None if partitions.is_empty() => Subscription::topics(topics),
+            None => Subscription::partitions(partitions),
         };
-        let shared = Shared::new(
-            cluster,
-            config,
-            reading,
-            positions,
-            subscribes,
-            interceptors,
-        );
+        let shared = Shared::new(cluster, config, reading, positions, wanted, interceptors);
         let shared = Arc::new(shared);
-        let control = control::run(Arc::clone(&shared), wanted);
+        let control = control::run(Arc::clone(&shared));
         shared.tasks.spawn("consumer control", control);
         if cfg!(feature = "metrics") {
             let sample = metrics::sample(Arc::clone(&shared));

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::control::to_commit;
+use super::control::{Purpose, to_commit};
 use super::offsets::ToCommit;
 use super::shared::{CommitWish, Inner, Shared};
 use crate::clock::now;
@@ -86,15 +86,15 @@ impl Shared {
         {
             let mut inner = self.lock();
             // Under one lock: what was handed out belongs to the membership of this moment.
-            let (offsets, life) = (what(&inner), inner.life);
+            let (offsets, life) = (what(&inner), inner.assigned_in());
             if offsets.is_empty() {
                 return PendingCommit::over(Ok(()));
             }
             inner.commits.push_back(CommitWish {
+                purpose: Purpose::Application(reply),
                 offsets,
                 life,
                 deadline: now() + self.cluster.config().api_timeout,
-                reply,
             });
         }
         self.control.notify_one();

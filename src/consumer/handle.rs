@@ -13,6 +13,7 @@ use super::offsets::{self, EARLIEST, Found, Identity, LATEST};
 use super::positions::{Position, ResetTo};
 use super::refresh::{self, LagStream};
 use super::shared::Shared;
+use super::subscription::Subscription;
 use crate::clock::{Instant, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
@@ -252,6 +253,12 @@ impl ConsumerHandle {
     #[must_use]
     pub fn assignment(&self) -> Vec<TopicPartition> {
         self.shared.lock().positions.assigned().cloned().collect()
+    }
+
+    /// As [`Consumer::subscription`](super::Consumer::subscription).
+    #[must_use]
+    pub fn subscription(&self) -> Subscription {
+        self.shared.lock().wanted.clone()
     }
 
     /// As [`Consumer::lag`](super::Consumer::lag).

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::admin::NewTopic;
 use crate::mock::{Api, MockCluster};
-use crate::{Client, Record};
+use crate::{Client, ErrorKind, Record};
 
 const SECOND: Duration = Duration::from_secs(1);
 const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;

@@ -11,6 +11,7 @@ mod buffer;
 mod builder;
 #[cfg(test)]
 mod cancel_tests;
+mod close;
 mod codes;
 mod commit;
 pub(crate) mod config;
@@ -36,6 +37,7 @@ mod session;
 mod shared;
 mod split;
 mod stream;
+mod subscription;
 #[cfg(test)]
 mod test_brokers;
 #[cfg(test)]
@@ -52,6 +54,7 @@ pub(crate) use buffer::Reading;
 
 pub use batch::{BatchRecords, Batches, PartitionBatch};
 pub use builder::ConsumerBuilder;
+pub use close::{CloseOptions, GroupMembershipOperation};
 pub use commit::PendingCommit;
 pub use config::{IsolationLevel, OffsetReset};
 pub use event::{Event, Revoking};
@@ -63,17 +66,15 @@ pub use pattern::TopicPattern;
 pub use refresh::LagStream;
 pub use split::{PartitionStream, PartitionStreams};
 pub use stream::RecordStream;
+pub use subscription::Subscription;
 
 use crate::admin::{Admin, PartitionDescription};
 use crate::clock::{Instant, now};
-use crate::config::keys::FOREVER;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+#[cfg(doc)]
+use crate::error::{Error, ErrorKind};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
-use control::Wanted;
-use shared::{Closing, News, Shared};
-
-/// How long a consumer that is dropped may take to commit and to leave its group.
-const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+use shared::{News, Shared};
 
 /// Reads records: as a member of a group, which shares the partitions of topics among its members,
 /// or from given partitions.
@@ -109,13 +110,14 @@ struct Polling<'a> {
 }
 
 impl<'a> Polling<'a> {
-    /// Everything that was handed out before is finished.
-    fn enter(shared: &'a Shared) -> Self {
+    /// Everything that was handed out before is finished. `listens`: the application lets go of partitions itself.
+    fn enter(shared: &'a Shared, listens: bool) -> Self {
         let began = now();
         let mut inner = shared.lock();
         let absent = began >= inner.polled_at + shared.config.max_poll_interval;
         inner.positions.finish();
         inner.polling = true;
+        inner.listens = listens;
         drop(inner);
         if absent {
             shared.control.notify_one();
@@ -174,8 +176,8 @@ fn urgent(shared: &Shared) -> Result<Option<Turn>> {
 }
 
 /// Waits for something to hand out. Cancel safe: what is taken is returned at once.
-async fn next_turn(shared: &Shared) -> Result<Turn> {
-    let _inside = Polling::enter(shared);
+async fn next_turn(shared: &Shared, listens: bool) -> Result<Turn> {
+    let _inside = Polling::enter(shared, listens);
     // A loop over polls that never have to wait leaves room for other tasks.
     tokio::task::coop::consume_budget().await;
     loop {
@@ -198,7 +200,7 @@ async fn next_turn(shared: &Shared) -> Result<Turn> {
 /// As `Consumer::poll`, for those that have no consumer at hand.
 async fn poll(shared: &Shared) -> Result<Option<Batches>> {
     loop {
-        match next_turn(shared).await? {
+        match next_turn(shared, false).await? {
             Turn::Records(batches) => return Ok(Some(batches)),
             Turn::News(News::Revoking(id, _)) => shared.release(id),
             Turn::News(_) => {}
@@ -289,7 +291,7 @@ impl Consumer {
     ///
     /// Cancel safe, as [`poll`](Self::poll).
     pub async fn next_event(&mut self) -> Result<Option<Event>> {
-        Ok(match next_turn(&self.shared).await? {
+        Ok(match next_turn(&self.shared, true).await? {
             Turn::Records(batches) => Some(Event::Records(batches)),
             Turn::Woken => Some(Event::Records(Batches::default())),
             Turn::News(News::Assigned(partitions)) => Some(Event::Assigned(partitions)),
@@ -336,42 +338,6 @@ impl Consumer {
     /// ```
     pub fn split_by_partition(&mut self) -> PartitionStreams<'_> {
         PartitionStreams::new(self)
-    }
-
-    /// Reads these topics of the group from now on, instead of those it was built with. Partitions of
-    /// topics that are not among them are given up as in any rebalance.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidArgument`] if there are none, or if this consumer was built with `assign`.
-    pub fn subscribe<T: Into<Arc<str>>>(
-        &mut self,
-        topics: impl IntoIterator<Item = T>,
-    ) -> Result<()> {
-        let topics = topics.into_iter().map(Into::into);
-        self.shared.subscribe(Wanted::Topics(topics.collect()))
-    }
-
-    /// The same, of the topics that match a pattern, now and later.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidArgument`] if this consumer was built with `assign`.
-    pub fn subscribe_pattern(&mut self, pattern: TopicPattern) -> Result<()> {
-        self.shared.subscribe(Wanted::Pattern(pattern))
-    }
-
-    /// Reads these partitions from now on, instead of those it was built with. Partitions that stay keep
-    /// their positions; with auto-commit, what was handed out of the others is committed.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidArgument`] if this consumer was built with `subscribe`.
-    pub fn assign(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
-        let mut partitions: Vec<_> = partitions.into_iter().collect();
-        partitions.sort_unstable();
-        partitions.dedup();
-        self.shared.assign(partitions)
     }
 
     /// Commits everything that was handed out so far, the last poll included. Returns when the
@@ -715,49 +681,6 @@ impl Consumer {
     #[must_use]
     pub fn handle(&self) -> ConsumerHandle {
         ConsumerHandle::new(Arc::clone(&self.shared))
-    }
-
-    /// Ends in order: counts all that was handed out as finished, commits it if auto-commit is on,
-    /// leaves the group, stops the background tasks. Bounded by `timeout`.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Timeout`] if that was not done in time: the tasks are stopped all the same, and the
-    /// group notices by the session time-out.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: it goes on in the background.
-    pub async fn close(mut self, timeout: Duration) -> Result<()> {
-        self.closed = true;
-        let deadline = now() + timeout.min(FOREVER);
-        // Who closes has finished with what was handed out.
-        self.shared.ask_to_close(deadline, true);
-        self.shared.tasks.stopped().await;
-        self.shared.tasks.idle().await;
-        if now() >= deadline {
-            let message = "the consumer could not commit and leave its group in time";
-            return Err(Error::new(ErrorKind::Timeout, message));
-        }
-        Ok(())
-    }
-}
-
-impl Shared {
-    fn ask_to_close(&self, deadline: Instant, finished: bool) {
-        let closing = Closing { deadline, finished };
-        self.lock().closing.get_or_insert(closing);
-        self.control.notify_one();
-    }
-}
-
-impl Drop for Consumer {
-    /// As [`close`](Consumer::close), in the background and within 5 s, but what was handed out last does
-    /// not count as finished: an error or a panic may have ended its processing.
-    fn drop(&mut self) {
-        if !self.closed {
-            self.shared.ask_to_close(now() + DROP_TIMEOUT, false);
-        }
     }
 }
 

@@ -24,7 +24,8 @@ pub struct TopicPattern(Matching);
 
 #[derive(Clone, Debug)]
 pub(super) enum Matching {
-    Client(Arc<Regex>),
+    /// The expression that was given, and the one that matches whole names.
+    Client(Arc<str>, Arc<Regex>),
     Broker(Arc<str>),
 }
 
@@ -48,7 +49,7 @@ impl TopicPattern {
         // Alone first: what is only an expression within the brackets is none.
         read(regex)?;
         let whole = read(&format!("^(?:{regex})$"))?;
-        Ok(Self(Matching::Client(Arc::new(whole))))
+        Ok(Self(Matching::Client(regex.into(), Arc::new(whole))))
     }
 
     /// A pattern that the group's coordinator matches (KIP-848), as Java's `subscribe(SubscriptionPattern)`:
@@ -60,10 +61,33 @@ impl TopicPattern {
         Self(Matching::Broker(regex.into()))
     }
 
+    /// The expression, as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Matching::Client(text, _) | Matching::Broker(text) => text,
+        }
+    }
+
+    /// Whether the client matches; else the group's coordinator does.
+    #[must_use]
+    pub fn is_client_side(&self) -> bool {
+        matches!(self.0, Matching::Client(..))
+    }
+
     pub(super) fn matching(&self) -> &Matching {
         &self.0
     }
 }
+
+impl PartialEq for TopicPattern {
+    /// The same expression, matched on the same side.
+    fn eq(&self, other: &Self) -> bool {
+        self.is_client_side() == other.is_client_side() && self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for TopicPattern {}
 
 #[cfg(test)]
 mod tests {
@@ -72,7 +96,7 @@ mod tests {
     fn matches(pattern: &str, name: &str) -> bool {
         let pattern = TopicPattern::client_side(pattern).unwrap();
         match pattern.matching() {
-            Matching::Client(regex) => regex.is_match(name),
+            Matching::Client(_, regex) => regex.is_match(name),
             Matching::Broker(_) => false,
         }
     }

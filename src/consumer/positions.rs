@@ -194,6 +194,11 @@ impl Positions {
         self.touch(tp);
     }
 
+    /// Whether the partition is about to be given up.
+    pub(crate) fn is_revoking(&self, tp: &TopicPartition) -> bool {
+        self.parts.get(tp).is_some_and(|part| part.revoking)
+    }
+
     /// Takes over what metadata says. Returns the partitions whose topic was made anew under its
     /// name (their buffered data is worthless) and the errors to be told.
     pub(crate) fn update(

@@ -11,14 +11,16 @@ use uuid::Uuid;
 
 use super::batch::{Batches, PartitionBatch};
 use super::buffer::{Chunk, FetchBuffer, Portion, Reading, Taking};
+use super::close::Closing;
 use super::config::ConsumerConfig;
-use super::control::{Wanted, to_commit};
+use super::control::Purpose;
 use super::fetcher::enough;
 use super::lag::Lag;
 use super::metrics::{ConsumerMetrics, Fetches, Ledger};
 use super::offsets::ToCommit;
 use super::positions::{Known, Leader, PartEpoch, Position, Positions, ResetTo};
 use super::split::Split;
+use super::subscription::{Farewell, Subscription};
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
@@ -30,8 +32,6 @@ pub(super) struct Shared {
     pub(super) cluster: Cluster,
     pub(super) config: ConsumerConfig,
     pub(super) tasks: Tasks,
-    /// Whether partitions come from a group's assignment; else the application names them.
-    pub(super) subscribes: bool,
     pub(super) reading: Reading,
     pub(super) ledger: Ledger,
     pub(super) interceptors: Chain<dyn ConsumerInterceptor>,
@@ -70,8 +70,14 @@ pub(super) struct Inner {
     pub(super) polled_at: Instant,
     /// The revocation under way, and whether the application has let go.
     pub(super) revocation: Option<(u64, bool)>,
-    /// What to read from now on, if the application changed its mind.
-    pub(super) rewanted: Option<Wanted>,
+    /// Revocations so far, by which they are numbered.
+    pub(super) revocations: u64,
+    /// The application reads by events, the last time that it did: it lets go of partitions itself.
+    pub(super) listens: bool,
+    /// What the application wants to read, and whether the control task has yet to take that up.
+    pub(super) wanted: Subscription,
+    pub(super) rewanted: bool,
+    pub(super) farewell: Option<Farewell>,
     pub(super) split: Split,
     /// Id and epoch of the group member, for commits and transactions.
     pub(super) member: Option<(Arc<str>, i32)>,
@@ -89,18 +95,11 @@ pub(super) enum News {
 
 /// A commit that the application asked for.
 pub(super) struct CommitWish {
+    pub(super) purpose: Purpose,
     pub(super) offsets: Vec<ToCommit>,
-    pub(super) life: u64,
+    /// The membership that it belongs to, if to any; in another one it has nothing to say.
+    pub(super) life: Option<u64>,
     pub(super) deadline: Instant,
-    pub(super) reply: tokio::sync::oneshot::Sender<Result<()>>,
-}
-
-/// The end was asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Closing {
-    pub(super) deadline: Instant,
-    /// The application has finished with all it was given.
-    pub(super) finished: bool,
 }
 
 impl Shared {
@@ -109,7 +108,7 @@ impl Shared {
         config: ConsumerConfig,
         reading: Reading,
         positions: Positions,
-        subscribes: bool,
+        wanted: Subscription,
         interceptors: Chain<dyn ConsumerInterceptor>,
     ) -> Self {
         let tasks = cluster.tasks().child();
@@ -119,7 +118,6 @@ impl Shared {
             cluster,
             config,
             tasks,
-            subscribes,
             reading,
             ledger,
             interceptors,
@@ -141,7 +139,11 @@ impl Shared {
                 polling: false,
                 polled_at: now(),
                 revocation: None,
-                rewanted: None,
+                revocations: 0,
+                listens: false,
+                wanted,
+                rewanted: false,
+                farewell: None,
                 split: Split::default(),
                 member: None,
                 life: 0,
@@ -165,11 +167,14 @@ impl Shared {
 
     /// The application gave the partitions of a revocation up.
     pub(super) fn release(&self, revocation: u64) {
-        if let Some((id, released)) = &mut self.lock().revocation
+        let mut inner = self.lock();
+        if let Some((id, released)) = &mut inner.revocation
             && *id == revocation
         {
             *released = true;
         }
+        self.let_go(&mut inner, revocation);
+        drop(inner);
         self.control.notify_one();
     }
 
@@ -321,60 +326,6 @@ impl Shared {
             requested_bytes: bytes(inner.reserved.values().sum()),
             ..ledger
         }
-    }
-
-    /// Reads other topics of a group.
-    pub(super) fn subscribe(&self, wanted: Wanted) -> Result<()> {
-        let nothing = matches!(&wanted, Wanted::Topics(topics) if topics.is_empty());
-        if !self.subscribes || nothing {
-            let message = match self.subscribes {
-                true => "nothing to subscribe to",
-                false => "this consumer was made with `assign`: it has no subscription",
-            };
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-        self.lock().rewanted = Some(wanted);
-        self.control.notify_one();
-        Ok(())
-    }
-
-    /// Reads other partitions. Those that stay keep their positions.
-    pub(super) fn assign(&self, partitions: Vec<TopicPartition>) -> Result<()> {
-        if self.subscribes {
-            let message = "the group assigns the partitions of this consumer: use `subscribe`";
-            return Err(Error::new(ErrorKind::InvalidArgument, message));
-        }
-        let mut inner = self.lock();
-        inner.positions.finish();
-        let gone: Vec<_> = inner.positions.assigned().cloned().collect();
-        let (stay, gone): (Vec<_>, Vec<_>) =
-            gone.into_iter().partition(|tp| partitions.contains(tp));
-        if self.config.auto_commit && self.config.group_id.is_some() {
-            let mut offsets = inner.positions.uncommitted();
-            offsets.retain(|(tp, _)| gone.contains(tp));
-            let offsets = to_commit(&inner.positions, offsets);
-            let life = inner.life;
-            inner.commits.push_back(CommitWish {
-                offsets,
-                life,
-                deadline: now() + self.cluster.config().api_timeout,
-                // Nobody waits for it.
-                reply: tokio::sync::oneshot::channel().0,
-            });
-        }
-        inner.remove(&gone);
-        let new = partitions.iter().filter(|tp| !stay.contains(tp));
-        let new: Vec<_> = new.cloned().collect();
-        inner.positions.assign(by_name(&new));
-        for tp in &new {
-            inner.split.add(tp);
-        }
-        inner.split.end(&gone);
-        inner.rewanted = Some(Wanted::Partitions(partitions));
-        drop(inner);
-        self.follow(&self.cluster.snapshot());
-        self.control.notify_one();
-        Ok(())
     }
 
     pub(super) fn set_paused(&self, partitions: &[TopicPartition], paused: bool) -> Result<()> {

@@ -139,6 +139,7 @@ impl<'a> PartitionStreams<'a> {
         let mut inner = consumer.shared.lock();
         // What was polled before is finished.
         inner.positions.finish();
+        inner.listens = false;
         let Inner {
             positions, split, ..
         } = &mut *inner;

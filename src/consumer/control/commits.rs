@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Answer, Control, End};
+use super::parting::{End, Parting};
+use super::{Answer, Control};
 use crate::clock::{Instant, now};
 use crate::consumer::offsets::{self, Identity, ToCommit};
 use crate::consumer::positions::{Position, Positions};
@@ -16,19 +17,25 @@ pub(super) struct Pending {
     pub(super) purpose: Purpose,
     pub(super) offsets: Vec<ToCommit>,
     pub(super) deadline: Instant,
-    /// The membership that it belongs to; in another one it has nothing to say.
-    pub(super) life: u64,
+    /// The membership that it belongs to, if to any; in another one it has nothing to say.
+    pub(super) life: Option<u64>,
 }
 
 /// Why a commit is made, and who waits for it.
-pub(super) enum Purpose {
+pub(in crate::consumer) enum Purpose {
     Application(tokio::sync::oneshot::Sender<Result<()>>),
     Interval,
     Revocation(u64),
+    Unsubscribe,
     Close,
 }
 
 impl Purpose {
+    /// Nobody waits for it.
+    pub(in crate::consumer) fn nobody() -> Self {
+        Self::Application(tokio::sync::oneshot::channel().0)
+    }
+
     fn is_abandoned(&self) -> bool {
         matches!(self, Self::Application(reply) if reply.is_closed())
     }
@@ -38,12 +45,12 @@ impl Control {
     /// Takes up what the application wants committed, and what is due.
     pub(super) fn take_wishes(&mut self, time: Instant) {
         let mut inner = self.shared.lock();
-        let life = inner.life;
+        let life = inner.assigned_in();
         for CommitWish {
+            purpose,
             offsets,
             life,
             deadline,
-            reply,
         } in inner.commits.drain(..)
         {
             // Who gives up again and again would fill the queue; a later commit says it all.
@@ -55,7 +62,7 @@ impl Control {
                 });
             }
             self.commits.push_back(Pending {
-                purpose: Purpose::Application(reply),
+                purpose,
                 offsets,
                 deadline,
                 life,
@@ -89,7 +96,7 @@ impl Control {
             None => Vec::new(),
         };
         offsets.retain(|one| of(&one.tp));
-        let life = inner.life;
+        let life = inner.assigned_in();
         drop(inner);
         self.commits.push_back(Pending {
             purpose,
@@ -123,7 +130,6 @@ impl Control {
             }
             self.committing = true;
             let shared = Arc::clone(&self.shared);
-            let subscribed = self.membership.is_some();
             self.answers.push(Box::pin(async move {
                 let Pending {
                     purpose,
@@ -137,7 +143,7 @@ impl Control {
                     // Without an id a broker takes it for an administrator's, if nobody else is in the
                     // group now. And a member that was thrown out and is in again has lost what it had:
                     // others may be further.
-                    if subscribed && (member.is_none() || inner.life != life) {
+                    if life.is_some_and(|life| member.is_none() || inner.life != life) {
                         return Err(offsets::not_a_member(&identity.group));
                     }
                     Ok(Identity {
@@ -184,6 +190,12 @@ impl Control {
                 if revoking.is_some_and(|revoking| revoking.id == id) {
                     self.revoked();
                 }
+            }
+            Purpose::Unsubscribe => {
+                if let Err(error) = outcome {
+                    tracing::warn!(%error, "commit at the end of the subscription failed; records will be read again");
+                }
+                self.parting = Some(Parting::Committed);
             }
             Purpose::Close => {
                 if let Err(error) = outcome {

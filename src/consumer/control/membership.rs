@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
+use uuid::Uuid;
 
 use super::commits::Purpose;
-use super::{Answer, Control, End, Revoking};
+use super::parting::{End, Parting};
+use super::{Answer, Control, Revoking};
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, CoordinatorKey, Snapshot};
 use crate::consumer::fetcher::topic_name;
@@ -17,9 +19,11 @@ use crate::consumer::group::kip848::{Effect, Heartbeat, HeartbeatAnswer, Parts, 
 use crate::consumer::metrics::Rebalance;
 use crate::consumer::offsets::{self, str_bytes};
 use crate::consumer::shared::{News, Shared};
+use crate::consumer::subscription::Farewell;
 use crate::error::classify::{self, Refresh};
 use crate::error::{Class, Error, ErrorKind, Result};
 use crate::net::pool::closed;
+use crate::types::TopicPartition;
 
 /// The heartbeat under way. One alone: a broker that hears the farewell before the greeting keeps a
 /// member that nobody is.
@@ -95,7 +99,10 @@ impl Control {
             return;
         };
         let mut inner = self.shared.lock();
-        inner.remove(&revoking.partitions);
+        // The application may have assigned some of them to itself meanwhile.
+        let mut left = revoking.partitions;
+        left.retain(|tp| inner.positions.is_revoking(tp));
+        inner.remove(&left);
         inner.revocation = None;
         drop(inner);
         self.shared.fetchable.notify_waiters();
@@ -127,59 +134,9 @@ impl Control {
             Effect::Call(token, heartbeat) => {
                 self.heart.beat(Arc::clone(&self.shared), token, heartbeat);
             }
-            Effect::Revoke(partitions) => {
-                let count = partitions.len();
-                tracing::info!(
-                    group = self.group.as_deref(),
-                    count,
-                    ?partitions,
-                    "revoking"
-                );
-                self.shared.ledger.rebalanced(Rebalance::Revoked);
-                self.revocations += 1;
-                let id = self.revocations;
-                let mut inner = self.shared.lock();
-                for tp in &partitions {
-                    inner.positions.set_revoking(tp);
-                }
-                inner
-                    .events
-                    .push_back(News::Revoking(id, partitions.clone()));
-                inner.revocation = Some((id, false));
-                drop(inner);
-                self.revoking = Some(Revoking {
-                    id,
-                    partitions,
-                    committing: false,
-                });
-                self.shared.ready.notify_waiters();
-            }
-            Effect::Assign(partitions) => {
-                let names: Vec<_> = partitions.iter().map(|(tp, _)| tp.clone()).collect();
-                let count = names.len();
-                tracing::info!(group = self.group.as_deref(), count, partitions = ?names, "assigned");
-                self.shared.ledger.rebalanced(Rebalance::Assigned);
-                let mut inner = self.shared.lock();
-                inner.positions.assign(partitions);
-                inner.events.push_back(News::Assigned(names));
-                drop(inner);
-                self.shared.follow(snapshot);
-            }
-            Effect::Lost(partitions) => {
-                let count = partitions.len();
-                tracing::warn!(group = self.group.as_deref(), count, ?partitions, "lost");
-                self.shared.ledger.rebalanced(Rebalance::Lost);
-                self.revoking = None;
-                let mut inner = self.shared.lock();
-                inner.remove(&partitions);
-                inner.revocation = None;
-                inner
-                    .events
-                    .retain(|news| !matches!(news, News::Revoking(..)));
-                inner.events.push_back(News::Lost(partitions));
-                drop(inner);
-                self.shared.ready.notify_waiters();
-            }
+            Effect::Revoke(partitions) => self.revoke(partitions),
+            Effect::Assign(partitions) => self.assign(partitions, snapshot),
+            Effect::Lost(partitions) => self.lose(partitions),
             Effect::Fail(error) if error.is_fatal() => {
                 let mut inner = self.shared.lock();
                 inner.fatal.get_or_insert(error);
@@ -196,9 +153,88 @@ impl Control {
             Effect::Left => {
                 if self.end == End::Leaving {
                     self.end = End::Over;
+                } else if self.parting == Some(Parting::Leaving) {
+                    self.parted();
                 }
             }
         }
+    }
+}
+
+impl Control {
+    fn revoke(&mut self, partitions: Vec<TopicPartition>) {
+        let mut inner = self.shared.lock();
+        if inner.farewell.is_some() {
+            // All is given up.
+            return;
+        }
+        let id = inner.new_revocation();
+        for tp in &partitions {
+            inner.positions.set_revoking(tp);
+        }
+        inner
+            .events
+            .push_back(News::Revoking(id, partitions.clone()));
+        inner.revocation = Some((id, false));
+        drop(inner);
+        let count = partitions.len();
+        tracing::info!(
+            group = self.group.as_deref(),
+            count,
+            ?partitions,
+            "revoking"
+        );
+        self.shared.ledger.rebalanced(Rebalance::Revoked);
+        self.revoking = Some(Revoking {
+            id,
+            partitions,
+            committing: false,
+        });
+        self.shared.ready.notify_waiters();
+    }
+
+    fn assign(&mut self, partitions: Vec<(TopicPartition, Uuid)>, snapshot: &Snapshot) {
+        let names: Vec<_> = partitions.iter().map(|(tp, _)| tp.clone()).collect();
+        let mut inner = self.shared.lock();
+        if inner.farewell.is_some() {
+            // The application wants nothing of this group any more.
+            return;
+        }
+        inner.positions.assign(partitions);
+        inner.events.push_back(News::Assigned(names.clone()));
+        drop(inner);
+        let count = names.len();
+        tracing::info!(group = self.group.as_deref(), count, partitions = ?names, "assigned");
+        self.shared.ledger.rebalanced(Rebalance::Assigned);
+        self.shared.follow(snapshot);
+    }
+
+    fn lose(&mut self, mut partitions: Vec<TopicPartition>) {
+        self.revoking = None;
+        let mut inner = self.shared.lock();
+        inner.revocation = None;
+        match inner.farewell {
+            // What is assigned now is not of this group, but for the rest of a revocation.
+            Some(Farewell::GivenUp) => {
+                partitions.retain(|tp| inner.positions.is_revoking(tp));
+                if partitions.is_empty() {
+                    return;
+                }
+            }
+            Some(Farewell::Told(..)) => self.shared.end(&mut inner, &[]),
+            None => {}
+        }
+        inner.remove(&partitions);
+        inner
+            .events
+            .retain(|news| !matches!(news, News::Revoking(..)));
+        inner.events.push_back(News::Lost(partitions.clone()));
+        drop(inner);
+        let count = partitions.len();
+        tracing::warn!(group = self.group.as_deref(), count, ?partitions, "lost");
+        self.shared.ledger.rebalanced(Rebalance::Lost);
+        self.shared.control.notify_one();
+        self.shared.ready.notify_waiters();
     }
 }
 

@@ -10,6 +10,7 @@
 mod commits;
 mod lookups;
 mod membership;
+mod parting;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::{Future, poll_fn};
@@ -21,42 +22,22 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use tokio::time::sleep_until;
 
-pub(super) use self::commits::to_commit;
-use self::commits::{Pending, Purpose};
+use self::commits::Pending;
+pub(super) use self::commits::{Purpose, to_commit};
 use self::membership::Heart;
+use self::parting::{End, Parting};
 use super::fetcher;
-use super::group::kip848::{HeartbeatAnswer, Membership, Settings, Subscription, Token};
+use super::group::kip848::{self, HeartbeatAnswer, Membership, Settings, Token};
 use super::offsets::{Found, Lookup, ToCommit};
-use super::pattern::{Matching, TopicPattern};
+use super::pattern::Matching;
 use super::positions::{PartEpoch, ResetAsk};
-use super::shared::{Closing, Shared};
+use super::shared::Shared;
+use super::subscription::Subscription;
 use crate::clock::{Instant, now};
 use crate::cluster::snapshot::{Listed, is_refusal};
 use crate::cluster::{AllTopics, Changes, Interest, Snapshot};
 use crate::error::{Error, Result};
 use crate::types::TopicPartition;
-
-/// What the consumer reads.
-#[derive(Clone, Debug)]
-pub(super) enum Wanted {
-    Topics(Vec<Arc<str>>),
-    Pattern(TopicPattern),
-    Partitions(Vec<TopicPartition>),
-}
-
-impl Wanted {
-    /// The topics that are known by their names.
-    fn topics(&self) -> Vec<Arc<str>> {
-        let mut topics: Vec<Arc<str>> = match self {
-            Self::Topics(topics) => topics.clone(),
-            Self::Pattern(_) => Vec::new(),
-            Self::Partitions(parts) => parts.iter().map(|tp| Arc::clone(&tp.topic)).collect(),
-        };
-        topics.sort_unstable();
-        topics.dedup();
-        topics
-    }
-}
 
 /// Something that was waited for.
 enum Answer {
@@ -75,8 +56,8 @@ enum Answer {
 
 type Answers = Vec<Pin<Box<dyn Future<Output = Answer> + Send>>>;
 
-pub(super) async fn run(shared: Arc<Shared>, wanted: Wanted) {
-    let control = Control::new(Arc::clone(&shared), wanted);
+pub(super) async fn run(shared: Arc<Shared>) {
+    let control = Control::new(Arc::clone(&shared));
     control.run().await;
     fetcher::end_sessions(&shared).await;
     // Ends the fetch tasks and this one.
@@ -87,7 +68,8 @@ pub(super) async fn run(shared: Arc<Shared>, wanted: Wanted) {
 struct Control {
     shared: Arc<Shared>,
     group: Option<Arc<str>>,
-    wanted: Wanted,
+    /// What the application wants, as far as it was taken up.
+    wanted: Subscription,
     interest: Interest,
     /// Topics of earlier subscriptions, as long as partitions of them are assigned.
     former: Option<Interest>,
@@ -97,6 +79,7 @@ struct Control {
     /// The existence of assigned partitions is being looked at; true: and is to be, again.
     checking: Option<bool>,
     changes: Changes,
+    /// Of consumers that subscribed at some time.
     membership: Option<Membership>,
     heart: Heart,
     answers: Answers,
@@ -105,9 +88,10 @@ struct Control {
     next_commit: Option<Instant>,
     /// The revocation under way: its partitions, and whether its commit was made.
     revoking: Option<Revoking>,
-    revocations: u64,
     /// Topics of whose absence there was a word in the log.
     missed: Vec<Arc<str>>,
+    /// How far the end of the subscription is, and that of the consumer.
+    parting: Option<Parting>,
     end: End,
 }
 
@@ -117,64 +101,40 @@ struct Revoking {
     committing: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    NotYet,
-    Committing,
-    Leaving,
-    Over,
-}
-
 impl Control {
-    fn new(shared: Arc<Shared>, wanted: Wanted) -> Self {
+    fn new(shared: Arc<Shared>) -> Self {
         let config = &shared.config;
         let group: Option<Arc<str>> = config.group_id.as_deref().map(Arc::from);
         let changes = shared.cluster.changes();
         let interest = shared.cluster.watch(&[], false);
-        let membership = match wanted {
-            Wanted::Topics(_) | Wanted::Pattern(_) => {
-                let client = shared.cluster.config();
-                let settings = Settings {
-                    instance_id: config.group_instance_id.as_deref().map(Arc::from),
-                    rack: config.client_rack.as_deref().map(Arc::from),
-                    assignor: config.group_remote_assignor.as_deref().map(Arc::from),
-                    rebalance_timeout: config.max_poll_interval,
-                    backoff: client.retry_backoff,
-                    backoff_max: client.retry_backoff_max,
-                };
-                let id =
-                    uuid::Builder::from_random_bytes(shared.cluster.clock().bits().to_be_bytes());
-                Some(Membership::new(settings, id.into_uuid().to_string().into()))
-            }
-            Wanted::Partitions(_) => None,
-        };
         let auto_commit = config.auto_commit && group.is_some();
         let next_commit = auto_commit.then(|| now() + config.auto_commit_interval);
         Self {
             group,
-            wanted,
+            wanted: Subscription::Nothing,
             interest,
             former: None,
             all: None,
             matched: None,
             checking: None,
             changes,
-            membership,
+            membership: None,
             heart: Heart::default(),
             answers: Vec::new(),
             commits: VecDeque::new(),
             committing: false,
             next_commit,
             revoking: None,
-            revocations: 0,
             missed: Vec::new(),
+            parting: None,
             end: End::NotYet,
             shared,
         }
     }
 
     async fn run(mut self) {
-        self.want(self.wanted.clone(), now());
+        let wanted = self.shared.lock().wanted.clone();
+        self.want(wanted, now());
         let snapshot = self.shared.cluster.snapshot();
         self.shared.follow(&snapshot);
         loop {
@@ -198,9 +158,9 @@ impl Control {
     /// Does everything that can be done now.
     fn work(&mut self) {
         let time = now();
-        let rewanted = self.shared.lock().rewanted.take();
-        if let Some(wanted) = rewanted {
-            self.want(wanted, time);
+        self.begin_parting(time);
+        if self.parting.is_none() {
+            self.take_up(time);
         }
         self.take_wishes(time);
         self.presence(time);
@@ -208,20 +168,34 @@ impl Control {
         self.closing(time);
         // Commits that need no request end at once, and the membership goes on from there.
         self.commit(time);
+        self.part(time);
         self.membership(time);
         self.lookups(time);
         self.fetchers();
     }
 
-    /// Other topics or partitions, as the application wants.
-    fn want(&mut self, wanted: Wanted, time: Instant) {
+    /// Other topics or partitions, if the application changed its mind.
+    fn take_up(&mut self, time: Instant) {
+        let mut inner = self.shared.lock();
+        if std::mem::take(&mut inner.rewanted) {
+            let wanted = inner.wanted.clone();
+            drop(inner);
+            self.want(wanted, time);
+        }
+    }
+
+    fn want(&mut self, wanted: Subscription, time: Instant) {
         self.missed.clear();
         self.matched = None;
-        self.all = matches!(wanted, Wanted::Pattern(_)).then(|| self.shared.cluster.watch_all());
+        let by_pattern = matches!(wanted, Subscription::Pattern(_));
+        self.all = by_pattern.then(|| self.shared.cluster.watch_all());
+        if wanted.is_of_group() && self.membership.is_none() {
+            self.membership = Some(membership(&self.shared));
+        }
         self.wanted = wanted;
-        if let Wanted::Pattern(pattern) = &self.wanted {
+        if let Subscription::Pattern(pattern) = &self.wanted {
             if let Matching::Broker(regex) = pattern.matching() {
-                let subscription = Subscription::Regex(Arc::clone(regex));
+                let subscription = kip848::Subscription::Regex(Arc::clone(regex));
                 if let Some(membership) = &mut self.membership {
                     membership.subscribe(time, subscription);
                 }
@@ -229,11 +203,14 @@ impl Control {
             self.match_topics(&self.shared.cluster.snapshot());
             return;
         }
-        let topics = self.wanted.topics();
+        let topics = self.wanted.named();
         self.take_interest(&topics, self.shared.config.allow_auto_create_topics);
-        match &mut self.membership {
-            Some(membership) => membership.subscribe(time, Subscription::Names(topics)),
-            None => self.check_existence(),
+        match (&self.wanted, &mut self.membership) {
+            (Subscription::Topics(_), Some(membership)) => {
+                membership.subscribe(time, kip848::Subscription::Names(topics));
+            }
+            (Subscription::Partitions(_), _) => self.check_existence(),
+            _ => {}
         }
     }
 
@@ -259,7 +236,7 @@ impl Control {
 
     /// Finds out which topics a pattern is about, from all that there are.
     fn match_topics(&mut self, snapshot: &Snapshot) {
-        let (Wanted::Pattern(pattern), Some(all), Some(membership)) =
+        let (Subscription::Pattern(pattern), Some(all), Some(membership)) =
             (&self.wanted, &snapshot.all, &mut self.membership)
         else {
             return;
@@ -268,13 +245,13 @@ impl Control {
             .matched
             .as_ref()
             .is_some_and(|seen| Arc::ptr_eq(seen, all));
-        if seen && matches!(pattern.matching(), Matching::Client(_)) {
+        if seen && matches!(pattern.matching(), Matching::Client(..)) {
             return;
         }
         self.matched = Some(Arc::clone(all));
         let internal = !self.shared.config.exclude_internal_topics;
         let of = |listed: &&Listed| match pattern.matching() {
-            Matching::Client(regex) => {
+            Matching::Client(_, regex) => {
                 (internal || !listed.internal) && regex.is_match(&listed.name)
             }
             // The broker matches and tells ids.
@@ -282,8 +259,8 @@ impl Control {
         };
         let matched = all.iter().filter(of);
         let matched: Vec<_> = matched.map(|listed| Arc::clone(&listed.name)).collect();
-        if matches!(pattern.matching(), Matching::Client(_)) {
-            membership.subscribe(now(), Subscription::Names(matched.clone()));
+        if matches!(pattern.matching(), Matching::Client(..)) {
+            membership.subscribe(now(), kip848::Subscription::Names(matched.clone()));
         }
         if !self.interest.is(&matched) {
             tracing::debug!(?matched, "topics of the pattern");
@@ -296,49 +273,10 @@ impl Control {
     fn check_existence(&mut self) {
         if let Some(again) = &mut self.checking {
             *again = true;
-        } else if let Wanted::Partitions(parts) = &self.wanted {
+        } else if let Subscription::Partitions(parts) = &self.wanted {
             self.checking = Some(false);
             let check = lookups::existence(Arc::clone(&self.shared), parts.clone());
             self.answers.push(Box::pin(check));
-        }
-    }
-
-    fn closing(&mut self, time: Instant) {
-        let Some(Closing { deadline, finished }) = self.shared.lock().closing else {
-            return;
-        };
-        if time >= deadline {
-            self.end = End::Over;
-            return;
-        }
-        if self.end != End::NotYet {
-            return;
-        }
-        let mut inner = self.shared.lock();
-        if finished {
-            inner.positions.finish();
-        }
-        let all: Vec<_> = inner.positions.assigned().cloned().collect();
-        for tp in &all {
-            inner.positions.set_revoking(tp);
-        }
-        drop(inner);
-        self.end = End::Committing;
-        self.commit_finished(Purpose::Close, deadline, |_| true);
-    }
-
-    /// The last commit is done: leaves the group.
-    fn leave(&mut self) {
-        self.end = End::Leaving;
-        let mut inner = self.shared.lock();
-        let all: Vec<_> = inner.positions.assigned().cloned().collect();
-        inner.remove(&all);
-        inner.revocation = None;
-        drop(inner);
-        self.revoking = None;
-        match &mut self.membership {
-            Some(membership) => membership.leave(now()),
-            None => self.end = End::Over,
         }
     }
 
@@ -396,9 +334,9 @@ impl Control {
     }
 
     fn wants(&self, partition: Option<&TopicPartition>) -> bool {
-        match (&self.wanted, partition) {
-            (Wanted::Partitions(parts), Some(tp)) => parts.contains(tp),
-            _ => true,
+        match &self.wanted {
+            Subscription::Partitions(parts) => partition.is_none_or(|tp| parts.contains(tp)),
+            _ => false,
         }
     }
 
@@ -408,7 +346,7 @@ impl Control {
         if self.former.is_some() && self.uncovered().is_empty() {
             self.former = None;
         }
-        let Wanted::Topics(topics) = &self.wanted else {
+        let Subscription::Topics(topics) = &self.wanted else {
             return;
         };
         for topic in topics {
@@ -450,6 +388,21 @@ impl Control {
         .flatten()
         .min()
     }
+}
+
+/// A member with an id of its own, which it keeps for the consumer's whole life (KIP-1082).
+fn membership(shared: &Shared) -> Membership {
+    let (config, client) = (&shared.config, shared.cluster.config());
+    let settings = Settings {
+        instance_id: config.group_instance_id.as_deref().map(Arc::from),
+        rack: config.client_rack.as_deref().map(Arc::from),
+        assignor: config.group_remote_assignor.as_deref().map(Arc::from),
+        rebalance_timeout: config.max_poll_interval,
+        backoff: client.retry_backoff,
+        backoff_max: client.retry_backoff_max,
+    };
+    let id = uuid::Builder::from_random_bytes(shared.cluster.clock().bits().to_be_bytes());
+    Membership::new(settings, id.into_uuid().to_string().into())
 }
 
 async fn sleep_at(at: Option<Instant>) {

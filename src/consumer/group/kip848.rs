@@ -22,6 +22,7 @@ use uuid::Uuid;
 use self::doubts::Doubts;
 pub(crate) use self::messages::{Effect, Heartbeat, HeartbeatAnswer, Subscription, Token};
 use crate::clock::Instant;
+use crate::consumer::GroupMembershipOperation;
 use crate::consumer::codes;
 use crate::error::{Class, Error};
 use crate::types::TopicPartition;
@@ -202,16 +203,28 @@ impl Membership {
     pub(crate) fn absent(&mut self, now: Instant) {
         if self.is_in() {
             self.lose_all();
-            self.leave(now);
+            self.leave(now, GroupMembershipOperation::Default);
         }
     }
 
-    /// Leaves. The partitions must have been given up before.
-    pub(crate) fn leave(&mut self, now: Instant) {
+    /// The application unsubscribed: nothing is taken in or given up any more, nor joined again. `leave` is to
+    /// follow when what is owned was given up; whether there is any.
+    pub(crate) fn retire(&mut self) -> bool {
+        self.subscribed = false;
+        self.is_in() && !self.owned.is_empty()
+    }
+
+    /// Leaves, and says by [`Effect::Left`] when that is over. The partitions must have been given up before.
+    pub(crate) fn leave(&mut self, now: Instant, operation: GroupMembershipOperation) {
+        if self.state == State::Leaving {
+            return;
+        }
         let unheard_of = self.state == State::Joining && self.serial == 0;
+        let is_static = self.settings.instance_id.is_some();
+        let silent = operation == GroupMembershipOperation::RemainInGroup && !is_static;
         self.target.clear();
         self.owned.clear();
-        if !self.is_in() || unheard_of {
+        if !self.is_in() || unheard_of || silent {
             self.state = match self.state {
                 State::Failed => State::Failed,
                 _ => State::Idle,
@@ -220,11 +233,9 @@ impl Membership {
             return;
         }
         self.state = State::Leaving;
-        let epoch = match self.settings.instance_id {
-            Some(_) => LEAVE_STATIC,
-            None => LEAVE,
-        };
-        self.epoch = epoch;
+        // One that leaves for good is known by its name all the same (KIP-1092).
+        let for_good = operation == GroupMembershipOperation::LeaveGroup || !is_static;
+        self.epoch = if for_good { LEAVE } else { LEAVE_STATIC };
         self.call(now, Sent::default());
     }
 
@@ -331,6 +342,13 @@ impl Membership {
             Error::from_code(answer.code, doing)
         };
         match answer.code {
+            codes::FENCED_MEMBER_EPOCH | codes::UNKNOWN_MEMBER_ID | codes::GROUP_ID_NOT_FOUND
+                if !self.subscribed =>
+            {
+                // It was about to leave.
+                self.lose_all();
+                self.state = State::Idle;
+            }
             // A coordinator that has lost the group (its log was cut) takes whoever joins.
             codes::FENCED_MEMBER_EPOCH | codes::UNKNOWN_MEMBER_ID | codes::GROUP_ID_NOT_FOUND => {
                 tracing::info!(member = %self.member_id, code = answer.code, "thrown out of the group; joining again");
@@ -366,7 +384,7 @@ impl Membership {
                 self.lose_all();
                 match self.epoch {
                     JOIN => self.state = State::Idle,
-                    _ => self.leave(now),
+                    _ => self.leave(now, GroupMembershipOperation::Default),
                 }
             }
             codes::TOPIC_AUTHORIZATION_FAILED | codes::INVALID_REGULAR_EXPRESSION => {
@@ -431,7 +449,7 @@ impl Membership {
         now: Instant,
         names: impl Fn(Uuid) -> Option<Arc<str>>,
     ) -> Option<Effect> {
-        if self.effects.is_empty() && self.state == State::Member {
+        if self.effects.is_empty() && self.state == State::Member && self.subscribed {
             self.reconcile(names);
         }
         if self.effects.is_empty() {

@@ -13,6 +13,7 @@ mod group;
 mod interop;
 mod java_on_mock;
 mod limits;
+mod membership;
 mod offsets;
 mod old;
 mod producer;

@@ -429,29 +429,73 @@ fn topics_of_unknown_name_wait_for_metadata() {
 }
 
 #[test]
-fn leaves_with_minus_one_and_a_static_member_with_minus_two() {
-    for (instance_id, epoch) in [(None, -1), (Some("i".into()), -2)] {
+fn leaves_as_it_is_told() {
+    use GroupMembershipOperation::{Default, LeaveGroup, RemainInGroup};
+    for (is_static, operation, epoch) in [
+        (false, Default, Some(-1)),
+        (false, LeaveGroup, Some(-1)),
+        (false, RemainInGroup, None),
+        (true, Default, Some(-2)),
+        (true, LeaveGroup, Some(-1)),
+        (true, RemainInGroup, Some(-2)),
+    ] {
         let mut rig = Rig::member(Settings {
-            instance_id,
+            instance_id: is_static.then(|| "i".into()),
             ..settings()
         });
-        rig.machine.leave(rig.now);
-        let (token, leave) = rig.call();
-        assert_eq!(
-            (leave.member_epoch, leave.topics, leave.owned),
-            (epoch, None, None)
-        );
+        rig.machine.leave(rig.now, operation);
         assert!(rig.machine.member().is_none());
-        rig.answer(token, Err(Error::new(ErrorKind::Connection, "gone")));
+        if let Some(epoch) = epoch {
+            let (token, leave) = rig.call();
+            assert_eq!(
+                (leave.member_epoch, leave.topics, leave.owned),
+                (epoch, None, None)
+            );
+            assert_eq!(leave.instance_id.is_some(), is_static);
+            // Once is enough, and the answer is waited for.
+            rig.machine.leave(rig.now, operation);
+            assert!(rig.next().is_none());
+            rig.answer(token, Err(Error::new(ErrorKind::Connection, "gone")));
+        }
         assert!(matches!(rig.next(), Some(Effect::Left)));
+        rig.now += Duration::from_secs(60);
         assert!(rig.next().is_none());
     }
 }
 
 #[test]
+fn who_retires_keeps_what_it_has_takes_nothing_and_does_not_come_back() {
+    let mut rig = Rig::member(settings());
+    assert!(rig.machine.retire());
+    rig.now += Duration::from_secs(5);
+    let (token, beat) = rig.call();
+    assert_eq!(beat.owned, None, "all of it");
+    rig.answer(token, ok(2, Some(parts(&[(T, &[1]), (U, &[0])]))));
+    assert!(rig.next().is_none());
+    rig.now += Duration::from_secs(5);
+    let (token, beat) = rig.call();
+    assert!(
+        beat.owned
+            .is_none_or(|owned| owned == parts(&[(T, &[0, 1])]))
+    );
+    rig.answer(token, code(codes::FENCED_MEMBER_EPOCH));
+    assert_eq!(rig.lost(), ["t-0", "t-1"]);
+    rig.machine.resume(rig.now);
+    rig.now += Duration::from_secs(60);
+    assert!(rig.next().is_none());
+    rig.machine
+        .leave(rig.now, GroupMembershipOperation::Default);
+    assert!(matches!(rig.next(), Some(Effect::Left)));
+    assert!(rig.next().is_none());
+    rig.machine.subscribe(rig.now, names(&["t", "u"]));
+    assert_eq!(rig.call().1.member_epoch, 0);
+}
+
+#[test]
 fn one_that_never_joined_has_nobody_to_tell() {
     let mut rig = Rig::new(settings());
-    rig.machine.leave(rig.now);
+    rig.machine
+        .leave(rig.now, GroupMembershipOperation::Default);
     assert!(matches!(rig.next(), Some(Effect::Left)));
 }
 
@@ -475,7 +519,8 @@ fn an_answer_to_an_older_heartbeat_is_dropped() {
     let mut rig = Rig::member(settings());
     rig.now += Duration::from_secs(5);
     let (old, _) = rig.call();
-    rig.machine.leave(rig.now);
+    rig.machine
+        .leave(rig.now, GroupMembershipOperation::Default);
     let (leave, _) = rig.call();
     rig.answer(old, ok(7, Some(parts(&[(U, &[3])]))));
     assert!(rig.next().is_none());

@@ -1,0 +1,159 @@
+//! The end of a consumer.
+
+use std::time::Duration;
+
+use super::Consumer;
+use super::shared::Shared;
+use crate::clock::{Instant, now};
+use crate::config::keys::FOREVER;
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a consumer that is dropped may take to commit and to leave its group.
+const DROP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a consumer ends, for [`Consumer::close_with`]; named as Kafka's (KIP-1092).
+///
+/// ```
+/// use std::time::Duration;
+/// use ottla::{CloseOptions, GroupMembershipOperation};
+///
+/// let options = CloseOptions::new()
+///     .timeout(Duration::from_secs(10))
+///     .group_membership_operation(GroupMembershipOperation::RemainInGroup);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "it does nothing until it is given to `close_with`"]
+pub struct CloseOptions {
+    timeout: Duration,
+    operation: GroupMembershipOperation,
+}
+
+impl CloseOptions {
+    /// The defaults: 30 s, and [`GroupMembershipOperation::Default`].
+    pub fn new() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            operation: GroupMembershipOperation::Default,
+        }
+    }
+
+    /// How long it may take. Default: 30 s.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// What becomes of the membership. Default: [`GroupMembershipOperation::Default`].
+    pub fn group_membership_operation(mut self, operation: GroupMembershipOperation) -> Self {
+        self.operation = operation;
+        self
+    }
+}
+
+impl Default for CloseOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// What becomes of a consumer's place in its group when it is closed (KIP-1092).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupMembershipOperation {
+    /// A member with a name of its own (`group.instance.id`) remains, any other leaves.
+    #[default]
+    Default,
+    /// The member leaves for good, whether it has a name or not: others get its partitions at once.
+    LeaveGroup,
+    /// The place is kept for the group's session time-out (`group.consumer.session.timeout.ms`), so that nothing moves
+    /// if the application comes back until then. A member with a name is told off for that time and finds its partitions
+    /// again. One without is not told off at all: the coordinator throws it out when the time is over, and the consumer
+    /// that comes back is another member, to which partitions go only then.
+    RemainInGroup,
+}
+
+/// The end was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Closing {
+    pub(super) deadline: Instant,
+    /// The application has finished with all it was given.
+    pub(super) finished: bool,
+    pub(super) operation: GroupMembershipOperation,
+}
+
+impl Consumer {
+    /// Ends in order: counts all that was handed out as finished, commits it if auto-commit is on,
+    /// leaves the group (a static member keeps its place for the session time-out), stops the background
+    /// tasks. Bounded by `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Timeout`] if that was not done in time: the tasks are stopped all the same, and the
+    /// group notices by the session time-out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it goes on in the background.
+    pub async fn close(self, timeout: Duration) -> Result<()> {
+        self.close_with(CloseOptions::new().timeout(timeout)).await
+    }
+
+    /// As [`close`](Self::close), with a say in whether the group is left (KIP-1092): so that a restart does not
+    /// move partitions, or that a static member goes for good.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// use ottla::{CloseOptions, GroupMembershipOperation};
+    ///
+    /// let for_good = GroupMembershipOperation::LeaveGroup;
+    /// consumer.close_with(CloseOptions::new().group_membership_operation(for_good)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: it goes on in the background.
+    pub async fn close_with(mut self, options: CloseOptions) -> Result<()> {
+        self.closed = true;
+        let deadline = now() + options.timeout.min(FOREVER);
+        self.shared.ask_to_close(Closing {
+            deadline,
+            // Who closes has finished with what was handed out.
+            finished: true,
+            operation: options.operation,
+        });
+        self.shared.tasks.stopped().await;
+        self.shared.tasks.idle().await;
+        if now() >= deadline {
+            let message = "the consumer could not commit and leave its group in time";
+            return Err(Error::new(ErrorKind::Timeout, message));
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn ask_to_close(&self, closing: Closing) {
+        self.lock().closing.get_or_insert(closing);
+        self.control.notify_one();
+    }
+}
+
+impl Drop for Consumer {
+    /// As [`close`](Consumer::close), in the background and within 5 s, but what was handed out last does
+    /// not count as finished: an error or a panic may have ended its processing.
+    fn drop(&mut self) {
+        if !self.closed {
+            self.shared.ask_to_close(Closing {
+                deadline: now() + DROP_TIMEOUT,
+                finished: false,
+                operation: GroupMembershipOperation::Default,
+            });
+        }
+    }
+}

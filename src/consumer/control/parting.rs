@@ -1,0 +1,112 @@
+//! Ends: of a subscription, after which the consumer can read something else, and of the consumer.
+//!
+//! Both commit what is finished before the group is left. What the application wants to read after a subscription
+//! is taken up when that has ended, so that it joins as anybody who comes.
+
+use super::commits::Purpose;
+use super::{Control, Subscription};
+use crate::clock::{Instant, now};
+use crate::consumer::close::{Closing, GroupMembershipOperation};
+use crate::consumer::metrics::Rebalance;
+
+/// The application unsubscribed (`subscription.rs` says what it did itself).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Parting {
+    /// For the application, which has not let go, or for the commit.
+    Waiting,
+    Committed,
+    Leaving,
+}
+
+/// The consumer is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    NotYet,
+    Committing,
+    Leaving,
+    Over,
+}
+
+impl Control {
+    /// From now on the group gives this member nothing more, nor takes it anything but all it has.
+    pub(super) fn begin_parting(&mut self, time: Instant) {
+        if self.parting.is_some() || self.shared.lock().farewell.is_none() {
+            return;
+        }
+        self.parting = Some(Parting::Waiting);
+        tracing::info!(group = self.group.as_deref(), "unsubscribed");
+        let membership = self.membership.as_mut();
+        if membership.is_some_and(|membership| membership.retire()) {
+            self.shared.ledger.rebalanced(Rebalance::Revoked);
+        }
+        self.want(Subscription::Nothing, time);
+    }
+
+    /// Leaves the group when all was committed, that of a revocation under way too.
+    pub(super) fn part(&mut self, time: Instant) {
+        if self.parting != Some(Parting::Committed) || self.revoking.is_some() {
+            return;
+        }
+        self.parting = Some(Parting::Leaving);
+        match &mut self.membership {
+            Some(membership) => membership.leave(time, GroupMembershipOperation::Default),
+            None => self.parted(),
+        }
+    }
+
+    /// What the application wants next can begin.
+    pub(super) fn parted(&mut self) {
+        self.parting = None;
+        self.former = None;
+        self.shared.lock().farewell = None;
+        self.shared.control.notify_one();
+    }
+
+    pub(super) fn closing(&mut self, time: Instant) {
+        let closing = self.shared.lock().closing;
+        let Some(Closing {
+            deadline, finished, ..
+        }) = closing
+        else {
+            return;
+        };
+        if time >= deadline {
+            self.end = End::Over;
+            return;
+        }
+        if self.end != End::NotYet {
+            return;
+        }
+        let mut inner = self.shared.lock();
+        if finished {
+            inner.positions.finish();
+        }
+        let all: Vec<_> = inner.positions.assigned().cloned().collect();
+        for tp in &all {
+            inner.positions.set_revoking(tp);
+        }
+        drop(inner);
+        self.end = End::Committing;
+        self.commit_finished(Purpose::Close, deadline, |_| true);
+    }
+
+    /// The last commit is done: leaves the group.
+    pub(super) fn leave(&mut self) {
+        self.end = End::Leaving;
+        let mut inner = self.shared.lock();
+        let all: Vec<_> = inner.positions.assigned().cloned().collect();
+        inner.remove(&all);
+        inner.revocation = None;
+        let operation = match (self.parting, inner.closing) {
+            (None, Some(closing)) => closing.operation,
+            // What was begun goes on.
+            _ => GroupMembershipOperation::Default,
+        };
+        drop(inner);
+        self.revoking = None;
+        match &mut self.membership {
+            Some(membership) => membership.leave(now(), operation),
+            None => self.end = End::Over,
+        }
+    }
+}
