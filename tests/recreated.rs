@@ -91,6 +91,79 @@ async fn a_late_commit_goes_to_the_topic_it_was_read_from() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_commit_says_that_what_was_read_of_a_deleted_topic_is_not_in_it() {
+    let mock = MockCluster::builder().topic("t", 1).topic("u", 1).seed(6);
+    let mock = mock.auto_create(false).start().await.unwrap();
+    let (client, other) = (mock.client(), mock.client());
+    let at = |topic: &str| {
+        let offsets = mock.group("g").unwrap().offsets.into_iter();
+        let mut of = offsets.filter(|(tp, _)| tp.topic() == topic);
+        of.next().map(|(_, offset)| offset)
+    };
+    let (t, u) = (TopicPartition::new("t", 0), TopicPartition::new("u", 0));
+    let builder = client.consumer("g").assign([t.clone(), u.clone()]);
+    let builder = builder.offset_reset(OffsetReset::Earliest);
+    let mut consumer = builder.auto_commit(false).build().await.unwrap();
+    consumer.poll_timeout(SECOND).await.unwrap();
+    // Nothing was read of it, so nothing is missing.
+    other
+        .admin()
+        .delete_topics(["t"])
+        .await
+        .unwrap()
+        .all()
+        .unwrap();
+    consumer.poll_timeout(10 * SECOND).await.unwrap();
+    consumer.commit().await.unwrap();
+    let again = other
+        .admin()
+        .create_topics([NewTopic::new("t").partitions(1)])
+        .await;
+    again.unwrap().all().unwrap();
+    produce(&other, 1, 20).await;
+    while poll(&mut consumer, 1, SECOND).await < 20 {}
+    let producer = other.producer().build().await.unwrap();
+    for to in 1..3 {
+        producer
+            .deliver(Record::to("u").value("1 0"))
+            .await
+            .unwrap();
+        while consumer.position(&u) != Some(to) {
+            consumer.poll_timeout(SECOND).await.unwrap();
+        }
+        if to == 1 {
+            other
+                .admin()
+                .delete_topics(["t"])
+                .await
+                .unwrap()
+                .all()
+                .unwrap();
+            consumer.poll_timeout(10 * SECOND).await.unwrap();
+        }
+        // Said as long as it is so; the other is committed.
+        let error = match to {
+            1 => consumer.commit().await.unwrap_err(),
+            _ => consumer.commit_async().await.unwrap_err(),
+        };
+        assert_eq!(error.kind(), ErrorKind::UnknownTopic, "{error}");
+        assert_eq!(error.topic_partition(), Some(&t));
+        assert!(!error.is_fatal());
+        assert_eq!(at("u"), Some(to));
+    }
+    let again = other
+        .admin()
+        .create_topics([NewTopic::new("t").partitions(1)])
+        .await;
+    again.unwrap().all().unwrap();
+    while consumer.position(&t) != Some(0) {
+        consumer.poll_timeout(SECOND).await.unwrap();
+    }
+    consumer.commit().await.unwrap();
+    assert_eq!(at("t"), Some(0), "where the new one begins");
+}
+
 /// One run: a member polls and commits as it comes, while its topic is made anew again and again.
 async fn run(seed: u64) {
     let mut rng = StdRng::seed_from_u64(seed);

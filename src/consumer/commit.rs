@@ -43,10 +43,22 @@ impl PendingCommit {
 impl Shared {
     /// Commits all that was handed out.
     pub(super) fn commit_position(self: &Arc<Self>) -> PendingCommit {
-        self.commit(|inner| {
+        let mut forlorn = None;
+        let commit = self.commit(|inner| {
             let positions = &inner.positions;
+            forlorn = positions.forlorn().cloned();
             to_commit(positions, positions.handed_out())
-        })
+        });
+        let Some(tp) = forlorn else {
+            return commit;
+        };
+        // The others are committed all the same.
+        PendingCommit(Box::pin(async move {
+            commit.await?;
+            let message = "what was read is not committed, because the topic seems to be deleted: one made anew \
+                           would go on from there";
+            Err(Error::new(ErrorKind::UnknownTopic, message).with_topic_partition(tp))
+        }))
     }
 
     /// Commits what the application says.

@@ -340,12 +340,15 @@ impl Consumer {
         PartitionStreams::new(self)
     }
 
-    /// Commits everything that was handed out so far, the last poll included. Returns when the
-    /// group's coordinator has it.
+    /// Commits everything that was handed out so far of what is assigned, the last poll included. Returns
+    /// when the group's coordinator has it; if there is nothing that it does not have, at once.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Group`] when this member was thrown out of its group: others have its partitions
+    /// [`ErrorKind::UnknownTopic`] when something was handed out of a topic that seems to be deleted: that is
+    /// not committed, so that a topic made anew under its name does not begin there. It names one such partition, and the others
+    /// are committed. (Once the group has taken the partition back, or the new topic is read, there is nothing
+    /// left of the old one to commit.) [`ErrorKind::Group`] when this member was thrown out of its group: others have its partitions
     /// and will process the records again. [`ErrorKind::Timeout`] and the like after
     /// `default.api.timeout.ms` of retries. [`ErrorKind::InvalidArgument`] without a group.
     ///

@@ -59,6 +59,8 @@ pub(super) struct Part {
     pub(super) finished: Position,
     /// Handed out more than is finished.
     pub(super) unfinished: bool,
+    /// Something was handed out since the position was set.
+    pub(super) given: bool,
     pub(super) committed: Option<i64>,
     /// The position is what one answer said was committed, and no fetch has shown that it is in the log.
     pub(super) unproven: bool,
@@ -97,6 +99,7 @@ impl Part {
             position: nowhere,
             finished: nowhere,
             unfinished: false,
+            given: false,
             committed: None,
             unproven: false,
             high_watermark: -1,
@@ -219,6 +222,7 @@ impl Part {
         self.fetch = at;
         self.position = at;
         self.finished = at;
+        self.given = false;
     }
 
     pub(super) fn lag(

@@ -31,6 +31,7 @@ impl Positions {
         let Some(part) = self.current(tp, epoch).filter(|part| part.is_placed()) else {
             return false;
         };
+        part.given |= next.offset > part.position.offset;
         if next.offset > part.position.offset {
             part.position = next;
             if !std::mem::replace(&mut part.unfinished, true) {
@@ -69,6 +70,18 @@ impl Positions {
         active
             .map(|(tp, part)| (tp.clone(), part.position))
             .collect()
+    }
+
+    /// A partition of which something was handed out that cannot be committed, for its topic seems to be deleted.
+    pub(crate) fn forlorn(&self) -> Option<&TopicPartition> {
+        let mut ahead = self.ahead.iter();
+        ahead.find(|tp| {
+            let part = self.parts.get(*tp);
+            part.is_some_and(|part| {
+                let behind = part.committed != Some(part.position.offset);
+                part.gone && part.is_placed() && part.given && behind
+            })
+        })
     }
 
     /// What is finished and not known as committed.
