@@ -229,7 +229,7 @@ impl ConsumerBuilder {
         let reading = Reading {
             check_crcs: config.check_crcs,
             read_committed: config.isolation == IsolationLevel::ReadCommitted,
-            pool: CodecPool::new(1),
+            pool: CodecPool::new(1).keeping(kept_outputs(config.fetch_max_bytes)),
         };
         let mut positions = Positions::new(rules);
         positions.assign(by_name(&partitions));
@@ -269,4 +269,10 @@ impl ConsumerBuilder {
         }
         Ok(())
     }
+}
+
+/// How much memory of decompressed batches is kept for the next ones: what a large poll takes, within a share of the budget.
+fn kept_outputs(fetch_max_bytes: i32) -> usize {
+    const MOST: usize = 12 << 20;
+    (usize::try_from(fetch_max_bytes).unwrap_or(0) / 4).min(MOST)
 }

@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 
 use bytes::{Bytes, BytesMut};
 
-/// So many frames are in use in turn: one arrives, one waits, one is being read.
-const KEPT: usize = 3;
+/// So many frames are in use in turn: one arrives, some wait, some are being read.
+const KEPT: usize = 6;
 /// Smaller frames are not worth remembering.
 pub(super) const LEAST: usize = 256 * 1024;
 
@@ -52,7 +52,8 @@ impl Recycler {
                 Err(held) => self.frames.push_back(held),
             }
         }
-        BytesMut::with_capacity(len)
+        // A little more, so that frames of about the same length fit into each other's memory.
+        BytesMut::with_capacity(len.checked_next_multiple_of(LEAST).unwrap_or(len))
     }
 }
 

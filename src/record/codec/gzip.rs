@@ -99,22 +99,23 @@ impl Decompressor {
         }
         loop {
             output.make_spare()?;
-            let before = (self.context.total_in(), output.bytes.len());
+            let before = (self.context.total_in(), output.len);
             let status = self
                 .context
-                .decompress_vec(rest, &mut output.bytes, FlushDecompress::None)
+                .decompress_vec(rest, output.vec(), FlushDecompress::None)
                 .map_err(|error| corrupt(Codec::Gzip, &error))?;
+            output.grew();
             let used = self.context.total_in().saturating_sub(before.0);
             *rest = usize::try_from(used)
                 .ok()
                 .and_then(|used| rest.get(used..))
                 .unwrap_or_default();
-            if output.bytes.len() > output.limit {
+            if output.len > output.limit {
                 return Err(output.too_large());
             }
             match status {
                 Status::StreamEnd => return Ok(()),
-                _ if used == 0 && output.bytes.len() == before.1 => {
+                _ if used == 0 && output.len == before.1 => {
                     return Err(truncated(Codec::Gzip));
                 }
                 _ => {}

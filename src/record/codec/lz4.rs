@@ -139,7 +139,7 @@ fn descriptor(input: &mut &[u8]) -> Result<Descriptor, RecordError> {
 
 fn frame(input: &mut &[u8], output: &mut Output) -> Result<(), RecordError> {
     let descriptor = descriptor(input)?;
-    let frame_start = output.bytes.len();
+    let frame_start = output.len;
     loop {
         let prefix = u32::from_le_bytes(take_array(input, Codec::Lz4)?);
         if prefix == 0 {
@@ -176,11 +176,10 @@ fn block(
     window: usize,
     max_block: usize,
 ) -> Result<(), RecordError> {
-    let start = output.bytes.len();
+    let start = output.len;
     let possible = data.len().saturating_mul(MAX_RATIO).min(max_block);
     let allowed = possible.min(output.room());
-    output.bytes.resize(start.saturating_add(allowed), 0);
-    let (done, room) = output.bytes.split_at_mut_checked(start).unwrap_or_default();
+    let (done, room) = output.split(allowed);
     let dictionary = done
         .get(start.saturating_sub(window).max(frame_start)..)
         .unwrap_or_default();
@@ -190,7 +189,7 @@ fn block(
         decompress_into_with_dict(data, room, dictionary)
     };
     match written {
-        Ok(written) => output.bytes.truncate(start.saturating_add(written)),
+        Ok(written) => output.len = start.saturating_add(written),
         Err(DecompressError::OutputTooSmall { .. }) if allowed < possible => {
             return Err(output.too_large());
         }

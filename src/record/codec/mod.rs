@@ -64,7 +64,7 @@ impl CodecPool {
     pub(crate) const fn new(max_idle: usize) -> Self {
         Self {
             scratch: Idle::new(max_idle),
-            outputs: Outputs::new(),
+            outputs: Outputs::new(MAX_KEPT),
             #[cfg(feature = "gzip")]
             deflate: Idle::new(max_idle),
             #[cfg(feature = "gzip")]
@@ -77,6 +77,12 @@ impl CodecPool {
             zstd_compress: Idle::new(max_idle),
             zstd_decompress: Idle::new(max_idle),
         }
+    }
+
+    /// Keeps so many bytes of what was decompressed, at most, for the next batches.
+    pub(crate) fn keeping(mut self, bytes: usize) -> Self {
+        self.outputs.max = bytes;
+        self
     }
 
     /// Compresses `input` and returns it behind `front` zero bytes, in the buffer that `buffer_for` gives for that size.
@@ -158,10 +164,8 @@ impl CodecPool {
         input: &[u8],
         limit: usize,
     ) -> Result<Bytes, RecordError> {
-        let mut output = Output::new(input.len(), limit);
-        if let Some(bytes) = self.outputs.take(limit) {
-            output.bytes = bytes;
-        }
+        let used = self.outputs.take(limit);
+        let mut output = Output::new(used, input.len(), limit);
         match codec {
             Codec::None => output.extend(input)?,
             #[cfg(feature = "gzip")]
@@ -265,39 +269,56 @@ impl<T> Idle<T> {
 /// The memory of the last decompressed batches, for the next ones: fresh memory of their size comes from the system
 /// page by page, which costs about as much as decompressing fast codecs.
 struct Outputs {
-    kept: Mutex<VecDeque<Bytes>>,
+    /// The most bytes to keep.
+    max: usize,
+    kept: Mutex<Kept>,
 }
 
-/// What is kept of outputs at most, and the least and the most that is worth it.
+struct Kept {
+    /// Those that were given out, in that order.
+    given: VecDeque<Bytes>,
+    /// Those that nobody has a slice of any more. The last one was in use last: it is the likeliest to be in a cache.
+    free: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+/// What is kept of outputs unless said otherwise, and the least and the most that is worth it.
 const MAX_KEPT: usize = 4 << 20;
 const MIN_OUTPUT: usize = 64 << 10;
 const MAX_OUTPUT: usize = 2 << 20;
 
 impl Outputs {
-    const fn new() -> Self {
+    const fn new(max: usize) -> Self {
         Self {
-            kept: Mutex::new(VecDeque::new()),
+            max,
+            kept: Mutex::new(Kept {
+                given: VecDeque::new(),
+                free: VecDeque::new(),
+                bytes: 0,
+            }),
         }
     }
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<Bytes>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An empty buffer that nobody has a slice of any more; never one larger than the limit.
+    /// An old output that nobody has a slice of any more; never one larger than the limit.
     fn take(&self, limit: usize) -> Option<Vec<u8>> {
         let mut kept = self.kept();
-        for _ in 0..kept.len() {
-            match kept.pop_front()?.try_into_mut() {
-                Ok(free) => {
-                    let mut bytes = Vec::from(free);
-                    bytes.clear();
-                    return Some(bytes).filter(|bytes| bytes.capacity() <= limit);
-                }
-                Err(held) => kept.push_back(held),
+        // Faster than they are taken, or else they would pile up there.
+        for _ in 0..2 {
+            if !kept.given.front().is_some_and(Bytes::is_unique) {
+                break;
+            }
+            match kept.given.pop_front()?.try_into_mut() {
+                Ok(free) => kept.free.push_back(Vec::from(free)),
+                Err(held) => kept.bytes -= held.len(),
             }
         }
-        None
+        let bytes = kept.free.pop_back()?;
+        kept.bytes -= bytes.len();
+        Some(bytes).filter(|bytes| bytes.capacity() <= limit)
     }
 
     fn keep(&self, output: &Bytes) {
@@ -305,17 +326,22 @@ impl Outputs {
             return;
         }
         let mut kept = self.kept();
-        kept.push_back(output.clone());
-        let mut bytes: usize = kept.iter().map(Bytes::len).sum();
-        while bytes > MAX_KEPT {
-            bytes -= kept.pop_front().map_or(bytes, |oldest| oldest.len());
+        kept.bytes += output.len();
+        kept.given.push_back(output.clone());
+        while kept.bytes > self.max {
+            let free = kept.free.pop_front().map(|bytes| bytes.len());
+            let oldest = free.or_else(|| kept.given.pop_front().map(|bytes| bytes.len()));
+            kept.bytes -= oldest.unwrap_or(kept.bytes);
         }
     }
 }
 
 /// A growing buffer with an end.
 struct Output {
+    /// The decompressed bytes and, behind them, what is left of an older output: memory that need not be filled again
+    /// before a codec writes to it.
     bytes: Vec<u8>,
+    len: usize,
     limit: usize,
 }
 
@@ -325,11 +351,12 @@ const MIN_GROWTH: usize = 4 << 10;
 const MAX_FIRST_GUESS: usize = 1 << 20;
 
 impl Output {
-    fn new(input_len: usize, limit: usize) -> Self {
+    fn new(used: Option<Vec<u8>>, input_len: usize, limit: usize) -> Self {
         // Records compress to a third or a quarter; a guess only, bounded in itself and by the limit.
         let guess = input_len.saturating_mul(4).min(MAX_FIRST_GUESS).min(limit);
         Self {
-            bytes: Vec::with_capacity(guess),
+            bytes: used.unwrap_or_else(|| Vec::with_capacity(guess)),
+            len: 0,
             limit,
         }
     }
@@ -340,31 +367,51 @@ impl Output {
 
     /// How much more may come.
     fn room(&self) -> usize {
-        self.limit.saturating_sub(self.bytes.len())
+        self.limit.saturating_sub(self.len)
     }
 
     fn extend(&mut self, bytes: &[u8]) -> Result<(), RecordError> {
         if bytes.len() > self.room() {
             return Err(self.too_large());
         }
-        self.bytes.extend_from_slice(bytes);
+        self.split(bytes.len()).1.copy_from_slice(bytes);
+        self.len += bytes.len();
         Ok(())
+    }
+
+    /// What there is, and so many bytes behind it to be written to; who has done that adds to `len`.
+    fn split(&mut self, more: usize) -> (&[u8], &mut [u8]) {
+        let end = self.len.saturating_add(more);
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        let front = self.bytes.get_mut(..end).unwrap_or_default();
+        let (done, room) = front.split_at_mut_checked(self.len).unwrap_or_default();
+        (done, room)
+    }
+
+    /// For codecs that append to a vector: has it end where the output does. They say what they have added by
+    /// [`Output::grew`].
+    fn vec(&mut self) -> &mut Vec<u8> {
+        self.bytes.truncate(self.len);
+        &mut self.bytes
+    }
+
+    fn grew(&mut self) {
+        self.len = self.bytes.len();
     }
 
     /// Makes sure that there is spare capacity, and never more than one byte past the limit: that byte is how a stream
     /// that goes on is told from one that ends there. Fails once it has been written.
     #[cfg(any(feature = "gzip", feature = "zstd"))]
     fn make_spare(&mut self) -> Result<(), RecordError> {
-        if self.bytes.len() > self.limit {
+        if self.len > self.limit {
             return Err(self.too_large());
         }
-        if self.bytes.len() == self.bytes.capacity() {
-            let growth = self
-                .bytes
-                .len()
-                .max(MIN_GROWTH)
-                .min(self.room().saturating_add(1));
-            self.bytes.reserve_exact(growth);
+        let growth = self.len.max(MIN_GROWTH).min(self.room().saturating_add(1));
+        let bytes = self.vec();
+        if bytes.len() == bytes.capacity() {
+            bytes.reserve_exact(growth);
         }
         Ok(())
     }
@@ -372,9 +419,9 @@ impl Output {
     /// The decompressed bytes, without much spare capacity: they may live as long as the records made of them. A
     /// little is left, so that the memory is large enough for the next batch of about that size.
     fn finish(mut self) -> Vec<u8> {
-        if self.bytes.capacity() - self.bytes.len() > self.bytes.len() / 8 {
-            self.bytes
-                .shrink_to(self.bytes.len() + self.bytes.len() / 8);
+        self.bytes.truncate(self.len);
+        if self.bytes.capacity() - self.len > self.len / 8 {
+            self.bytes.shrink_to(self.len + self.len / 8);
         }
         self.bytes
     }

@@ -95,12 +95,10 @@ fn block(input: &[u8], output: &mut Output) -> Result<(), RecordError> {
     if len > output.room() {
         return Err(output.too_large());
     }
-    let start = output.bytes.len();
-    output.bytes.resize(start.saturating_add(len), 0);
-    let room = output.bytes.get_mut(start..).unwrap_or_default();
+    let (_, room) = output.split(len);
     let written = Decoder::new()
         .decompress(input, room)
         .map_err(|error| corrupt(Codec::Snappy, &error))?;
-    output.bytes.truncate(start.saturating_add(written));
+    output.len = output.len.saturating_add(written);
     Ok(())
 }

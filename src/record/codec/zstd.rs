@@ -77,21 +77,22 @@ impl Decompressor {
         let mut source = InBuffer::around(input);
         loop {
             output.make_spare()?;
-            let before = (source.pos(), output.bytes.len());
-            let end = output.bytes.len();
+            let end = output.len;
+            let before = (source.pos(), end);
             let more = {
-                let mut target = OutBuffer::around_pos(&mut output.bytes, end);
+                let mut target = OutBuffer::around_pos(output.vec(), end);
                 self.context
                     .decompress_stream(&mut target, &mut source)
                     .map_err(failed)?
             };
-            if output.bytes.len() > output.limit {
+            output.grew();
+            if output.len > output.limit {
                 return Err(output.too_large());
             }
             if more == 0 && source.pos() >= input.len() {
                 return Ok(());
             }
-            if before == (source.pos(), output.bytes.len()) {
+            if before == (source.pos(), output.len) {
                 return Err(truncated(Codec::Zstd));
             }
         }

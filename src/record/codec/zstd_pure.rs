@@ -87,8 +87,9 @@ impl Decompressor {
                 return Err(output.too_large());
             }
             self.context
-                .collect_to_writer(&mut output.bytes)
+                .collect_to_writer(output.vec())
                 .map_err(|error| corrupt(Codec::Zstd, &error))?;
+            output.grew();
             if finished {
                 return Ok(());
             }
