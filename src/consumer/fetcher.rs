@@ -13,15 +13,18 @@
 //!   a connection of its own, asks for what has become wanted while the first one is under way for more
 //!   than [`OVERLAP_AFTER`]: a long round trip, or a long poll.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::protocol::StrBytes;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout_at};
@@ -65,6 +68,9 @@ const NEAR: usize = 2 << 20;
 /// The same of a broker that takes longer than [`NEAR_UNTIL`] to answer with data, so that its round trips tell.
 const MIDWAY: usize = 3 << 20;
 const NEAR_UNTIL: Duration = Duration::from_millis(6);
+/// An answer with so little is one of few records that came just now, and the application should not wait for the next
+/// request to be written before it sees them.
+const LITTLE: usize = 64 << 10;
 /// So many bytes are judged before other tasks get their turn: a fraction of a millisecond.
 const IN_A_ROW: usize = 4 << 20;
 /// A broker that takes as long as this to answer with data is far: it is asked for more at a time, and
@@ -116,6 +122,8 @@ struct Fetcher {
     restarted: bool,
     /// The most to ask for at a time.
     size: usize,
+    /// Of the runtime.
+    has_other_threads: bool,
 }
 
 /// What to ask now.
@@ -176,6 +184,8 @@ impl Fetcher {
             idle: false,
             restarted: false,
             size: NEAR,
+            has_other_threads: Handle::try_current()
+                .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread),
             shared,
         }
     }
@@ -395,6 +405,9 @@ impl Fetcher {
             Verdict::Take => {
                 self.restarted = false;
                 let bytes = self.take_in(response, by_id, asked_at).await;
+                if (1..=LITTLE).contains(&bytes) && self.has_other_threads {
+                    go_to_the_end_of_the_line().await;
+                }
                 let asked = usize::try_from(turn.max_bytes).unwrap_or(0);
                 self.measure(bytes, asked, now() - asked_at);
             }
@@ -570,6 +583,20 @@ async fn judge(
         judged.push((topic, parts));
     }
     (len, judged)
+}
+
+/// Lets the tasks that were woken go first. Unlike with `yield_now`, which comes back when this thread has nothing else to
+/// do, another thread goes on with this task meanwhile, so that the application's work does not hold it up.
+async fn go_to_the_end_of_the_line() {
+    let mut waited = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut waited, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 async fn wait(until: Option<Instant>) {
