@@ -59,11 +59,7 @@ impl Clock {
         match self.wall {
             Wall::System => SystemTime::now()
                 .duration_since(SystemTime::UNIX_EPOCH)
-                // Not `as_millis`, which counts in 128 bits: this is done for every record.
-                .map_or(0, |since| {
-                    let seconds = i64::try_from(since.as_secs()).unwrap_or(0);
-                    seconds.saturating_mul(1000) + i64::from(since.subsec_millis())
-                }),
+                .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(0)),
             Wall::Anchored { at, millis } => {
                 millis.saturating_add(i64::try_from(at.elapsed().as_millis()).unwrap_or(0))
             }

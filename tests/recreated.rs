@@ -14,10 +14,18 @@ use tokio::time::{Instant, sleep, timeout};
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-async fn recreate(admin: &Admin) {
+async fn delete(admin: &Admin) {
     admin.delete_topics(["t"]).await.unwrap().all().unwrap();
+}
+
+async fn create(admin: &Admin) {
     let again = admin.create_topics([NewTopic::new("t").partitions(1)]);
     again.await.unwrap().all().unwrap();
+}
+
+async fn recreate(admin: &Admin) {
+    delete(admin).await;
+    create(admin).await;
 }
 
 /// Appends records that say of which topic they are.
@@ -107,20 +115,10 @@ async fn a_commit_says_that_what_was_read_of_a_deleted_topic_is_not_in_it() {
     let mut consumer = builder.auto_commit(false).build().await.unwrap();
     consumer.poll_timeout(SECOND).await.unwrap();
     // Nothing was read of it, so nothing is missing.
-    other
-        .admin()
-        .delete_topics(["t"])
-        .await
-        .unwrap()
-        .all()
-        .unwrap();
+    delete(&other.admin()).await;
     consumer.poll_timeout(10 * SECOND).await.unwrap();
     consumer.commit().await.unwrap();
-    let again = other
-        .admin()
-        .create_topics([NewTopic::new("t").partitions(1)])
-        .await;
-    again.unwrap().all().unwrap();
+    create(&other.admin()).await;
     produce(&other, 1, 20).await;
     while poll(&mut consumer, 1, SECOND).await < 20 {}
     let producer = other.producer().build().await.unwrap();
@@ -133,13 +131,7 @@ async fn a_commit_says_that_what_was_read_of_a_deleted_topic_is_not_in_it() {
             consumer.poll_timeout(SECOND).await.unwrap();
         }
         if to == 1 {
-            other
-                .admin()
-                .delete_topics(["t"])
-                .await
-                .unwrap()
-                .all()
-                .unwrap();
+            delete(&other.admin()).await;
             consumer.poll_timeout(10 * SECOND).await.unwrap();
         }
         // Said as long as it is so; the other is committed.
@@ -152,11 +144,7 @@ async fn a_commit_says_that_what_was_read_of_a_deleted_topic_is_not_in_it() {
         assert!(!error.is_fatal());
         assert_eq!(at("u"), Some(to));
     }
-    let again = other
-        .admin()
-        .create_topics([NewTopic::new("t").partitions(1)])
-        .await;
-    again.unwrap().all().unwrap();
+    create(&other.admin()).await;
     while consumer.position(&t) != Some(0) {
         consumer.poll_timeout(SECOND).await.unwrap();
     }

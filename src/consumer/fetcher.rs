@@ -26,7 +26,6 @@ use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, Partition
 use kafka_protocol::protocol::StrBytes;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
-use tokio::task::yield_now;
 use tokio::time::{sleep_until, timeout_at};
 use tracing::Instrument as _;
 use tracing::field::Empty;
@@ -68,14 +67,14 @@ const NEAR: usize = 2 << 20;
 /// The same of a broker that takes longer than [`NEAR_UNTIL`] to answer with data, so that its round trips tell.
 const MIDWAY: usize = 3 << 20;
 const NEAR_UNTIL: Duration = Duration::from_millis(6);
+/// A broker that takes as long as this to answer with data is far: it is asked for more at a time, and
+/// sooner.
+const FAR_AFTER: Duration = Duration::from_millis(20);
 /// An answer with so little is one of few records that came just now, and the application should not wait for the next
 /// request to be written before it sees them.
 const LITTLE: usize = 64 << 10;
 /// So many bytes are judged before other tasks get their turn: a fraction of a millisecond.
 const IN_A_ROW: usize = 4 << 20;
-/// A broker that takes as long as this to answer with data is far: it is asked for more at a time, and
-/// sooner.
-const FAR_AFTER: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
     let pair = Arc::new(Pair::default());
@@ -122,7 +121,7 @@ struct Fetcher {
     restarted: bool,
     /// The most to ask for at a time.
     size: usize,
-    /// Of the runtime.
+    /// The runtime has more than one thread: what is put off here goes on there.
     has_other_threads: bool,
 }
 
@@ -577,7 +576,7 @@ async fn judge(
             parts.push((part, data));
             if in_a_row >= IN_A_ROW {
                 in_a_row = 0;
-                yield_now().await;
+                go_to_the_end_of_the_line().await;
             }
         }
         judged.push((topic, parts));
