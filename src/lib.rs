@@ -126,6 +126,7 @@ mod net;
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod observe_tests;
+mod planted;
 mod producer;
 mod quiet;
 mod record;
@@ -145,6 +146,7 @@ pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use interceptor::{AddedHeaders, ConsumerInterceptor, ProducerInterceptor};
 pub use metrics::client::{ApiMetrics, ClientMetrics};
 pub use metrics::histogram::{Histogram, SizeHistogram};
+pub(crate) use planted::planted;
 pub use producer::{
     Acks, BatchReport, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner, Partitioner,
     Producer, ProducerBuilder, ProducerMetrics, Purge, PurgeReport, RecordMetadata, RoundRobin,

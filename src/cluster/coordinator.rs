@@ -107,7 +107,8 @@ impl Cluster {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let key = key.owned();
-        if found.get(&key) == Some(&broker) {
+        if found.get(&key) == Some(&broker) && !crate::planted("the-coordinator-is-never-forgotten")
+        {
             found.remove(&key);
         }
     }

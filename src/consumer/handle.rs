@@ -114,7 +114,8 @@ impl ConsumerHandle {
     #[must_use]
     pub fn position(&self, tp: &TopicPartition) -> Option<i64> {
         let inner = self.shared.lock();
-        inner.positions.position(tp).map(|at| at.offset)
+        let late = i64::from(crate::planted("the-position-is-told-too-late"));
+        inner.positions.position(tp).map(|at| at.offset - late)
     }
 
     /// As [`Consumer::paused`](super::Consumer::paused).

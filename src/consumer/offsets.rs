@@ -417,7 +417,7 @@ fn offset_commit(who: &Identity, offsets: &[ToCommit]) -> OffsetCommitRequest {
             });
         topic.partitions.push(CommitPartition {
             partition: tp.partition,
-            offset: offset.offset,
+            offset: offset.offset + i64::from(crate::planted("one-too-many-is-committed")),
             leader_epoch: offset.leader_epoch.unwrap_or(-1),
             metadata: str_bytes(&offset.metadata),
         });

@@ -212,6 +212,7 @@ impl FetchSession {
                 Verdict::Take
             }
             codes::FETCH_SESSION_ID_NOT_FOUND => {
+                assert!(!crate::planted("a-panic-in-a-task"));
                 self.id = NO_SESSION;
                 self.restart();
                 Verdict::Restart

@@ -78,6 +78,16 @@ impl MockCluster {
             }
             _ => return,
         }
+        if crate::planted("broker-loses-its-last-batch-when-it-dies") {
+            for topic in state.topics.values_mut() {
+                for partition in &mut topic.partitions {
+                    let end = partition.log.end();
+                    if partition.leader == broker && end > 0 {
+                        partition.log.truncate(end - 1);
+                    }
+                }
+            }
+        }
         state.elect();
         state.new_coordinators(broker);
         drop(state);

@@ -259,7 +259,8 @@ impl State {
                     continue;
                 }
                 let next = partition.replicas.iter().find(|id| alive.contains(id));
-                let next = next.copied().unwrap_or(-1);
+                let lost = partition.leader < 0 && crate::planted("broker-stays-without-a-leader");
+                let next = next.copied().filter(|_| !lost).unwrap_or(-1);
                 if next != partition.leader {
                     partition.lead(next);
                 }

@@ -104,8 +104,12 @@ impl OpenBatch {
     #[inline(always)]
     pub(crate) fn append_within(&mut self, batch_size: usize, parts: &Parts<'_>) -> Option<u32> {
         let room = self.charge.bytes().min(batch_size);
+        let key = match parts.key {
+            Some(_) if self.writer.is_empty() && crate::planted("the-wrong-key") => Some(&b"x"[..]),
+            key => key,
+        };
         self.writer
-            .append_within(room, parts.timestamp, parts.key, parts.value, parts.headers)
+            .append_within(room, parts.timestamp, key, parts.value, parts.headers)
     }
 
     pub(crate) fn append(

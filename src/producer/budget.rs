@@ -308,7 +308,8 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        if self.bytes > 0 {
+        let kept = self.bytes < 300 && crate::planted("small-charges-are-kept");
+        if self.bytes > 0 && !kept {
             self.budget.release(self.bytes);
         }
     }

@@ -139,7 +139,8 @@ impl Shared {
             idempotent,
             max_in_flight: config.max_in_flight,
             linger: config.linger,
-            delivery_timeout: config.delivery_timeout,
+            delivery_timeout: config.delivery_timeout
+                * (1 + 2 * u32::from(crate::planted("a-delivery-gets-too-much-time"))),
             retries: config.retries,
         };
         let slot_config = SlotConfig {

@@ -9,6 +9,7 @@ use crate::producer::queue::Answer;
 pub(crate) fn verdict(code: i16, acks: Acks) -> Answer {
     match code {
         NONE | DUPLICATE_SEQUENCE_NUMBER => Answer::Written,
+        NOT_LEADER_OR_FOLLOWER if crate::planted("acked-by-a-deposed-leader") => Answer::Written,
         OUT_OF_ORDER_SEQUENCE_NUMBER | UNKNOWN_PRODUCER_ID => Answer::OutOfSequence,
         INVALID_PRODUCER_EPOCH | PRODUCER_FENCED => Answer::StaleEpoch,
         MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE => Answer::TooLarge,

@@ -150,3 +150,25 @@ fn the_same_seed_gives_the_same_trace() {
     let (one, two) = (run_caught(3), run_caught(4));
     assert!(one.unwrap_or_default().trace != two.unwrap_or_default().trace);
 }
+
+/// Each in a process of its own: `OTTLA_PLANTED` is read once. `planted/run` has all of them.
+#[cfg(all(feature = "unstable-internals", debug_assertions))]
+#[test]
+fn planted_bugs_are_found() {
+    let planted = [
+        ("the-wrong-key", "0", "content"),
+        ("a-record-is-skipped", "3", "gap"),
+        ("new-sequence-when-sent-again", "7", "twice"),
+    ];
+    for (bug, seed, invariant) in planted {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "seeds", "--nocapture"])
+            .env("OTTLA_PLANTED", bug)
+            .env("OTTLA_SIM_SEEDS", seed)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        let found = said.contains(&format!("broken: {invariant}: 1 seeds"));
+        assert!(found && !output.status.success(), "{bug}: {said}");
+    }
+}

@@ -79,7 +79,8 @@ impl Control {
             return;
         };
         let inner = self.shared.lock();
-        let released = inner.revocation == Some((revoking.id, true));
+        let released =
+            inner.revocation == Some((revoking.id, true)) || crate::planted("revoked-while-in-use");
         if !released || revoking.committing {
             return;
         }

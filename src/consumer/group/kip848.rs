@@ -350,7 +350,9 @@ impl Membership {
                 self.state = State::Idle;
             }
             // A coordinator that has lost the group (its log was cut) takes whoever joins.
-            codes::FENCED_MEMBER_EPOCH | codes::UNKNOWN_MEMBER_ID | codes::GROUP_ID_NOT_FOUND => {
+            codes::FENCED_MEMBER_EPOCH | codes::UNKNOWN_MEMBER_ID | codes::GROUP_ID_NOT_FOUND
+                if !crate::planted("thrown-out-for-good") =>
+            {
                 tracing::info!(member = %self.member_id, code = answer.code, "thrown out of the group; joining again");
                 self.lose_all();
                 // At once the first time, and then with growing pauses.

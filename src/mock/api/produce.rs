@@ -46,7 +46,8 @@ pub(in super::super) fn produce(
             };
             match outcome {
                 Ok((appended, start)) => {
-                    response.base_offset = appended.base_offset;
+                    response.base_offset = appended.base_offset
+                        + i64::from(crate::planted("broker-acknowledges-the-wrong-offset"));
                     response.log_append_time_ms = appended.log_append_time;
                     response.log_start_offset = start;
                 }

@@ -93,7 +93,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         if let Answer::Again(Certainty::MaybeWritten) | Answer::Refused(Certainty::MaybeWritten) =
             answer
         {
-            entry.maybe_written = true;
+            entry.maybe_written = !crate::planted("unanswered-counts-as-not-sent");
         }
         let gone = entry.payload.is_none();
         let exhausted = entry.attempts > rules.retries;
@@ -347,7 +347,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         // Those certainly not written go again under the next identity; for the others that could be a second time.
         let mut index = 0;
         while let Some(entry) = self.entries.get_mut(index) {
-            if entry.maybe_written {
+            if entry.maybe_written && !crate::planted("maybe-written-goes-under-another-identity") {
                 if let Some(batch) = entry.payload.take() {
                     let end = End::Failed(Certainty::MaybeWritten, Why::Gap);
                     out.push(Finished { batch, end });

@@ -75,7 +75,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             return Next::NoRoom;
         }
         if rules.idempotent
-            && self.entries[index].stamp.is_none()
+            && (self.entries[index].stamp.is_none()
+                || crate::planted("new-sequence-when-sent-again"))
             && let Some(identity) = self.identity
         {
             let sequence = self.next_sequence;

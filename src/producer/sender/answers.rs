@@ -315,7 +315,9 @@ impl Sender {
 /// An error about an identity ends the record and not the producer, which goes on under another one.
 fn of_the_record(error: Error) -> Error {
     match error.kind() {
-        ErrorKind::Sequence | ErrorKind::Fenced => error.with_class(Class::Retriable),
+        ErrorKind::Sequence | ErrorKind::Fenced if !crate::planted("a-lost-record-is-fatal") => {
+            error.with_class(Class::Retriable)
+        }
         _ => error,
     }
 }
