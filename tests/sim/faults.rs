@@ -1,6 +1,7 @@
 //! What goes wrong, for how long, and that it is mended in the end.
 
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use ottla::mock::{Api, NetworkControl, RuleHandle};
@@ -8,7 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
-use crate::world::{GROUP, TOPIC, World, millis};
+use crate::world::{GROUP, TOPIC, World};
 
 /// Codes that brokers give for a while without doing anything, by what was asked.
 const REFUSALS: &[(Api, &[i16])] = &[
@@ -82,7 +83,7 @@ const KINDS: &[Kind] = &[
 
 /// Breaks things until all producers are done, and mends everything. Which kinds of faults there are,
 /// how many at once and how often, is another mixture in each run.
-pub(crate) async fn storm(world: &Rc<World>, rng: &mut StdRng) {
+pub(crate) async fn storm(world: &Arc<World>, rng: &mut StdRng) {
     let kinds: Vec<Kind> = KINDS
         .iter()
         .copied()
@@ -90,15 +91,15 @@ pub(crate) async fn storm(world: &Rc<World>, rng: &mut StdRng) {
         .collect();
     let holds_back = [Kind::DelayRequests, Kind::Freeze, Kind::Cut];
     let holds_back = kinds.iter().any(|kind| holds_back.contains(kind));
-    world.holds_back.set(holds_back);
+    world.holds_back.store(holds_back, Ordering::Relaxed);
     world.tell(format_args!("faults: {kinds:?}"));
     let busy = rng.random_range(200..8_000);
     let mut fronts = Vec::new();
     for _ in 0..rng.random_range(1..=3) {
-        let (world, kinds) = (Rc::clone(world), kinds.clone());
+        let (world, kinds) = (Arc::clone(world), kinds.clone());
         let rng = StdRng::seed_from_u64(rng.random());
         let front = front(world, kinds, busy, rng);
-        fronts.push(tokio::task::spawn_local(front));
+        fronts.push(tokio::spawn(front));
     }
     for front in fronts {
         front.await.expect("it does not panic");
@@ -107,10 +108,10 @@ pub(crate) async fn storm(world: &Rc<World>, rng: &mut StdRng) {
 }
 
 /// One fault after the other.
-async fn front(world: Rc<World>, kinds: Vec<Kind>, busy: u64, mut rng: StdRng) {
+async fn front(world: Arc<World>, kinds: Vec<Kind>, busy: u64, mut rng: StdRng) {
     for _ in 0..300 {
-        sleep(millis(&mut rng, 10..busy)).await;
-        if world.notes.borrow().producers_done == world.producers {
+        sleep(world.millis(&mut rng, 10..busy)).await;
+        if world.notes().producers_done == world.producers {
             return;
         }
         if !kinds.is_empty() {
@@ -123,15 +124,16 @@ async fn front(world: Rc<World>, kinds: Vec<Kind>, busy: u64, mut rng: StdRng) {
 async fn mend(world: &World, rng: &mut StdRng) {
     let mock = &world.mock;
     world.is_provoked();
-    let rules = world.rules.take().into_iter();
-    let provocations = world.provocations.take();
-    rules.chain(provocations).for_each(RuleHandle::remove);
+    let rules = std::mem::take(&mut *world.rules.lock().unwrap());
+    let provocations = std::mem::take(&mut *world.provocations.lock().unwrap());
+    let rules = rules.into_iter().chain(provocations);
+    rules.for_each(RuleHandle::remove);
     mock.network().heal();
     // A connection that carries nothing any more is noticed by a time-out only.
     mock.network().reset();
     mock.network().delay(
-        Duration::from_millis(world.latency.0 / 2),
-        Duration::from_millis(world.latency.0 + world.latency.1 / 2),
+        world.pace(Duration::from_millis(world.latency.0 / 2)),
+        world.pace(Duration::from_millis(world.latency.0 + world.latency.1 / 2)),
     );
     for broker in 1..=world.brokers {
         mock.resume(broker);
@@ -153,18 +155,18 @@ fn somewhere(world: &World, broker: i32, rng: &mut StdRng) -> NetworkControl {
     }
 }
 
-async fn one(world: &Rc<World>, kind: Kind, rng: &mut StdRng) {
+async fn one(world: &Arc<World>, kind: Kind, rng: &mut StdRng) {
     let mock = &world.mock;
     let broker = rng.random_range(1..=world.brokers);
     let partition = rng.random_range(0..world.partitions);
-    let pause = millis(rng, 1..10_000);
+    let pause = world.millis(rng, 1..10_000);
     let times = rng.random_range(1..4);
     let skip = rng.random_range(0..6);
-    world.notes.borrow_mut().faults += 1;
+    world.notes().faults += 1;
     world.tell(format_args!(
         "{kind:?} broker {broker} partition {partition} for {pause:?}"
     ));
-    let rule = |rule: RuleHandle| world.rules.borrow_mut().push(rule);
+    let rule = |rule: RuleHandle| world.rules.lock().unwrap().push(rule);
     match kind {
         Kind::Kill => {
             mock.kill(broker);
@@ -212,7 +214,8 @@ async fn one(world: &Rc<World>, kind: Kind, rng: &mut StdRng) {
             let number = rng.random_range(0..world.producers);
             let name = format!("producer-{number}");
             let edge = mock.network().client(name.as_str()).broker(broker);
-            edge.delay(Duration::from_millis(200), Duration::from_millis(1_500));
+            let (least, most) = (Duration::from_millis(200), Duration::from_millis(1_500));
+            edge.delay(world.pace(least), world.pace(most));
             sleep(pause).await;
             world.slow_down(&name, broker, rng);
         }
@@ -244,14 +247,14 @@ async fn one(world: &Rc<World>, kind: Kind, rng: &mut StdRng) {
         }
         Kind::RefuseWritten => {
             let code = WRITTEN_ALL_THE_SAME[rng.random_range(0..WRITTEN_ALL_THE_SAME.len())];
-            let leader_only = world.notes.borrow().leader_only.clone();
+            let leader_only = world.notes().leader_only.clone();
             let produce = mock.on(Api::Produce).skip(skip).times(times);
             // A leader that waits for nobody has no reason to.
             let produce = produce.when(move |info| !leader_only.contains(info.client_id));
             rule(produce.apply_then_fail(code));
         }
         Kind::RefuseForGood => refuse_for_good(world, skip, rng),
-        Kind::JumpClock => mock.advance(Duration::from_secs(rng.random_range(1..60))),
+        Kind::JumpClock => mock.advance(world.millis(rng, 1_000..60_000)),
         Kind::Grow => {
             let present = world.ends().len() as u32;
             if present < 10 {
@@ -265,7 +268,7 @@ async fn one(world: &Rc<World>, kind: Kind, rng: &mut StdRng) {
 fn refuse_for_good(world: &World, skip: u64, rng: &mut StdRng) {
     let code = FINAL[rng.random_range(0..FINAL.len())];
     let number = rng.random_range(0..world.producers);
-    if matches!(code, 45 | 59) && !world.notes.borrow().idempotent.contains(&number) {
+    if matches!(code, 45 | 59) && !world.notes().idempotent.contains(&number) {
         return; // No broker says so to a producer without sequences.
     }
     world.tell(format_args!("Produce of {number} fails with {code}"));
@@ -281,5 +284,5 @@ fn refuse_for_good(world: &World, skip: u64, rng: &mut StdRng) {
         -1 | 9999 if rng.random() => produce().apply_then_fail(code),
         _ => produce().fail(code),
     };
-    world.provocations.borrow_mut().push(rule);
+    world.provocations.lock().unwrap().push(rule);
 }

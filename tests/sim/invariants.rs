@@ -70,7 +70,7 @@ fn producers(world: &World, logs: &Logs) {
         values.insert(value_of(record));
     }
     let mut violations = Vec::new();
-    for (value, fate) in &world.notes.borrow().sent {
+    for (value, fate) in &world.notes().sent {
         match fate {
             Fate::Acknowledged(partition, Some(offset)) => {
                 if !there.contains(&(value.clone(), *partition, *offset)) {
@@ -98,7 +98,7 @@ fn producers(world: &World, logs: &Logs) {
 fn consumers(world: &World, logs: &Logs) {
     let mut violations = Vec::new();
     let mut offsets: BTreeSet<(i32, i64)> = BTreeSet::new();
-    for (partition, offset, text) in &world.notes.borrow().seen {
+    for (partition, offset, text) in &world.notes().seen {
         let log = logs
             .get(partition)
             .and_then(|log| log.get(*offset as usize));

@@ -12,46 +12,51 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, Once};
+use std::sync::{Arc, Mutex, Once};
 
-use world::{Outcome, run};
+use world::{Outcome, Place, run};
 
 /// What CI runs.
 const FIXED: Range<u64> = 0..100;
+const ON_THREADS: Range<u64> = 0..12;
 
 /// Seeds that found a bug once: what it was stands beside each.
 const FOUND: &[u64] = &[];
 
+type Panics = Arc<Mutex<Vec<String>>>;
+
 thread_local! {
-    /// Where and why something panicked in this thread: a run stays within one.
-    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// Where and why something panicked in the run that this thread belongs to.
+    static PANICS: RefCell<Panics> = RefCell::default();
 }
 
 /// `OTTLA_SIM_SEEDS=7` or `OTTLA_SIM_SEEDS=0..100000`.
-fn chosen() -> Vec<u64> {
-    let Ok(text) = std::env::var("OTTLA_SIM_SEEDS") else {
-        return FOUND.iter().copied().chain(FIXED).collect();
-    };
+fn chosen() -> Option<Vec<u64>> {
+    let text = std::env::var("OTTLA_SIM_SEEDS").ok()?;
     let number = |text: &str| text.trim().parse().expect("a number in OTTLA_SIM_SEEDS");
-    match text.split_once("..") {
+    Some(match text.split_once("..") {
         Some((from, to)) => (number(from)..number(to)).collect(),
         None => vec![number(&text)],
-    }
+    })
 }
 
 /// A run in which nothing may panic, neither in a task of a client or of the mock nor in the test.
-fn run_caught(seed: u64) -> Result<Outcome, String> {
+fn run_caught(seed: u64, place: Place) -> Result<Outcome, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            PANICS.with_borrow_mut(|panics| panics.push(info.to_string().replace('\n', " ")));
+            let what = info.to_string().replace('\n', " ");
+            PANICS.with_borrow(|panics| panics.lock().unwrap().push(what));
             usual(info);
         }));
     });
-    PANICS.with_borrow_mut(Vec::clear);
-    let outcome = catch_unwind(AssertUnwindSafe(|| run(seed)));
-    match PANICS.with_borrow_mut(|panics| panics.pop()) {
+    let panics = Panics::default();
+    PANICS.set(Arc::clone(&panics));
+    let of_the_run = Arc::clone(&panics);
+    let begin_thread = move || PANICS.set(Arc::clone(&of_the_run));
+    let outcome = catch_unwind(AssertUnwindSafe(|| run(seed, place, begin_thread)));
+    match panics.lock().unwrap().pop() {
         Some(panic) => Err(format!("panic: {panic}")),
         None => outcome.unwrap_or_else(|_| Err("panic: nobody knows where".to_owned())),
     }
@@ -63,13 +68,23 @@ struct Report {
     failed: BTreeMap<u64, String>,
 }
 
-/// Runs the seeds on all cores, each in one thread.
-fn run_all(seeds: &[u64]) -> Report {
+/// Runs so many seeds at once, and tells which invariants they broke. `test` is the name of the caller.
+fn run_all(test: &str, seeds: &[u64], at_once: usize, place: fn(u64) -> Place) {
+    static LOG: Once = Once::new();
+    LOG.call_once(|| {
+        if std::env::var_os("RUST_LOG").is_some() {
+            tracing_subscriber::fmt()
+                .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+                .without_time()
+                .with_writer(std::io::stderr)
+                .init();
+        }
+    });
     let verbose = std::env::var_os("OTTLA_SIM_VERBOSE").is_some();
     let (next, report) = (AtomicUsize::new(0), Mutex::new(Report::default()));
     let work = || {
         while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let outcome = run_caught(*seed);
+            let outcome = run_caught(*seed, place(*seed));
             let mut report = report.lock().unwrap();
             match outcome {
                 Ok(outcome) => {
@@ -80,33 +95,19 @@ fn run_all(seeds: &[u64]) -> Report {
                 }
                 Err(why) => {
                     println!(
-                        "seed {seed}: {why}\n  again: OTTLA_SIM_SEEDS={seed} cargo test --test sim seeds"
+                        "seed {seed}: {why}\n  again: OTTLA_SIM_SEEDS={seed} cargo test --test sim {test}"
                     );
                     report.failed.insert(*seed, why);
                 }
             }
         }
     };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
-        for _ in 0..cores.min(seeds.len()) {
+        for _ in 0..at_once.min(seeds.len()) {
             scope.spawn(work);
         }
     });
-    report.into_inner().unwrap()
-}
-
-#[test]
-fn seeds() {
-    if std::env::var_os("RUST_LOG").is_some() {
-        tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-            .without_time()
-            .with_writer(std::io::stderr)
-            .init();
-    }
-    let seeds = chosen();
-    let Report { sum, failed } = run_all(&seeds);
+    let Report { sum, failed } = report.into_inner().unwrap();
     println!("{} seeds: {sum}", seeds.len());
     // By invariant: how many, and the first.
     let mut broken: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
@@ -126,11 +127,31 @@ fn seeds() {
     );
 }
 
+#[test]
+fn seeds() {
+    let seeds = chosen().unwrap_or_else(|| FOUND.iter().copied().chain(FIXED).collect());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    run_all("seeds", &seeds, cores, |_| Place::Simulated);
+}
+
+/// Four threads each and real time, which they spend waiting: all at once.
+#[test]
+fn threads() {
+    let seeds = chosen().unwrap_or_else(|| ON_THREADS.collect());
+    run_all("threads", &seeds, 12, |seed| match seed % 3 {
+        2 => Place::Tcp,
+        _ => Place::Threads,
+    });
+}
+
 /// Otherwise a failing seed would be worth nothing.
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for seed in [3, 14, 15] {
-        let (one, two) = (run_caught(seed), run_caught(seed));
+        let (one, two) = (
+            run_caught(seed, Place::Simulated),
+            run_caught(seed, Place::Simulated),
+        );
         let (Ok(one), Ok(two)) = (one, two) else {
             continue; // `seeds` tells.
         };
@@ -147,7 +168,10 @@ fn the_same_seed_gives_the_same_trace() {
         }
         assert_eq!(one.trace.len(), two.trace.len(), "seed {seed}");
     }
-    let (one, two) = (run_caught(3), run_caught(4));
+    let (one, two) = (
+        run_caught(3, Place::Simulated),
+        run_caught(4, Place::Simulated),
+    );
     assert!(one.unwrap_or_default().trace != two.unwrap_or_default().trace);
 }
 

@@ -2,7 +2,8 @@
 //! end in order, or not.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -13,7 +14,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::{sleep, timeout};
 
-use crate::world::{API, CLOSE, GROUP, Phase, TOPIC, World, millis};
+use crate::world::{API, CLOSE, GROUP, Phase, TOPIC, World};
 
 const FENCED_INSTANCE_ID: i16 = 82;
 const UNRELEASED_INSTANCE_ID: i16 = 111;
@@ -28,7 +29,7 @@ enum Style {
 }
 
 struct Member {
-    world: Rc<World>,
+    world: Arc<World>,
     /// The client's name, another one for each life.
     name: String,
     is_static: bool,
@@ -43,25 +44,25 @@ struct Member {
     last: BTreeMap<TopicPartition, i64>,
 }
 
-pub(crate) async fn consume(world: Rc<World>, number: usize, mut rng: StdRng) {
+pub(crate) async fn consume(world: Arc<World>, number: usize, mut rng: StdRng) {
     let mut life = 0;
     while !world.is(Phase::Over) {
         life += 1;
-        world.notes.borrow_mut().lives += 1;
+        world.notes().lives += 1;
         let name = format!("consumer-{number}-{life}");
-        let request = millis(&mut rng, 2_000..20_000);
+        let request = world.millis(&mut rng, 2_000..20_000);
         let client = world.client(&name, request, &mut rng);
         if let Some(mut member) = join(&world, &client, name, number, &mut rng).await {
             member.live(&mut rng).await;
             member.end(&mut rng).await;
         }
         world.by(API, "closing a client", client.close()).await;
-        sleep(millis(&mut rng, 0..5_000)).await;
+        sleep(world.millis(&mut rng, 0..5_000)).await;
     }
 }
 
 async fn join(
-    world: &Rc<World>,
+    world: &Arc<World>,
     client: &Client,
     name: String,
     number: usize,
@@ -74,13 +75,13 @@ async fn join(
         .subscribe([TOPIC])
         .offset_reset(OffsetReset::Earliest)
         .auto_commit(rng.random_ratio(1, 3))
-        .auto_commit_interval(millis(rng, 500..6_000))
-        .fetch_max_wait(millis(rng, 10..500))
+        .auto_commit_interval(world.millis(rng, 500..6_000))
+        .fetch_max_wait(world.millis(rng, 10..500))
         .fetch_max_bytes(rng.random_range(1_000..100_000))
         .max_partition_fetch_bytes(rng.random_range(300..20_000))
         .max_poll_records(rng.random_range(1..200))
         .max_poll_interval(if lazy {
-            millis(rng, 3_000..8_000)
+            world.millis(rng, 3_000..8_000)
         } else {
             Duration::from_secs(300)
         });
@@ -100,7 +101,7 @@ async fn join(
     };
     let styles = [Style::Poll, Style::Events, Style::Events, Style::Stream];
     Some(Member {
-        world: Rc::clone(world),
+        world: Arc::clone(world),
         name,
         is_static,
         lazy,
@@ -115,7 +116,7 @@ async fn join(
 impl Member {
     /// Reads until the run or this life is over.
     async fn live(&mut self, rng: &mut StdRng) {
-        let world = Rc::clone(&self.world);
+        let world = Arc::clone(&self.world);
         let polls = rng.random_range(20..2_000);
         for turn in 0.. {
             // In the calm everybody stays.
@@ -127,7 +128,7 @@ impl Member {
                 if !self.survives(&error) {
                     return;
                 }
-                sleep(Duration::from_millis(200)).await;
+                sleep(world.pace(Duration::from_millis(200))).await;
             }
             if world.is(Phase::Calm) && !self.consumer.paused().is_empty() {
                 self.resume();
@@ -139,8 +140,8 @@ impl Member {
 
     /// Waits for the next thing and takes it in.
     async fn turn(&mut self, rng: &mut StdRng) -> Result<(), Error> {
-        let patience = millis(rng, 1..1_000);
-        let world = Rc::clone(&self.world);
+        let world = Arc::clone(&self.world);
+        let patience = world.millis(rng, 1..1_000);
         match self.style {
             Style::Poll => {
                 self.let_go();
@@ -188,7 +189,7 @@ impl Member {
             }
             Event::Revoking(revoking) => {
                 if rng.random() {
-                    sleep(millis(rng, 0..2_000)).await;
+                    sleep(self.world.millis(rng, 0..2_000)).await;
                 }
                 if rng.random() {
                     self.commit(rng).await;
@@ -221,7 +222,7 @@ impl Member {
         let Some(membership) = world.membership(&self.name) else {
             return;
         };
-        let holder = world.notes.borrow().owners.get(&partition).cloned();
+        let holder = world.notes().owners.get(&partition).cloned();
         if let Some((name, number)) = holder
             && name != self.name
             && world.membership(&name) == Some(number)
@@ -232,11 +233,11 @@ impl Member {
             ));
         }
         let mine = (self.name.clone(), membership);
-        world.notes.borrow_mut().owners.insert(partition, mine);
+        world.notes().owners.insert(partition, mine);
     }
 
     fn disown(&self, partition: i32) {
-        let owners = &mut self.world.notes.borrow_mut().owners;
+        let owners = &mut self.world.notes().owners;
         if owners
             .get(&partition)
             .is_some_and(|(name, _)| *name == self.name)
@@ -247,7 +248,7 @@ impl Member {
 
     /// What was handed out is finished.
     fn let_go(&self) {
-        let owners = &mut self.world.notes.borrow_mut().owners;
+        let owners = &mut self.world.notes().owners;
         owners.retain(|_, (name, _)| *name != self.name);
     }
 
@@ -357,15 +358,15 @@ impl Member {
 
     /// What members do besides reading.
     async fn whims(&mut self, rng: &mut StdRng) {
-        let world = Rc::clone(&self.world);
+        let world = Arc::clone(&self.world);
         if rng.random_ratio(1, 3) {
             self.commit(rng).await;
         }
         if rng.random_ratio(1, 20) {
-            sleep(millis(rng, 0..2_000)).await;
+            sleep(world.millis(rng, 0..2_000)).await;
         }
         if self.lazy && rng.random_ratio(1, 60) {
-            sleep(millis(rng, 0..15_000)).await;
+            sleep(world.millis(rng, 0..15_000)).await;
         }
         if rng.random_ratio(1, 60) {
             let asked = self.consumer.fetch_lag();
@@ -382,12 +383,7 @@ impl Member {
         }
         let tp = &assigned[rng.random_range(0..assigned.len())];
         if rng.random_ratio(1, 60) {
-            let end = world
-                .notes
-                .borrow()
-                .handed_out
-                .get(&tp.partition())
-                .copied();
+            let end = world.notes().handed_out.get(&tp.partition()).copied();
             let to = rng.random_range(0..=end.unwrap_or(0));
             if self.consumer.seek(tp, to).is_ok() {
                 self.next.insert(tp.partition(), to);
@@ -410,7 +406,7 @@ impl Member {
 
     /// Commits in one way or another; what was acknowledged is at the coordinator.
     async fn commit(&mut self, rng: &mut StdRng) {
-        let world = Rc::clone(&self.world);
+        let world = Arc::clone(&self.world);
         let assigned = self.consumer.assignment();
         let position = |tp: TopicPartition| Some((tp.clone(), self.consumer.position(&tp)?));
         let mut offsets: Vec<(TopicPartition, i64)> =
@@ -431,7 +427,7 @@ impl Member {
                 for (tp, offset) in &offsets {
                     let there = world.committed(tp.partition());
                     // One that was given up before may come late.
-                    if there != Some(*offset) && !world.holds_back.get() {
+                    if there != Some(*offset) && !world.holds_back.load(Ordering::Relaxed) {
                         world.violation(format!(
                             "commit: {}: {tp} was committed at {offset}, and is at {there:?}",
                             self.name
@@ -449,7 +445,7 @@ impl Member {
 
     async fn end(self, rng: &mut StdRng) {
         self.let_go();
-        let world = Rc::clone(&self.world);
+        let world = Arc::clone(&self.world);
         if rng.random_ratio(1, 4) {
             return;
         }
@@ -460,7 +456,7 @@ impl Member {
 
 /// Takes a record in that was handed out.
 fn note(world: &World, member: &str, partition: i32, offset: i64, text: String) {
-    let mut notes = world.notes.borrow_mut();
+    let mut notes = world.notes();
     let high = notes.handed_out.entry(partition).or_default();
     let skipped = (offset > *high).then_some(*high);
     *high = (*high).max(offset + 1);

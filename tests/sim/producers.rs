@@ -1,8 +1,8 @@
 //! What producers do: send through the storm, with and without idempotence, patient and impatient;
 //! and again in the calm, when nothing may fail.
 
-use std::cell::Cell;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use ottla::{Acks, Certainty, Compression, Error, ErrorKind, Producer, Purge, Record};
@@ -11,10 +11,10 @@ use rand::rngs::StdRng;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::world::{API, CLOSE, Fate, Phase, TOPIC, World, millis};
+use crate::world::{API, CLOSE, Fate, Phase, TOPIC, World};
 
 struct Sender {
-    world: Rc<World>,
+    world: Arc<World>,
     /// `i` for idempotent ones, and a number: the front of all its values.
     name: String,
     idempotent: bool,
@@ -22,31 +22,31 @@ struct Sender {
     max_block: Duration,
     producer: Producer,
     /// A delivery failed: others may fail in consequence.
-    failed: Cell<bool>,
-    serial: Cell<u32>,
+    failed: AtomicBool,
+    serial: AtomicU32,
 }
 
-pub(crate) async fn produce(world: Rc<World>, number: usize, mut rng: StdRng) {
+pub(crate) async fn produce(world: Arc<World>, number: usize, mut rng: StdRng) {
     let patient = rng.random_ratio(1, 2);
     let (request, delivery_timeout) = match patient {
         true => (
-            millis(&mut rng, 2_000..20_000),
-            millis(&mut rng, 25_000..120_000),
+            world.millis(&mut rng, 2_000..20_000),
+            world.millis(&mut rng, 25_000..120_000),
         ),
         false => (
-            millis(&mut rng, 500..2_000),
-            millis(&mut rng, 4_000..10_000),
+            world.millis(&mut rng, 500..2_000),
+            world.millis(&mut rng, 4_000..10_000),
         ),
     };
     let client = world.client(&format!("producer-{number}"), request, &mut rng);
-    let max_block = millis(&mut rng, 2_000..30_000);
+    let max_block = world.millis(&mut rng, 2_000..30_000);
     let idempotent = rng.random_ratio(4, 5);
     if idempotent {
-        world.notes.borrow_mut().idempotent.insert(number);
+        world.notes().idempotent.insert(number);
     }
     let mut builder = client
         .producer()
-        .linger(millis(&mut rng, 0..30))
+        .linger(world.millis(&mut rng, 0..30))
         .batch_size(rng.random_range(200..5_000))
         .buffer_memory(rng.random_range(10_000..200_000))
         .max_block(max_block)
@@ -58,27 +58,30 @@ pub(crate) async fn produce(world: Rc<World>, number: usize, mut rng: StdRng) {
             true => builder.idempotence(false),
             false => {
                 let name = format!("producer-{number}");
-                world.notes.borrow_mut().leader_only.insert(name);
+                world.notes().leader_only.insert(name);
                 builder.acks(Acks::Leader)
             }
         };
     }
-    let sender = Rc::new(Sender {
+    let sender = Arc::new(Sender {
         name: format!("{}{number}", if idempotent { 'i' } else { 'n' }),
         idempotent,
         delivery_timeout,
         max_block,
         producer: builder.build().await.expect("the settings are fine"),
-        failed: Cell::new(false),
-        serial: Cell::new(0),
-        world: Rc::clone(&world),
+        failed: AtomicBool::new(false),
+        serial: AtomicU32::new(0),
+        world: Arc::clone(&world),
     });
     let mut deliveries = Vec::new();
     let pause = if rng.random() { 4 } else { 60 };
     for _ in 0..rng.random_range(50..400) {
+        if world.began.elapsed() > world.place.storm() {
+            break;
+        }
         deliveries.extend(sender.send(&mut rng).await);
         if rng.random_ratio(1, pause) {
-            sleep(millis(&mut rng, 0..4_000)).await;
+            sleep(world.millis(&mut rng, 0..4_000)).await;
         }
         if rng.random_ratio(1, 100) {
             let flush = sender.producer.flush();
@@ -90,7 +93,7 @@ pub(crate) async fn produce(world: Rc<World>, number: usize, mut rng: StdRng) {
             world.tell(format_args!("{what:?} of {}: {dropped:?}", sender.name));
         }
     }
-    world.notes.borrow_mut().producers_done += 1;
+    world.notes().producers_done += 1;
     world.until(Phase::Calm).await;
     for _ in 0..rng.random_range(5..30) {
         deliveries.extend(sender.send(&mut rng).await);
@@ -120,9 +123,8 @@ fn compression(rng: &mut StdRng) -> Compression {
 
 impl Sender {
     /// Sends a record; what comes of it is written down by the task returned.
-    async fn send(self: &Rc<Self>, rng: &mut StdRng) -> Option<JoinHandle<()>> {
-        let serial = self.serial.get();
-        self.serial.set(serial + 1);
+    async fn send(self: &Arc<Self>, rng: &mut StdRng) -> Option<JoinHandle<()>> {
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let stem = format!("{}-{serial:05}", self.name);
         let value = format!("{stem}-{}", "x".repeat(rng.random_range(0..50)));
         let mut record = Record::to(TOPIC).value(&value);
@@ -137,7 +139,7 @@ impl Sender {
         let send = self.producer.send(record);
         // Those that lose patience are told by the documentation that nothing was accepted.
         let patience = match rng.random_ratio(1, 20) {
-            true => millis(rng, 0..500),
+            true => self.world.millis(rng, 0..500),
             false => Duration::MAX,
         };
         let sent = self
@@ -151,8 +153,8 @@ impl Sender {
                 self.note(value, fate_of(&error));
             }
             Ok(Ok(delivery)) => {
-                let this = Rc::clone(self);
-                return Some(tokio::task::spawn_local(async move {
+                let this = Arc::clone(self);
+                return Some(tokio::spawn(async move {
                     let end = this.world.by(this.delivery_timeout, "a delivery", delivery);
                     match end.await {
                         Some(Ok(at)) => {
@@ -171,7 +173,7 @@ impl Sender {
     }
 
     fn note(&self, value: String, fate: Fate) {
-        self.world.notes.borrow_mut().sent.push((value, fate));
+        self.world.notes().sent.push((value, fate));
     }
 
     /// Whether it may fail now, and for this reason.
@@ -187,15 +189,19 @@ impl Sender {
         if error.kind() == ErrorKind::Purged {
             // As was asked. What may have been written is a batch lost to those after it.
             if error.certainty() != Some(Certainty::NotSent) {
-                self.failed.set(true);
+                self.failed.store(true, Ordering::Relaxed);
             }
             return;
         }
         let in_time = error.kind() != ErrorKind::Timeout;
-        if in_time && self.idempotent && !self.failed.get() && !world.is_provoked() {
+        if in_time
+            && self.idempotent
+            && !self.failed.load(Ordering::Relaxed)
+            && !world.is_provoked()
+        {
             world.violation(format!("unprovoked: {what} of {}: {error}", self.name));
         }
-        self.failed.set(true);
+        self.failed.store(true, Ordering::Relaxed);
     }
 }
 

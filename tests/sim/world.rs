@@ -1,17 +1,15 @@
 //! One run: a cluster, clients, faults, and in the end the reckoning, all from one seed.
 
-use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::rc::Rc;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use ottla::Client;
 use ottla::mock::{Api, MockCluster, RuleHandle};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use tokio::task::LocalSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{faults, invariants, members, producers};
@@ -22,10 +20,59 @@ pub(crate) const API: Duration = Duration::from_secs(30);
 pub(crate) const CLOSE: Duration = Duration::from_secs(40);
 /// From the end of the faults until everything must work: requests that were swallowed time out.
 const SETTLE: Duration = Duration::from_secs(30);
-/// How long the group may take to read everything then; sessions of those that are gone are shorter.
-const DRAIN: Duration = Duration::from_secs(180);
 /// No run takes longer.
 const END: Duration = Duration::from_secs(4 * 3600);
+
+/// Where a run takes place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On one thread with a paused clock, connected through memory: the same every time.
+    Simulated,
+    /// On four threads in real time, connected through memory.
+    Threads,
+    /// The same over TCP, where only brokers fail and not the network.
+    Tcp,
+}
+
+impl Place {
+    /// In real time everything is so many times quicker.
+    fn hurry(self) -> u32 {
+        match self {
+            Self::Simulated => 1,
+            Self::Threads | Self::Tcp => 16,
+        }
+    }
+
+    /// After which time producers end the storm, if they did not before.
+    pub(crate) fn storm(self) -> Duration {
+        match self {
+            Self::Simulated => Duration::MAX,
+            Self::Threads | Self::Tcp => Duration::from_secs(8),
+        }
+    }
+
+    /// How much longer than its deadline an operation may take: the client may need a moment to see that time
+    /// is up, and in real time other programs want the processor.
+    fn patience(self) -> Duration {
+        match self {
+            Self::Simulated => Duration::from_secs(5),
+            Self::Threads | Self::Tcp => Duration::from_secs(30),
+        }
+    }
+
+    /// How long the group may take to read everything in the calm; sessions of those that are gone are shorter.
+    fn drain(self) -> Duration {
+        match self {
+            Self::Simulated => Duration::from_secs(180),
+            Self::Threads | Self::Tcp => Duration::from_secs(60),
+        }
+    }
+
+    /// What may happen in real time because the machine is slow.
+    fn forgives(self, violation: &str) -> bool {
+        self != Self::Simulated && violation.starts_with("recovery: ")
+    }
+}
 
 /// What happened, for comparing and for adding up.
 #[derive(Debug, Default)]
@@ -112,6 +159,7 @@ pub(crate) enum Phase {
 
 /// What a run is about; shared by its tasks.
 pub(crate) struct World {
+    pub(crate) place: Place,
     pub(crate) mock: MockCluster,
     pub(crate) brokers: i32,
     /// How many partitions there were at the start; there may be more by now.
@@ -119,26 +167,41 @@ pub(crate) struct World {
     pub(crate) producers: usize,
     /// Producers drop what they have accepted, now and then.
     pub(crate) purges: bool,
-    pub(crate) phase: Cell<Phase>,
+    pub(crate) phase: Mutex<Phase>,
     /// Requests may be held back and arrive after their connection is gone, as at any broker.
-    pub(crate) holds_back: Cell<bool>,
+    pub(crate) holds_back: AtomicBool,
     /// Least and most that connections are slow by.
     pub(crate) latency: (u64, u64),
     /// Rules that are to go when everything is mended.
-    pub(crate) rules: RefCell<Vec<RuleHandle>>,
+    pub(crate) rules: Mutex<Vec<RuleHandle>>,
     /// Rules that make deliveries fail for good.
-    pub(crate) provocations: RefCell<Vec<RuleHandle>>,
+    pub(crate) provocations: Mutex<Vec<RuleHandle>>,
     /// One of them has.
-    pub(crate) provoked: Cell<bool>,
-    pub(crate) notes: RefCell<Notes>,
+    provoked: AtomicBool,
+    notes: Mutex<Notes>,
     pub(crate) trace: Arc<Mutex<Vec<String>>>,
     pub(crate) began: Instant,
 }
 
 impl World {
+    /// Never to be held over an await.
+    pub(crate) fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap()
+    }
+
     pub(crate) fn violation(&self, what: String) {
         self.tell(&what);
-        self.notes.borrow_mut().violations.push(what);
+        if !self.place.forgives(&what) {
+            self.notes().violations.push(what);
+        }
+    }
+
+    pub(crate) fn pace(&self, time: Duration) -> Duration {
+        time / self.place.hurry()
+    }
+
+    pub(crate) fn millis(&self, rng: &mut StdRng, range: std::ops::Range<u64>) -> Duration {
+        self.pace(Duration::from_millis(rng.random_range(range)))
     }
 
     pub(crate) fn tell(&self, what: impl fmt::Display) {
@@ -148,23 +211,24 @@ impl World {
     }
 
     pub(crate) fn is(&self, phase: Phase) -> bool {
-        self.phase.get() >= phase
+        *self.phase.lock().unwrap() >= phase
+    }
+
+    fn enter(&self, phase: Phase) {
+        *self.phase.lock().unwrap() = phase;
     }
 
     pub(crate) async fn until(&self, phase: Phase) {
         while !self.is(phase) {
-            sleep(Duration::from_millis(250)).await;
+            sleep(self.pace(Duration::from_millis(250))).await;
         }
     }
 
     /// Whether a delivery may fail for good because a broker was made to say so.
     pub(crate) fn is_provoked(&self) -> bool {
-        let provoked = self.provoked.get() || {
-            let rules = self.provocations.borrow();
-            rules.iter().any(|rule| rule.hits() > 0)
-        };
-        self.provoked.set(provoked);
-        provoked
+        let rules = self.provocations.lock().unwrap();
+        let hit = rules.iter().any(|rule| rule.hits() > 0);
+        self.provoked.fetch_or(hit, Ordering::Relaxed) || hit
     }
 
     /// Runs an operation that must have ended by its deadline.
@@ -174,8 +238,7 @@ impl World {
         what: &str,
         operation: impl Future<Output = T>,
     ) -> Option<T> {
-        // The client may need a moment to see that time is up.
-        let done = timeout(deadline + Duration::from_secs(5), operation).await;
+        let done = timeout(deadline + self.place.patience(), operation).await;
         if done.is_err() {
             self.violation(format!("deadline: {what} did not end within {deadline:?}"));
         }
@@ -184,14 +247,18 @@ impl World {
 
     /// A client whose connections have each a latency of their own.
     pub(crate) fn client(&self, name: &str, request: Duration, rng: &mut StdRng) -> Client {
-        let mut builder = self
-            .mock
-            .named_client_builder(name)
+        let builder = match self.place {
+            Place::Tcp => Client::builder()
+                .bootstrap(self.mock.bootstrap().split(','))
+                .client_id(name),
+            Place::Simulated | Place::Threads => self.mock.named_client_builder(name),
+        };
+        let mut builder = builder
             .api_timeout(API)
             .request_timeout(request)
-            .metadata_max_age(millis(rng, 5_000..100_000));
+            .metadata_max_age(self.millis(rng, 5_000..100_000));
         if rng.random_ratio(1, 5) {
-            builder = builder.connections_max_idle(Some(millis(rng, 500..10_000)));
+            builder = builder.connections_max_idle(Some(self.millis(rng, 500..10_000)));
         }
         for broker in 1..=self.brokers {
             self.slow_down(name, broker, rng);
@@ -204,7 +271,8 @@ impl World {
         let least = rng.random_range(0..=self.latency.0);
         let most = least + rng.random_range(0..=self.latency.1);
         let edge = self.mock.network().client(client).broker(broker);
-        edge.delay(Duration::from_millis(least), Duration::from_millis(most));
+        let (least, most) = (Duration::from_millis(least), Duration::from_millis(most));
+        edge.delay(self.pace(least), self.pace(most));
     }
 
     /// The number of a client's membership at present.
@@ -234,22 +302,37 @@ impl World {
     }
 }
 
-pub(crate) fn millis(rng: &mut StdRng, range: std::ops::Range<u64>) -> Duration {
-    Duration::from_millis(rng.random_range(range))
-}
-
-pub(crate) fn run(seed: u64) -> Result<Outcome, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .map_err(|error| error.to_string())?;
-    let outcome = LocalSet::new().block_on(&runtime, async {
-        let outcome = timeout(END, simulate(seed)).await;
+/// A run; `begin_thread` is called in each thread but the caller's.
+pub(crate) fn run(
+    seed: u64,
+    place: Place,
+    begin_thread: impl Fn() + Send + Sync + 'static,
+) -> Result<Outcome, String> {
+    let runtime = match place {
+        Place::Simulated => tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build(),
+        Place::Threads | Place::Tcp => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(4)
+            .on_thread_start(begin_thread)
+            .enable_all()
+            .build(),
+    };
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let outcome = runtime.block_on(async {
+        let outcome = timeout(END, simulate(seed, place)).await;
         outcome.unwrap_or_else(|_| Err("stall: the run does not end".to_owned()))
     })?;
     // Tasks that were told to end with the last handle do so at once or never.
-    runtime.block_on(async { sleep(Duration::from_secs(60)).await });
+    runtime.block_on(async {
+        for _ in 0..60 {
+            if runtime.metrics().num_alive_tasks() == 0 {
+                break;
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
     match runtime.metrics().num_alive_tasks() {
         0 => Ok(outcome),
         left => Err(format!(
@@ -258,60 +341,60 @@ pub(crate) fn run(seed: u64) -> Result<Outcome, String> {
     }
 }
 
-async fn simulate(seed: u64) -> Result<Outcome, String> {
+async fn simulate(seed: u64, place: Place) -> Result<Outcome, String> {
     let mut rng = StdRng::seed_from_u64(seed);
-    let world = begin(seed, &mut rng).await?;
+    let world = begin(seed, place, &mut rng).await?;
     // What is broken may never end.
     let broken = async {
-        while world.notes.borrow().violations.is_empty() {
+        while world.notes().violations.is_empty() {
             sleep(Duration::from_secs(1)).await;
         }
     };
     tokio::select! {
         biased;
-        outcome = live(Rc::clone(&world), &mut rng) => outcome,
+        outcome = live(Arc::clone(&world), &mut rng) => outcome,
         () = broken => Err(verdict(&world).err().unwrap_or_default()),
     }
 }
 
 /// The first violation, if there is any.
 fn verdict(world: &World) -> Result<(), String> {
-    let notes = world.notes.borrow();
+    let notes = world.notes();
     match notes.violations.first() {
         Some(first) => Err(format!("{first} ({} violations)", notes.violations.len())),
         None => Ok(()),
     }
 }
 
-async fn live(world: Rc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
+async fn live(world: Arc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
     let mut producers = Vec::new();
     for number in 0..world.producers {
         let rng = StdRng::seed_from_u64(rng.random());
-        let task = producers::produce(Rc::clone(&world), number, rng);
-        producers.push(tokio::task::spawn_local(task));
+        let task = producers::produce(Arc::clone(&world), number, rng);
+        producers.push(tokio::spawn(task));
     }
     let mut members = Vec::new();
     for number in 0..rng.random_range(1..=3) {
         let rng = StdRng::seed_from_u64(rng.random());
-        let task = members::consume(Rc::clone(&world), number, rng);
-        members.push(tokio::task::spawn_local(task));
+        let task = members::consume(Arc::clone(&world), number, rng);
+        members.push(tokio::spawn(task));
     }
     faults::storm(&world, rng).await;
-    world.phase.set(Phase::Mended);
+    world.enter(Phase::Mended);
     world.tell("mended");
-    sleep(SETTLE).await;
-    world.phase.set(Phase::Calm);
+    sleep(world.pace(SETTLE)).await;
+    world.enter(Phase::Calm);
     for producer in producers {
         producer.await.map_err(|error| format!("panic: {error}"))?;
     }
     drain(&world).await;
-    world.phase.set(Phase::Over);
+    world.enter(Phase::Over);
     for member in members {
         member.await.map_err(|error| format!("panic: {error}"))?;
     }
     invariants::check(&world);
     verdict(&world)?;
-    let notes = world.notes.borrow();
+    let notes = world.notes();
     let fates = |wanted: fn(&Fate) -> bool| {
         let fates = notes.sent.iter().filter(|(_, fate)| wanted(fate));
         fates.count()
@@ -328,37 +411,42 @@ async fn live(world: Rc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
     })
 }
 
-async fn begin(seed: u64, rng: &mut StdRng) -> Result<Rc<World>, String> {
+async fn begin(seed: u64, place: Place, rng: &mut StdRng) -> Result<Arc<World>, String> {
     let brokers = rng.random_range(1..=4);
     let partitions = rng.random_range(1..=6);
-    let session = Duration::from_secs(rng.random_range(6..=45));
+    let session = Duration::from_secs(rng.random_range(6..=45)) / place.hurry();
     // Commits by the names of topics, as before Kafka 4.2, in one run of four. Not drawn: a draw more makes
     // every seed another one.
     let by_name = if seed % 4 == 3 { 9 } else { i16::MAX };
-    let mock = MockCluster::builder()
+    let mut builder = MockCluster::builder()
         .max_version(Api::OffsetCommit, by_name)
         .max_version(Api::OffsetFetch, by_name)
         .brokers(brokers)
         .topic(TOPIC, partitions)
-        .group_timeouts(session, Duration::from_secs(rng.random_range(1..=3)))
-        .seed(rng.random())
-        .start()
-        .await
-        .map_err(|error| error.to_string())?;
-    let world = Rc::new(World {
+        .group_timeouts(
+            session,
+            Duration::from_secs(rng.random_range(1..=3)) / place.hurry(),
+        );
+    let of_the_mock = rng.random();
+    if place != Place::Tcp {
+        builder = builder.seed(of_the_mock);
+    }
+    let mock = builder.start().await.map_err(|error| error.to_string())?;
+    let world = Arc::new(World {
+        place,
         mock: mock.clone(),
         brokers: brokers.into(),
         partitions: partitions as i32,
         producers: rng.random_range(1..=3),
         // Not drawn either.
         purges: seed % 8 == 4,
-        phase: Cell::new(Phase::Storm),
-        holds_back: Cell::new(false),
+        phase: Mutex::new(Phase::Storm),
+        holds_back: AtomicBool::new(false),
         latency: (rng.random_range(0..20), rng.random_range(0..60)),
-        rules: RefCell::default(),
-        provocations: RefCell::default(),
-        provoked: Cell::new(false),
-        notes: RefCell::default(),
+        rules: Mutex::default(),
+        provocations: Mutex::default(),
+        provoked: AtomicBool::new(false),
+        notes: Mutex::default(),
         trace: Arc::default(),
         began: Instant::now(),
     });
@@ -383,15 +471,15 @@ async fn begin(seed: u64, rng: &mut StdRng) -> Result<Rc<World>, String> {
 async fn drain(world: &World) {
     let began = Instant::now();
     let mut left = Vec::new();
-    while began.elapsed() < DRAIN {
+    while began.elapsed() < world.place.drain() {
         left = world.ends();
         left.retain(|(partition, end)| world.committed(*partition).unwrap_or(0) < *end);
         if left.is_empty() {
             // The members hear of it.
-            sleep(Duration::from_secs(5)).await;
+            sleep(world.pace(Duration::from_secs(5))).await;
             return;
         }
-        sleep(Duration::from_millis(500)).await;
+        sleep(world.pace(Duration::from_millis(500))).await;
     }
     world.violation(format!(
         "stall: the group did not read and commit partitions {left:?}"
