@@ -387,16 +387,8 @@ impl Fetcher {
         let by_id = request.by_id;
         let config = &self.shared.config;
         let message = message::request(config, request, version, turn.max_bytes, turn.max_wait);
-        let config = self.shared.cluster.config();
-        let deadline = now() + config.request_timeout + turn.max_wait;
         let asked_at = now();
-        let sent = link.send(version, &message, deadline);
-        let response = timeout_at(deadline, sent).await.unwrap_or_else(|_| {
-            Err(Error::new(
-                crate::ErrorKind::Timeout,
-                "a fetch was not answered in time",
-            ))
-        })?;
+        let response = link.send_waiting(version, &message, turn.max_wait).await?;
         match self
             .session
             .accept(response.error_code, response.session_id)
@@ -625,8 +617,7 @@ pub(super) async fn end_sessions(shared: &Shared) {
         let request = kp::FetchRequest::default()
             .with_session_id(session)
             .with_session_epoch(FINAL);
-        let deadline = now() + shared.cluster.config().request_timeout;
-        let sent = link.send(version, &request, deadline);
+        let sent = link.send(version, &request);
         // Only a request that somebody waits for is sure to be written.
         let tasks = shared.cluster.tasks();
         tasks.spawn("end of a fetch session", async move {

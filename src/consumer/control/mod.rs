@@ -62,6 +62,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
     fetcher::end_sessions(&shared).await;
     // Ends the fetch tasks and this one.
     shared.tasks.stop();
+    shared.cluster.end_role();
     shared.ready.notify_waiters();
 }
 
