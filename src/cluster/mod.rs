@@ -19,7 +19,7 @@ use crate::config::ClientConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::client::Traffic;
 use crate::net::connector::Connector;
-use crate::net::link::Link;
+use crate::net::link::{Driver, Link};
 use crate::net::pool::{Endpoint, Pool, closed};
 use crate::net::{Lane, Owner};
 use crate::quiet::Gate;
@@ -389,13 +389,24 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<Link> {
         let link = async {
-            let endpoint = self.endpoint(broker).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Connection,
-                    format!("broker {broker} is not part of the cluster (any more)"),
-                )
-            })?;
+            let endpoint = self.known(broker)?;
             self.link_to(&endpoint, lane, deadline).await
+        };
+        link.await.inspect_err(|_| self.refresh())
+    }
+
+    /// The same with the driver, for fetching: the caller's task moves the bytes.
+    pub(crate) async fn driven_link(
+        &self,
+        broker: BrokerId,
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<(Link, Driver)> {
+        let link = async {
+            let endpoint = self.known(broker)?;
+            let owner = lane.owner(self.role.owner);
+            let pool = &self.inner.pool;
+            pool.driven_link(&endpoint, lane, owner, deadline).await
         };
         link.await.inspect_err(|_| self.refresh())
     }
@@ -410,6 +421,13 @@ impl Cluster {
     fn is_connected(&self, broker: BrokerId, lane: Lane) -> bool {
         let owner = lane.owner(self.role.owner);
         self.inner.pool.is_connected(broker, lane, owner)
+    }
+
+    fn known(&self, broker: BrokerId) -> Result<Endpoint> {
+        self.endpoint(broker).ok_or_else(|| {
+            let message = format!("broker {broker} is not part of the cluster (any more)");
+            Error::new(ErrorKind::Connection, message)
+        })
     }
 
     fn endpoint(&self, broker: BrokerId) -> Option<Endpoint> {

@@ -1,4 +1,4 @@
-//! One connection to one broker for one lane: the task that owns the socket, and the handle to it.
+//! One connection to one broker for one lane: the driver that owns the socket, and the handle to it.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -100,12 +100,12 @@ impl Observer for Reply {
 }
 
 impl Link {
-    /// Wraps a stream whose handshake is done; the future must be spawned.
+    /// Wraps a stream whose handshake is done; bytes move while the driver is polled.
     pub(crate) fn open(
         stream: BoxStream,
         versions: Versions,
         config: LinkConfig,
-    ) -> (Self, impl Future<Output = ()> + Send) {
+    ) -> (Self, Driver) {
         let link = Self(Arc::new(Shared {
             config,
             versions,
@@ -120,7 +120,7 @@ impl Link {
             closed: Notify::new(),
         }));
         link.0.config.traffic.connected();
-        let mut connection = Connection {
+        let driver = Driver(Connection {
             shared: Arc::clone(&link.0),
             stream,
             machine: InFlight::new(),
@@ -129,13 +129,9 @@ impl Link {
             recycler: Recycler::default(),
             timer: Box::pin(sleep_until(now())),
             active: now(),
-        };
-        let task = async move {
-            let reason = poll_fn(|cx| connection.poll(cx)).await;
-            connection.tell(&reason);
-            connection.end(&reason);
-        };
-        (link, task)
+            ended: false,
+        });
+        (link, driver)
     }
 
     /// The broker at the other end.
@@ -386,7 +382,40 @@ fn damaged(error: Error) -> Error {
     error.with_class(Class::Retriable)
 }
 
-/// The task's side: the socket and the machine.
+/// Moves the bytes of a connection while it is polled, and ends with it: a task of its own, or part
+/// of the one that takes the answers, to which they then come without another task being woken.
+pub(crate) struct Driver(Connection);
+
+impl Driver {
+    /// Completes with `future`, for which bytes move meanwhile. Cancel safe if `future` is.
+    pub(crate) async fn drive<F: Future>(&mut self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        let output = poll_fn(|cx| {
+            let _ = Pin::new(&mut *self).poll(cx);
+            future.as_mut().poll(cx)
+        })
+        .await;
+        // What is put in line until the next call need not wake the task that will make it.
+        self.0.shared.inbox().waker = None;
+        output
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let connection = &mut self.0;
+        if !connection.ended {
+            let reason = ready!(connection.poll(cx));
+            connection.tell(&reason);
+            connection.end(&reason);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// The driver's side: the socket and the machine.
 struct Connection {
     shared: Arc<Shared>,
     stream: BoxStream,
@@ -397,6 +426,8 @@ struct Connection {
     timer: Pin<Box<Sleep>>,
     /// When bytes last moved.
     active: Instant,
+    /// The connection is over, and whoever waited has been told.
+    ended: bool,
 }
 
 impl Connection {
@@ -592,6 +623,7 @@ impl Connection {
     }
 
     fn end(&mut self, reason: &Error) {
+        self.ended = true;
         let mut inbox = self.shared.inbox();
         inbox.closed.get_or_insert_with(|| reason.clone());
         let late = std::mem::take(&mut inbox.requests);

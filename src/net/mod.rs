@@ -45,4 +45,11 @@ impl Lane {
             Self::Metadata | Self::Admin | Self::Peek => Owner::default(),
         }
     }
+
+    /// Whether the task that uses a connection of this lane moves its bytes, too: what is fetched
+    /// then comes to the task that looks into it without another one being woken, and while it is
+    /// in that processor's caches.
+    fn is_driven_by_user(self) -> bool {
+        matches!(self, Self::Fetch | Self::FetchMore)
+    }
 }

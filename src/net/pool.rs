@@ -17,7 +17,7 @@ use super::backoff::Backoff;
 use super::connector::Connector;
 use super::frame::Peer;
 use super::handshake::{self, Offers};
-use super::link::{Link, LinkConfig};
+use super::link::{Driver, Link, LinkConfig};
 use super::{Lane, Owner};
 use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
@@ -86,6 +86,8 @@ struct Door {
 #[derive(Default)]
 struct State {
     link: Option<Link>,
+    /// On lanes whose user drives: until the user takes it.
+    driver: Option<Driver>,
     connecting: bool,
     /// Attempts that have ended, and why the last one failed.
     attempts: u64,
@@ -120,12 +122,16 @@ impl Pool {
         Owner(1 + self.owners.fetch_add(1, Ordering::Relaxed))
     }
 
-    /// Closes, once answered, the links of a role that has ended.
+    /// Closes, once answered, the links of a role that has ended. Those that it drives end when it
+    /// drops their drivers.
     pub(crate) fn retire(&self, owner: Owner) {
         for broker in self.brokers().values() {
-            broker.links().retain(|(_, of), door| {
+            broker.links().retain(|(lane, of), door| {
                 let kept = *of != owner;
-                if !kept && let Some(link) = &door.state().link {
+                if !kept
+                    && !lane.is_driven_by_user()
+                    && let Some(link) = &door.state().link
+                {
                     link.close();
                 }
                 kept
@@ -142,10 +148,21 @@ impl Pool {
         owner: Owner,
         deadline: Instant,
     ) -> Result<Link> {
+        let (link, _) = self.door_to(endpoint, lane, owner, deadline).await?;
+        Ok(link)
+    }
+
+    async fn door_to(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        lane: Lane,
+        owner: Owner,
+        deadline: Instant,
+    ) -> Result<(Link, Arc<Door>)> {
         let broker = self.broker(endpoint);
-        let door = broker.door(lane, owner);
-        let attempts = match self.try_open(&broker, &door)? {
-            Ok(link) => return Ok(link),
+        let door = &broker.door(lane, owner);
+        let attempts = match self.try_open(&broker, door)? {
+            Ok(link) => return Ok((link, Arc::clone(door))),
             Err(attempts) => attempts,
         };
         loop {
@@ -154,7 +171,7 @@ impl Pool {
             {
                 let state = door.state();
                 if let Some(link) = state.link.as_ref().filter(|link| link.is_open()) {
-                    return Ok(link.clone());
+                    return Ok((link.clone(), Arc::clone(door)));
                 }
                 if state.attempts > attempts {
                     return Err(state.failure.clone().unwrap_or_else(|| {
@@ -183,6 +200,22 @@ impl Pool {
                 });
             }
         }
+    }
+
+    /// As [`link`](Self::link), with the driver, for a lane whose user drives. Whoever asks has let
+    /// go of the last one: a connection whose driver was dropped is closed.
+    pub(crate) async fn driven_link(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        lane: Lane,
+        owner: Owner,
+        deadline: Instant,
+    ) -> Result<(Link, Driver)> {
+        debug_assert!(lane.is_driven_by_user());
+        let (link, door) = self.door_to(endpoint, lane, owner, deadline).await?;
+        let driver = door.state().driver.take();
+        let taken = || Error::new(ErrorKind::Connection, "another task uses this connection");
+        Ok((link, driver.ok_or_else(taken)?))
     }
 
     pub(crate) fn traffic(&self) -> &Traffic {
@@ -290,10 +323,20 @@ impl Pool {
             Turn::Failed(error) => Err(error),
         };
         // A role that has ended took its door away: nobody would ever close the link.
-        let opened = opened.inspect(|link| {
+        let opened = opened.inspect(|(link, _)| {
             if !broker.has(door) {
                 link.close();
             }
+        });
+        let opened = opened.map(|(link, driver)| {
+            let kept = match door.lane.is_driven_by_user() {
+                true => Some(driver),
+                false => {
+                    self.tasks.spawn("link", driver);
+                    None
+                }
+            };
+            (link, kept)
         });
         let mut state = door.state();
         state.connecting = false;
@@ -302,12 +345,15 @@ impl Pool {
             .is_ok()
             .then(|| now() + self.config.reconnect_backoff);
         state.failure = opened.as_ref().err().cloned();
-        state.link = opened.ok();
+        (state.link, state.driver) = match opened {
+            Ok((link, driver)) => (Some(link), driver),
+            Err(_) => (None, None),
+        };
         drop(state);
         door.attempted.notify_waiters();
     }
 
-    async fn try_once(&self, broker: &Broker, door: &Door, alone: bool) -> Result<Link> {
+    async fn try_once(&self, broker: &Broker, door: &Door, alone: bool) -> Result<(Link, Driver)> {
         let failures = broker.reach().backoff.failures();
         let setup = self.setup_timeout(failures);
         let opened = self.open(broker, door.lane, now() + setup);
@@ -323,7 +369,7 @@ impl Pool {
         });
         let mut reach = broker.reach();
         let opened = match opened {
-            Ok(link) if reach.left => {
+            Ok((link, _)) if reach.left => {
                 // Whoever waits would ask the wrong broker, which answers: nothing would ever end
                 // this link.
                 link.close();
@@ -349,17 +395,17 @@ impl Pool {
         }
         drop(reach);
         broker.tried.notify_waiters();
-        self.tell(broker, door.lane, &opened);
+        self.tell(broker, door.lane, opened.as_ref().err());
         opened
     }
 
     /// A broker that is away is a warning now and then, not one for each attempt.
-    fn tell(&self, broker: &Broker, lane: Lane, opened: &Result<Link>) {
+    fn tell(&self, broker: &Broker, lane: Lane, failure: Option<&Error>) {
         let peer = broker.peer();
-        match opened {
-            Ok(_) if broker.failures.reset() => tracing::info!(%peer, ?lane, "connected again"),
-            Ok(_) => tracing::debug!(%peer, ?lane, "connected"),
-            Err(error) => {
+        match failure {
+            None if broker.failures.reset() => tracing::info!(%peer, ?lane, "connected again"),
+            None => tracing::debug!(%peer, ?lane, "connected"),
+            Some(error) => {
                 self.traffic.not_connected();
                 match broker.failures.pass(now()) {
                     Some(untold) => tracing::warn!(%peer, ?lane, %error, untold, "cannot connect"),
@@ -369,7 +415,7 @@ impl Pool {
         }
     }
 
-    async fn open(&self, broker: &Broker, lane: Lane, deadline: Instant) -> Result<Link> {
+    async fn open(&self, broker: &Broker, lane: Lane, deadline: Instant) -> Result<(Link, Driver)> {
         let Endpoint { id, host, port } = &broker.endpoint;
         let peer = broker.peer();
         let mut stream = self
@@ -395,9 +441,7 @@ impl Pool {
             traffic: Arc::clone(&self.traffic),
             losses: Arc::clone(&broker.losses),
         };
-        let (link, task) = Link::open(stream, versions, config);
-        self.tasks.spawn("link", task);
-        Ok(link)
+        Ok(Link::open(stream, versions, config))
     }
 
     /// Doubles with each failure up to the most (`socket.connection.setup.timeout.max.ms`).
