@@ -18,9 +18,12 @@ use crate::producer::ProducerBuilder;
 
 /// A connection to a cluster, shared by everything that is made from it.
 ///
-/// Cloning is cheap. Producers, consumers and the admin of one client share its metadata and, per
-/// broker and purpose, its connections. Background tasks end when the last of them is dropped, or
-/// at [`close`](Self::close).
+/// Cloning is cheap. Producers, consumers and the admin of one client share its metadata and, for
+/// what brokers answer at once, its connections. Where requests wait at a broker each producer and
+/// consumer has connections of its own, which end with it, so that none stands behind another: to a
+/// broker, one for producing; for consuming one or, where some partitions have records and others
+/// not, two; and one to the coordinator of the group. Background tasks end when the last of them is
+/// dropped, or at [`close`](Self::close).
 ///
 /// ```no_run
 /// # async fn example() -> ottla::Result<()> {

@@ -172,6 +172,13 @@ impl Error {
         self
     }
 
+    pub(crate) fn without_certainty(mut self) -> Self {
+        if self.0.certainty.is_some() {
+            Arc::make_mut(&mut self.0).certainty = None;
+        }
+        self
+    }
+
     pub(crate) fn with_topic_partition(mut self, tp: TopicPartition) -> Self {
         Arc::make_mut(&mut self.0).topic_partition = Some(tp);
         self
@@ -311,10 +318,15 @@ impl fmt::Display for Error {
             write!(f, "{tp}: ")?;
         }
         f.write_str(&self.0.message)?;
-        match self.0.certainty {
-            Some(Certainty::MaybeWritten) => f.write_str(" (the record may have been written)"),
-            Some(Certainty::NotSent) => f.write_str(" (not written)"),
-            None => Ok(()),
+        let outcome = match self.0.certainty {
+            Some(Certainty::MaybeWritten) => " (may have been written)",
+            Some(Certainty::NotSent) => " (not written)",
+            None => return Ok(()),
+        };
+        // The message may end with another error's that says so already.
+        match self.0.message.ends_with(outcome) {
+            true => Ok(()),
+            false => f.write_str(outcome),
         }
     }
 }

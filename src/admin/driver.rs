@@ -60,6 +60,11 @@ impl Admin {
         mut results: PerTopic<O::Value>,
     ) -> Result<PerTopic<O::Value>> {
         let deadline = self.deadline();
+        // What changes something waits at the broker until it is done.
+        let lane = match O::Request::WRITES {
+            true => Lane::Admin,
+            false => Lane::Metadata,
+        };
         let config = self.cluster.config();
         let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
         let attempts = AtomicU32::new(0);
@@ -70,7 +75,7 @@ impl Admin {
         while !asks.is_empty() {
             let answer = self
                 .cluster
-                .call(operation.target(), Lane::Admin, deadline, |version| {
+                .call(operation.target(), lane, deadline, |version| {
                     attempts.fetch_add(1, Ordering::Relaxed);
                     let left = deadline.saturating_duration_since(now());
                     let timeout_ms = millis(left.min(config.request_timeout));

@@ -240,11 +240,10 @@ impl Admin {
     }
 
     async fn groups_once(&self, broker: BrokerId, deadline: Instant) -> Result<Vec<GroupListing>> {
-        let link = self.cluster.link(broker, Lane::Admin, deadline).await?;
+        let link = self.cluster.link(broker, Lane::Metadata, deadline).await?;
         let version = link.version::<kp::ListGroupsRequest>()?;
-        let until = deadline.min(now() + self.cluster.config().request_timeout);
         let request = kp::ListGroupsRequest::default();
-        let response = link.send(version, &request, until).await?;
+        let response = link.ask(version, &request, deadline).await?;
         if response.error_code != 0 {
             let doing = format_args!("listing the groups of broker {broker}");
             return Err(Error::from_code(response.error_code, doing));

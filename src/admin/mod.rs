@@ -400,7 +400,7 @@ impl Admin {
     async fn metadata(&self, topics: Option<Vec<String>>) -> Result<MetadataResponse> {
         let response = self
             .cluster
-            .call(Target::Any, Lane::Admin, self.deadline(), |_| {
+            .call(Target::Any, Lane::Metadata, self.deadline(), |_| {
                 let topics = topics.as_ref().map(topics::to_describe);
                 Ok(MetadataRequest::default()
                     .with_topics(topics)

@@ -9,7 +9,6 @@ use crate::net::backoff::Backoff;
 use crate::net::link::Link;
 use crate::types::BrokerId;
 use crate::wire::Call;
-use tokio::time::timeout_at;
 
 impl Cluster {
     /// Sends one request where it belongs and retries by the class of the error until the
@@ -27,7 +26,7 @@ impl Cluster {
     ) -> Result<R::Response> {
         let mut backoff =
             Backoff::new(self.config().retry_backoff, self.config().retry_backoff_max);
-        // Once an attempt may have been carried out, no later failure can take that back.
+        // Once an attempt to write may have been carried out, no later failure can take that back.
         let mut maybe_done = false;
         loop {
             let error = match self.attempt(target, lane, deadline, &build).await {
@@ -36,7 +35,7 @@ impl Cluster {
             };
             maybe_done |= error.certainty() == Some(Certainty::MaybeWritten);
             let wait = backoff.fail(self.clock());
-            if !error.is_retriable() || now() + wait >= deadline || self.0.tasks.is_stopping() {
+            if !error.is_retriable() || now() + wait >= deadline || self.inner.tasks.is_stopping() {
                 return Err(match maybe_done {
                     true => error.with_certainty(Certainty::MaybeWritten),
                     false => error,
@@ -61,14 +60,7 @@ impl Cluster {
         })?;
         let version = link.version::<R>()?;
         let request = build(version)?;
-        let sent = link.send(version, &request, now() + self.config().request_timeout);
-        let answer = timeout_at(deadline, sent).await.unwrap_or_else(|_| {
-            let error = Error::new(
-                ErrorKind::Timeout,
-                format!("{link:?} did not answer by the deadline"),
-            );
-            Err(error.with_certainty(Certainty::MaybeWritten))
-        });
+        let answer = link.ask(version, &request, deadline).await;
         let response = answer.inspect_err(|_| self.doubt(target, link.broker()))?;
         let code = R::error_code(&response);
         let meaning = classify::classify(code);
@@ -115,7 +107,7 @@ impl Cluster {
                 let broker = self.any(lane).ok_or_else(|| {
                     Error::new(ErrorKind::Connection, "no broker of the cluster is known")
                 })?;
-                self.0.pool.link(&broker, lane, deadline).await
+                self.link_to(&broker, lane, deadline).await
             }
         }
     }
@@ -125,8 +117,8 @@ impl Cluster {
         let snapshot = self.snapshot();
         let time = now();
         let best = snapshot.brokers.keys().min_by_key(|id| {
-            let connected = self.0.pool.existing(**id, lane).is_some();
-            let retry_at = self.0.pool.retry_at(**id, lane).filter(|at| *at > time);
+            let connected = self.is_connected(**id, lane);
+            let retry_at = self.inner.pool.retry_at(**id).filter(|at| *at > time);
             (!connected, retry_at, self.clock().below(1 << 20))
         })?;
         self.endpoint(*best)

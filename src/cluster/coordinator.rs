@@ -52,6 +52,9 @@ impl std::fmt::Display for CoordinatorKey<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Coordinators(Mutex<HashMap<(i8, String), BrokerId>>);
 
+/// So many coordinators are remembered.
+const MOST: usize = 10_000;
+
 /// The first version that asks for several keys at once, and answers so.
 const MANY_KEYS: i16 = 4;
 
@@ -63,7 +66,7 @@ impl Cluster {
         key: CoordinatorKey<'_>,
         deadline: Instant,
     ) -> Result<BrokerId> {
-        if let Some(broker) = self.0.coordinators.get(key) {
+        if let Some(broker) = self.inner.coordinators.get(key) {
             return Ok(broker);
         }
         let mut backoff =
@@ -78,11 +81,13 @@ impl Cluster {
                     _ => request.with_key(id),
                 })
             };
-            let response = self.call(Target::Any, Lane::Admin, deadline, build).await?;
+            let response = self
+                .call(Target::Any, Lane::Metadata, deadline, build)
+                .await?;
             let found = Found::read(&response, key)?;
             if found.code == 0 {
                 self.learn(&[], std::slice::from_ref(&found.broker));
-                self.0.coordinators.put(key, found.broker.id);
+                self.inner.coordinators.put(key, found.broker.id);
                 return Ok(found.broker.id);
             }
             let error =
@@ -101,7 +106,7 @@ impl Cluster {
     /// Drops a cached coordinator that proved wrong, unless another is known by now.
     pub(crate) fn forget_coordinator(&self, key: CoordinatorKey<'_>, broker: BrokerId) {
         let mut found = self
-            .0
+            .inner
             .coordinators
             .0
             .lock()
@@ -122,6 +127,10 @@ impl Coordinators {
 
     fn put(&self, key: CoordinatorKey<'_>, broker: BrokerId) {
         let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if found.len() >= MOST {
+            // Whoever looks at so many groups asks again for those that it goes on with.
+            found.clear();
+        }
         found.insert(key.owned(), broker);
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn run(cluster: Cluster) {
                 };
                 tokio::select! {
                     biased;
-                    () = cluster.0.wishes.notified() => {}
+                    () = cluster.inner.wishes.notified() => {}
                     () = sleep => {}
                 }
             }
@@ -74,7 +74,7 @@ async fn round(cluster: &Cluster, ask: &Ask) {
     metadata.failure = outcome.err();
     let failure = metadata.failure.clone();
     drop(metadata);
-    let failures = &cluster.0.failures;
+    let failures = &cluster.inner.failures;
     match failure {
         Some(failure) => match failures.pass(now()) {
             Some(untold) => tracing::warn!(%failure, untold, "no broker gave metadata"),
@@ -83,7 +83,7 @@ async fn round(cluster: &Cluster, ask: &Ask) {
         None if failures.reset() => tracing::info!("there is metadata again"),
         None => {}
     }
-    cluster.0.published.notify_waiters();
+    cluster.inner.published.notify_waiters();
 }
 
 /// Asks one broker after the other, the next one also when the last is silent, until one answers. As long as one is silent,
@@ -140,12 +140,8 @@ fn candidates(cluster: &Cluster) -> Vec<Endpoint> {
         .brokers
         .keys()
         .map(|id| {
-            let connected = cluster.0.pool.existing(*id, Lane::Admin).is_some();
-            let in_backoff = cluster
-                .0
-                .pool
-                .retry_at(*id, Lane::Admin)
-                .is_some_and(|at| at > time);
+            let connected = cluster.is_connected(*id, Lane::Metadata);
+            let in_backoff = cluster.inner.pool.retry_at(*id).is_some_and(|at| at > time);
             (
                 (!connected, in_backoff, cluster.clock().below(1 << 20)),
                 *id,
@@ -156,7 +152,7 @@ fn candidates(cluster: &Cluster) -> Vec<Endpoint> {
     let stale = cluster.metadata().last_success + cluster.config().rebootstrap_trigger <= time;
     let rebootstrap = cluster.config().rebootstrap || known.is_empty();
     let known = known.into_iter().filter_map(|(_, id)| cluster.endpoint(id));
-    let mut bootstrap = cluster.0.bootstrap.clone();
+    let mut bootstrap = cluster.inner.bootstrap.clone();
     bootstrap.sort_by_key(|_| cluster.clock().below(1 << 20));
     let bootstrap = bootstrap.into_iter().filter(|_| rebootstrap);
     match stale {
@@ -172,7 +168,7 @@ async fn ask_one(
     auto_create: bool,
 ) -> Result<MetadataResponse> {
     let deadline = now() + cluster.config().request_timeout;
-    let link = cluster.0.pool.link(endpoint, Lane::Admin, deadline).await?;
+    let link = cluster.link_to(endpoint, Lane::Metadata, deadline).await?;
     let version = link.version::<MetadataRequest>()?;
     let topic = |name: &Arc<str>| {
         MetadataRequestTopic::default()
@@ -181,8 +177,7 @@ async fn ask_one(
     let request = MetadataRequest::default()
         .with_topics(topics.map(|topics| topics.iter().map(topic).collect()))
         .with_allow_auto_topic_creation(auto_create);
-    let deadline = now() + cluster.config().request_timeout;
-    let response = link.send(version, &request, deadline).await?;
+    let response = link.send(version, &request).await?;
     if response.error_code == REBOOTSTRAP_REQUIRED {
         return Err(Error::from_code(
             response.error_code,
@@ -218,7 +213,7 @@ fn accept(cluster: &Cluster, response: &MetadataResponse, all: bool) {
     // Bootstrap connections have served; links to brokers that left the cluster end too.
     let brokers = after.brokers.clone();
     cluster
-        .0
+        .inner
         .pool
         .retain(|id: BrokerId| brokers.contains_key(&id));
 }

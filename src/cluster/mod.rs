@@ -18,10 +18,10 @@ use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::client::Traffic;
-use crate::net::Lane;
 use crate::net::connector::Connector;
-use crate::net::link::Link;
+use crate::net::link::{Driver, Link};
 use crate::net::pool::{Endpoint, Pool, closed};
+use crate::net::{Lane, Owner};
 use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
@@ -33,16 +33,32 @@ pub(crate) use snapshot::{Snapshot, Topic};
 /// The shared handle to metadata and connections. Cheap to clone; when the last clone outside of
 /// the cluster's own tasks is dropped, those tasks end.
 #[derive(Clone)]
-pub(crate) struct Cluster(
-    Arc<Inner>,
-    #[allow(dead_code, reason = "held for its drop")] Option<Arc<StopOnDrop>>,
-);
+pub(crate) struct Cluster {
+    inner: Arc<Inner>,
+    /// Whose connections it uses.
+    role: Arc<Role>,
+    #[allow(dead_code, reason = "held for its drop")]
+    stop: Option<Arc<StopOnDrop>>,
+}
 
 struct StopOnDrop(Tasks);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.stop();
+    }
+}
+
+/// A producer or a consumer with connections of its own, which end with it; or all the rest, which
+/// shares its connections.
+struct Role {
+    pool: Arc<Pool>,
+    owner: Owner,
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        self.pool.retire(self.owner);
     }
 }
 
@@ -150,30 +166,58 @@ impl Cluster {
             coordinators: Coordinators::default(),
             failures: Gate::default(),
         });
-        tasks.spawn("metadata", driver::run(Self(Arc::clone(&inner), None)));
-        Self(inner, Some(Arc::new(StopOnDrop(tasks))))
+        let role = Arc::new(Role {
+            pool: Arc::clone(&inner.pool),
+            owner: Owner::default(),
+        });
+        let mut cluster = Self {
+            inner,
+            role,
+            stop: None,
+        };
+        tasks.spawn("metadata", driver::run(cluster.clone()));
+        cluster.stop = Some(Arc::new(StopOnDrop(tasks)));
+        cluster
+    }
+
+    /// A handle for one producer or consumer: on the lanes where requests may wait at a broker it
+    /// has connections of its own, until its last clone is dropped.
+    pub(crate) fn for_role(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            role: Arc::new(Role {
+                pool: Arc::clone(&self.inner.pool),
+                owner: self.inner.pool.new_owner(),
+            }),
+            stop: self.stop.clone(),
+        }
+    }
+
+    /// The role has ended, though handles of it may be kept: its connections end.
+    pub(crate) fn end_role(&self) {
+        self.inner.pool.retire(self.role.owner);
     }
 
     pub(crate) fn config(&self) -> &ClientConfig {
-        &self.0.config
+        &self.inner.config
     }
 
     pub(crate) fn clock(&self) -> &Clock {
-        &self.0.clock
+        &self.inner.clock
     }
 
     /// The client's tasks; roles make a `child` of it.
     pub(crate) fn tasks(&self) -> &Tasks {
-        &self.0.tasks
+        &self.inner.tasks
     }
 
     /// What its connections did.
     pub(crate) fn traffic(&self) -> &Traffic {
-        self.0.pool.traffic()
+        self.inner.pool.traffic()
     }
 
     pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
-        self.0.snapshot.load_full()
+        self.inner.snapshot.load_full()
     }
 
     pub(crate) fn changes(&self) -> Changes {
@@ -190,7 +234,7 @@ impl Cluster {
             metadata.machine.watch(topic, auto_create);
         }
         drop(metadata);
-        self.0.wishes.notify_one();
+        self.inner.wishes.notify_one();
         Interest {
             cluster: self.clone(),
             topics: topics.to_vec(),
@@ -201,7 +245,7 @@ impl Cluster {
     /// Keeps the list of all topics in every round of metadata until the guard is dropped.
     pub(crate) fn watch_all(&self) -> AllTopics {
         self.metadata().machine.watch_all();
-        self.0.wishes.notify_one();
+        self.inner.wishes.notify_one();
         AllTopics(self.clone())
     }
 
@@ -213,14 +257,14 @@ impl Cluster {
         auto_create: bool,
         deadline: Instant,
     ) -> Result<Arc<Topic>> {
-        if let Some(topic) = self.0.snapshot.load().topic(name) {
+        if let Some(topic) = self.inner.snapshot.load().topic(name) {
             return Ok(Arc::clone(topic));
         }
         let name: Arc<str> = name.into();
         let rounds = self.metadata().rounds;
         let _interest = self.watch(std::slice::from_ref(&name), auto_create);
         loop {
-            let mut published = pin!(self.0.published.notified());
+            let mut published = pin!(self.inner.published.notified());
             published.as_mut().enable();
             let snapshot = self.snapshot();
             if let Some(topic) = snapshot.topic(&name) {
@@ -231,7 +275,7 @@ impl Cluster {
             if let Some(code) = code.filter(|code| answered && snapshot::is_refusal(*code)) {
                 return Err(Error::from_code(code, format_args!("topic '{name}'")));
             }
-            if self.0.tasks.is_stopping() {
+            if self.inner.tasks.is_stopping() {
                 return Err(self.closed());
             }
             if timeout_at(deadline, published).await.is_err() {
@@ -270,7 +314,7 @@ impl Cluster {
     /// expected, too old, refused credentials) ends it at once. Cancel safe.
     pub(crate) async fn ready(&self, deadline: Instant) -> Result<()> {
         loop {
-            let mut published = pin!(self.0.published.notified());
+            let mut published = pin!(self.inner.published.notified());
             published.as_mut().enable();
             if self.snapshot().version > 0 {
                 return Ok(());
@@ -279,7 +323,7 @@ impl Cluster {
             if let Some(failure) = failure.as_ref().filter(|failure| !failure.is_retriable()) {
                 return Err(failure.clone());
             }
-            if self.0.tasks.is_stopping() {
+            if self.inner.tasks.is_stopping() {
                 return Err(self.closed());
             }
             if timeout_at(deadline, published).await.is_err() {
@@ -300,7 +344,7 @@ impl Cluster {
     /// Asks for fresh metadata soon; requests coalesce and back off.
     pub(crate) fn refresh(&self) {
         self.metadata().machine.refresh();
-        self.0.wishes.notify_one();
+        self.inner.wishes.notify_one();
     }
 
     /// Waits until a round of metadata requests that was not begun yet has ended, well or not, or the deadline passed.
@@ -311,11 +355,11 @@ impl Cluster {
             metadata.machine.refresh();
             metadata.rounds + 1 + u64::from(metadata.machine.is_asking())
         };
-        self.0.wishes.notify_one();
+        self.inner.wishes.notify_one();
         loop {
-            let mut published = pin!(self.0.published.notified());
+            let mut published = pin!(self.inner.published.notified());
             published.as_mut().enable();
-            let over = self.metadata().rounds >= round || self.0.tasks.is_stopping();
+            let over = self.metadata().rounds >= round || self.inner.tasks.is_stopping();
             if over || timeout_at(deadline, published).await.is_err() {
                 return;
             }
@@ -345,27 +389,57 @@ impl Cluster {
         deadline: Instant,
     ) -> Result<Link> {
         let link = async {
-            let endpoint = self.endpoint(broker).ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Connection,
-                    format!("broker {broker} is not part of the cluster (any more)"),
-                )
-            })?;
-            self.0.pool.link(&endpoint, lane, deadline).await
+            let endpoint = self.known(broker)?;
+            self.link_to(&endpoint, lane, deadline).await
         };
         link.await.inspect_err(|_| self.refresh())
+    }
+
+    /// The same with the driver, for fetching: the caller's task moves the bytes.
+    pub(crate) async fn driven_link(
+        &self,
+        broker: BrokerId,
+        lane: Lane,
+        deadline: Instant,
+    ) -> Result<(Link, Driver)> {
+        let link = async {
+            let endpoint = self.known(broker)?;
+            let owner = lane.owner(self.role.owner);
+            let pool = &self.inner.pool;
+            pool.driven_link(&endpoint, lane, owner, deadline).await
+        };
+        link.await.inspect_err(|_| self.refresh())
+    }
+
+    /// The same, to an address.
+    async fn link_to(&self, endpoint: &Endpoint, lane: Lane, deadline: Instant) -> Result<Link> {
+        let owner = lane.owner(self.role.owner);
+        self.inner.pool.link(endpoint, lane, owner, deadline).await
+    }
+
+    /// Whether there is an open connection of this lane.
+    fn is_connected(&self, broker: BrokerId, lane: Lane) -> bool {
+        let owner = lane.owner(self.role.owner);
+        self.inner.pool.is_connected(broker, lane, owner)
+    }
+
+    fn known(&self, broker: BrokerId) -> Result<Endpoint> {
+        self.endpoint(broker).ok_or_else(|| {
+            let message = format!("broker {broker} is not part of the cluster (any more)");
+            Error::new(ErrorKind::Connection, message)
+        })
     }
 
     fn endpoint(&self, broker: BrokerId) -> Option<Endpoint> {
         if broker.0 < 0 {
             return self
-                .0
+                .inner
                 .bootstrap
                 .iter()
                 .find(|endpoint| endpoint.id == broker)
                 .cloned();
         }
-        let snapshot = self.0.snapshot.load();
+        let snapshot = self.inner.snapshot.load();
         snapshot
             .brokers
             .get(&broker)
@@ -382,21 +456,21 @@ impl Cluster {
         if changed {
             for (id, broker) in &snapshot.brokers {
                 if before.brokers.get(id).is_some_and(|known| known != broker) {
-                    self.0.pool.moved(&endpoint_of(broker));
+                    self.inner.pool.moved(&endpoint_of(broker));
                 }
             }
             snapshot.version += 1;
-            self.0.snapshot.store(Arc::new(snapshot));
+            self.inner.snapshot.store(Arc::new(snapshot));
         }
         drop(metadata);
-        self.0.published.notify_waiters();
+        self.inner.published.notify_waiters();
         if changed && tracing::enabled!(tracing::Level::INFO) {
             tell_moves(&before, &self.snapshot());
         }
     }
 
     fn metadata(&self) -> MutexGuard<'_, Metadata> {
-        self.0
+        self.inner
             .metadata
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -404,14 +478,14 @@ impl Cluster {
 
     /// Why the client does not work any more.
     fn closed(&self) -> Error {
-        self.0.tasks.failure().unwrap_or_else(closed)
+        self.inner.tasks.failure().unwrap_or_else(closed)
     }
 
     /// Stops every task of the client and waits for their end.
     pub(crate) async fn close(&self) {
-        self.0.tasks.stop();
-        self.0.published.notify_waiters();
-        self.0.tasks.idle().await;
+        self.inner.tasks.stop();
+        self.inner.published.notify_waiters();
+        self.inner.tasks.idle().await;
     }
 }
 
@@ -437,7 +511,7 @@ impl Changes {
     /// Waits for a snapshot newer than the last one seen by this watcher. Cancel safe.
     pub(crate) async fn changed(&mut self) -> Arc<Snapshot> {
         loop {
-            let mut published = pin!(self.cluster.0.published.notified());
+            let mut published = pin!(self.cluster.inner.published.notified());
             published.as_mut().enable();
             let snapshot = self.cluster.snapshot();
             if snapshot.version > self.seen {
@@ -492,7 +566,7 @@ impl fmt::Debug for Changes {
 impl fmt::Debug for Cluster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cluster")
-            .field("bootstrap", &self.0.config.bootstrap)
+            .field("bootstrap", &self.inner.config.bootstrap)
             .finish_non_exhaustive()
     }
 }

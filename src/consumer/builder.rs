@@ -238,7 +238,7 @@ impl ConsumerBuilder {
             None if partitions.is_empty() => Subscription::topics(topics),
             None => Subscription::partitions(partitions),
         };
-        let shared = Shared::new(cluster, config, reading, positions, wanted, interceptors);
+        let shared = Shared::new(&cluster, config, reading, positions, wanted, interceptors);
         let shared = Arc::new(shared);
         let control = control::run(Arc::clone(&shared));
         shared.tasks.spawn("consumer control", control);

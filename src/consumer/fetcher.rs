@@ -13,20 +13,20 @@
 //!   a connection of its own, asks for what has become wanted while the first one is under way for more
 //!   than [`OVERLAP_AFTER`]: a long round trip, or a long poll.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join;
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::protocol::StrBytes;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
-use tokio::time::{sleep_until, timeout_at};
+use tokio::time::sleep_until;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
@@ -37,11 +37,13 @@ use super::session::{FetchSession, Verdict};
 use super::shared::{Inner, Shared};
 use super::split::STALLED;
 use crate::clock::{Instant, now};
-use crate::cluster::LeaderHint;
+use crate::cluster::{Cluster, LeaderHint};
 use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
+use crate::net::link::{Driver, Link};
 use crate::quiet::Gate;
+use crate::tasks::Tasks;
 use crate::types::{BrokerId, TopicPartition};
 
 mod message;
@@ -53,8 +55,6 @@ pub(super) const BY_NAME: i16 = 12;
 const PAUSE: Duration = Duration::from_millis(5);
 /// The epoch that ends a session (KIP-227).
 const FINAL: i32 = -1;
-/// What ending the sessions may take.
-const GOODBYE: Duration = Duration::from_millis(100);
 /// The longest: what a partition whose records nobody takes may hold back the others of its broker.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// How long a request is under way before another may ask for other partitions. Brokers nearby answer
@@ -123,6 +123,49 @@ struct Fetcher {
     size: usize,
     /// The runtime has more than one thread: what is put off here goes on there.
     has_other_threads: bool,
+    connection: Option<Connection>,
+}
+
+/// A connection that this task moves the bytes of.
+struct Connection {
+    link: Link,
+    /// Gone only while this is dropped.
+    driver: Option<Driver>,
+    tasks: Tasks,
+    /// The broker's number of the fetch session on it; 0 for none.
+    session: i32,
+}
+
+impl Connection {
+    /// Waits for something while bytes move.
+    async fn drive<F: Future>(&mut self, future: F) -> F::Output {
+        match &mut self.driver {
+            Some(driver) => driver.drive(future).await,
+            None => future.await,
+        }
+    }
+}
+
+impl Drop for Connection {
+    /// Tells the broker that its session is over, so that it need not keep that until another wants
+    /// the place. Nobody waits for it.
+    fn drop(&mut self) {
+        let Some(driver) = self.driver.take().filter(|_| self.session != 0) else {
+            return;
+        };
+        let Ok(version) = self.link.version::<kp::FetchRequest>() else {
+            return;
+        };
+        let request = kp::FetchRequest::default()
+            .with_session_id(self.session)
+            .with_session_epoch(FINAL);
+        let sent = self.link.send(version, &request);
+        self.link.close();
+        self.tasks.spawn("end of a fetch session", async move {
+            // Only a request that somebody waits for is sure to be written.
+            let _ = join(driver, sent).await;
+        });
+    }
 }
 
 /// What to ask now.
@@ -185,6 +228,7 @@ impl Fetcher {
             size: NEAR,
             has_other_threads: Handle::try_current()
                 .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread),
+            connection: None,
             shared,
         }
     }
@@ -192,7 +236,7 @@ impl Fetcher {
     async fn run(mut self) {
         let failures = Gate::default();
         loop {
-            let turn = self.next().await;
+            let turn = self.next_driven().await;
             let (broker, shared) = (self.broker, Arc::clone(&self.shared));
             let span = tracing::debug_span!(
                 "fetch",
@@ -223,6 +267,17 @@ impl Fetcher {
                 }
             }
         }
+    }
+
+    /// The same, while the connection is looked after.
+    async fn next_driven(&mut self) -> Turn {
+        let Some(mut connection) = self.connection.take() else {
+            return self.next().await;
+        };
+        let turn = connection.drive(self.next()).await;
+        // One that has ended is let go, which closes its socket.
+        self.connection = connection.link.is_open().then_some(connection);
+        turn
     }
 
     /// Waits until there is something to ask.
@@ -370,33 +425,24 @@ impl Fetcher {
     }
 
     async fn fetch(&mut self, turn: Turn) -> Result<()> {
-        let config = self.shared.cluster.config();
-        let lane = match self.slot {
-            Slot::First => Lane::Fetch,
-            Slot::Second => Lane::FetchMore,
+        let mut connection = match self.connection.take() {
+            Some(connection) if connection.link.is_open() => connection,
+            _ => connect(self.shared.cluster.clone(), self.broker, self.slot).await?,
         };
-        let deadline = now() + config.connection_setup_timeout_max;
-        let link = self
-            .shared
-            .cluster
-            .link(self.broker, lane, deadline)
-            .await?;
-        let newest = link.version::<kp::FetchRequest>()?;
+        let newest = connection.link.version::<kp::FetchRequest>()?;
         let request = self.session.build(newest >= BY_ID, now());
         let version = if request.by_id { newest } else { BY_NAME };
         let by_id = request.by_id;
         let config = &self.shared.config;
         let message = message::request(config, request, version, turn.max_bytes, turn.max_wait);
-        let config = self.shared.cluster.config();
-        let deadline = now() + config.request_timeout + turn.max_wait;
         let asked_at = now();
-        let sent = link.send(version, &message, deadline);
-        let response = timeout_at(deadline, sent).await.unwrap_or_else(|_| {
-            Err(Error::new(
-                crate::ErrorKind::Timeout,
-                "a fetch was not answered in time",
-            ))
-        })?;
+        let link = connection.link.clone();
+        let sent = link.send_waiting(version, &message, turn.max_wait);
+        let response = connection.drive(sent).await?;
+        if self.slot == Slot::First {
+            connection.session = response.session_id;
+        }
+        self.connection = Some(connection);
         match self
             .session
             .accept(response.error_code, response.session_id)
@@ -523,9 +569,6 @@ impl Fetcher {
         if !self.idle {
             self.pause = PAUSE;
         }
-        if self.slot == Slot::First {
-            inner.fetches.note_session(self.broker, response.session_id);
-        }
         drop(inner);
         wrong.iter().for_each(|tp| self.session.unsure(tp));
         if unasked {
@@ -549,6 +592,21 @@ impl Fetcher {
         }
         bytes
     }
+}
+
+async fn connect(cluster: Cluster, broker: BrokerId, slot: Slot) -> Result<Connection> {
+    let lane = match slot {
+        Slot::First => Lane::Fetch,
+        Slot::Second => Lane::FetchMore,
+    };
+    let deadline = now() + cluster.config().connection_setup_timeout_max;
+    let (link, driver) = cluster.driven_link(broker, lane, deadline).await?;
+    Ok(Connection {
+        link,
+        driver: Some(driver),
+        tasks: cluster.tasks().clone(),
+        session: 0,
+    })
 }
 
 /// What the bytes of each partition hold, cut to what is worth keeping; and how many bytes there are in all. A large
@@ -612,30 +670,6 @@ pub(super) fn enough(limit: usize, far: bool) -> usize {
         true => limit.saturating_add(1),
         false => limit.div_ceil(2),
     }
-}
-
-/// Tells the brokers that the sessions are over, so that they need not keep them until others want their
-/// place. The consumer does not wait for the answers.
-pub(super) async fn end_sessions(shared: &Shared) {
-    let sessions = shared.lock().fetches.sessions();
-    let until = now() + GOODBYE;
-    let ends = sessions.into_iter().map(|(broker, session)| async move {
-        let link = shared.cluster.link(broker, Lane::Fetch, until).await?;
-        let version = link.version::<kp::FetchRequest>()?;
-        let request = kp::FetchRequest::default()
-            .with_session_id(session)
-            .with_session_epoch(FINAL);
-        let deadline = now() + shared.cluster.config().request_timeout;
-        let sent = link.send(version, &request, deadline);
-        // Only a request that somebody waits for is sure to be written.
-        let tasks = shared.cluster.tasks();
-        tasks.spawn("end of a fetch session", async move {
-            let _ = sent.await;
-        });
-        Ok::<_, Error>(())
-    });
-    // What cannot be reached at once forgets the session by itself.
-    let _ = timeout_at(until, join_all(ends)).await;
 }
 
 pub(super) fn isolation(level: IsolationLevel) -> i8 {

@@ -127,8 +127,6 @@ struct State {
     counts: BrokerFetches,
     trouble: Option<Error>,
     throttled_until: Option<Instant>,
-    /// The fetch session that the broker keeps for this consumer; 0: none (KIP-227).
-    session: i32,
 }
 
 impl Ledger {
@@ -255,17 +253,6 @@ impl Fetches {
         counts.throttled += throttle;
     }
 
-    pub(super) fn note_session(&mut self, broker: BrokerId, session: i32) {
-        self.of(broker).session = session;
-    }
-
-    /// The sessions that brokers keep for this consumer.
-    pub(super) fn sessions(&self) -> Vec<(BrokerId, i32)> {
-        let kept = self.brokers.iter().filter(|(_, state)| state.session != 0);
-        kept.map(|(broker, state)| (*broker, state.session))
-            .collect()
-    }
-
     pub(super) fn failed(&mut self, broker: BrokerId, error: Error) {
         let state = self.of(broker);
         state.counts.failures += 1;
@@ -298,7 +285,6 @@ impl Fetches {
             },
             trouble: None,
             throttled_until: None,
-            session: 0,
         })
     }
 }

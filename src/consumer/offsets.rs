@@ -62,9 +62,8 @@ pub(crate) async fn ask_coordinator<R: Call>(
         .await
         .inspect_err(|_| doubt())?;
     let (version, request) = build(link.version::<R>()?)?;
-    let deadline = deadline.min(now() + cluster.config().request_timeout);
     let response = link
-        .send(version, &request, deadline)
+        .ask(version, &request, deadline)
         .await
         .inspect_err(|_| doubt())?;
     Ok((broker, response))

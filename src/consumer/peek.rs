@@ -9,7 +9,7 @@ use super::buffer::{Chunk, Reading, survey};
 use super::config::IsolationLevel;
 use super::fetcher::{BY_ID, BY_NAME, isolation, topic_name};
 use super::positions::{PartEpoch, Planned, Position, Survey};
-use crate::clock::{Instant, now};
+use crate::clock::Instant;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::net::Lane;
@@ -108,10 +108,7 @@ impl Peek<'_> {
         at: &Planned,
         from: i64,
     ) -> Result<Option<(Chunk, i64)>> {
-        let link = self
-            .cluster
-            .link(broker, Lane::Admin, self.deadline)
-            .await?;
+        let link = self.cluster.link(broker, Lane::Peek, self.deadline).await?;
         let newest = link.version::<kp::FetchRequest>()?;
         let by_id = newest >= BY_ID && !at.topic_id.is_nil();
         let version = if by_id { newest } else { BY_NAME };
@@ -131,10 +128,7 @@ impl Peek<'_> {
             .with_isolation_level(isolation(self.level))
             .with_session_epoch(SESSIONLESS)
             .with_topics(vec![topic]);
-        let limit = now() + self.cluster.config().request_timeout;
-        let response = link
-            .send(version, &request, self.deadline.min(limit))
-            .await?;
+        let response = link.ask(version, &request, self.deadline).await?;
         let parts = response.responses.into_iter();
         let Some(part) = parts.flat_map(|topic| topic.partitions).next() else {
             return Ok(None);

@@ -104,13 +104,14 @@ pub(super) struct CommitWish {
 
 impl Shared {
     pub(super) fn new(
-        cluster: Cluster,
+        cluster: &Cluster,
         config: ConsumerConfig,
         reading: Reading,
         positions: Positions,
         wanted: Subscription,
         interceptors: Chain<dyn ConsumerInterceptor>,
     ) -> Self {
+        let cluster = cluster.for_role();
         let tasks = cluster.tasks().child();
         let ledger = Ledger::new(&cluster.config().client_id);
         let max_poll_records = config.max_poll_records;

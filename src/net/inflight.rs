@@ -30,6 +30,9 @@ pub(crate) struct Outgoing<O> {
     pub(crate) segments: Segments,
     /// False for a Produce request with acks 0.
     pub(crate) answered: bool,
+    /// No answer to it is larger.
+    pub(crate) max_answer: usize,
+    /// When the broker has let it wait for too long.
     pub(crate) deadline: Instant,
     pub(crate) observer: O,
 }
@@ -38,6 +41,7 @@ pub(crate) struct Outgoing<O> {
 struct Waiting<O> {
     name: &'static str,
     correlation: i32,
+    max_answer: usize,
     deadline: Instant,
     observer: O,
 }
@@ -113,6 +117,7 @@ impl<O: Observer> InFlight<O> {
             let waiting = Waiting {
                 name: request.name,
                 correlation: request.correlation,
+                max_answer: request.max_answer,
                 deadline: request.deadline,
                 observer: request.observer,
             };
@@ -151,6 +156,11 @@ impl<O: Observer> InFlight<O> {
     /// The correlation id that the next answer must have; `None` if no answer is due.
     pub(crate) fn due(&self) -> Option<i32> {
         self.waiting.front().map(|waiting| waiting.correlation)
+    }
+
+    /// How large the next answer may be.
+    pub(crate) fn max_answer(&self) -> Option<usize> {
+        self.waiting.front().map(|waiting| waiting.max_answer)
     }
 
     /// The next answer came.
@@ -283,6 +293,7 @@ mod tests {
                 correlation: id,
                 segments: vec![Bytes::from(vec![id as u8; 6]), Bytes::from_static(b"tail")],
                 answered,
+                max_answer: 1000,
                 deadline,
                 observer,
             });
@@ -413,6 +424,7 @@ mod tests {
             correlation: 1,
             segments: vec![Bytes::from_static(b"x")],
             answered: true,
+            max_answer: 1000,
             deadline,
             observer: Probe(1, Arc::clone(&bench.log), true),
         });

@@ -1,4 +1,4 @@
-//! One connection to one broker for one lane: the task that owns the socket, and the handle to it.
+//! One connection to one broker for one lane: the driver that owns the socket, and the handle to it.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -15,8 +15,9 @@ use kafka_protocol::messages::ProduceRequest;
 use kafka_protocol::protocol::StrBytes;
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until, timeout_at};
 
+use super::Lane;
 use super::connector::BoxStream;
 use super::frame::{self, Front, Peer};
 use super::inflight::{InFlight, Observer, Outgoing};
@@ -49,11 +50,13 @@ pub(crate) struct Link(Arc<Shared>);
 pub(crate) struct LinkConfig {
     pub(crate) broker: BrokerId,
     pub(crate) peer: Peer,
+    pub(crate) lane: Lane,
     pub(crate) client_id: StrBytes,
+    /// The largest answer without records; one with records is bounded by what it was asked for.
     pub(crate) max_frame: usize,
+    /// `request.timeout.ms`: how long a broker may let a request wait that need not wait there.
+    pub(crate) request_timeout: Duration,
     pub(crate) max_idle: Option<Duration>,
-    /// A longer throttle time is cut (see [`Shared::mute`]).
-    pub(crate) max_mute: Duration,
     pub(crate) traffic: Arc<Traffic>,
     /// Keeps a broker that always hangs up from filling the log.
     pub(crate) losses: Arc<Gate>,
@@ -97,12 +100,12 @@ impl Observer for Reply {
 }
 
 impl Link {
-    /// Wraps a stream whose handshake is done; the future must be spawned.
+    /// Wraps a stream whose handshake is done; bytes move while the driver is polled.
     pub(crate) fn open(
         stream: BoxStream,
         versions: Versions,
         config: LinkConfig,
-    ) -> (Self, impl Future<Output = ()> + Send) {
+    ) -> (Self, Driver) {
         let link = Self(Arc::new(Shared {
             config,
             versions,
@@ -117,7 +120,7 @@ impl Link {
             closed: Notify::new(),
         }));
         link.0.config.traffic.connected();
-        let mut connection = Connection {
+        let driver = Driver(Connection {
             shared: Arc::clone(&link.0),
             stream,
             machine: InFlight::new(),
@@ -126,13 +129,9 @@ impl Link {
             recycler: Recycler::default(),
             timer: Box::pin(sleep_until(now())),
             active: now(),
-        };
-        let task = async move {
-            let reason = poll_fn(|cx| connection.poll(cx)).await;
-            connection.tell(&reason);
-            connection.end(&reason);
-        };
-        (link, task)
+            ended: false,
+        });
+        (link, driver)
     }
 
     /// The broker at the other end.
@@ -164,25 +163,63 @@ impl Link {
         inbox.wake();
     }
 
-    /// The version to speak for `R`; an error that says so when the broker is too old. The connection ends
-    /// then: the next one negotiates again, with a broker that was replaced or an answer that is not damaged.
+    /// The version to speak for `R`; an error that says so when the broker does not offer one.
     pub(crate) fn version<R: Call>(&self) -> Result<i16> {
-        self.0.versions.pick::<R>().map_err(|error| {
-            self.close();
-            self.0.config.peer.name(error)
-        })
+        let version = self.0.versions.pick::<R>();
+        version.map_err(|error| self.0.config.peer.name(error))
     }
 
     /// Puts a request in line; its place among the link's requests is fixed when this returns.
     ///
-    /// The error of a `Pending` carries [`Certainty`]: `NotSent` if no byte of the request left the
-    /// client. The deadline is the broker's: when it passes without an answer the connection is
-    /// given up, for the broker is frozen. Throttle times in answers are honoured by the link
+    /// A broker that has not answered within `request.timeout.ms` is frozen, and the connection is
+    /// given up. A caller with less time than that drops its `Pending`, which leaves the connection
+    /// to others (see [`ask`](Self::ask)). The error of a write carries [`Certainty`]: `NotSent` if
+    /// no byte of the request left the client. Throttle times in answers are honoured by the link
     /// (KIP-219): it holds back later requests.
-    pub(crate) fn send<R: Call>(&self, version: i16, request: &R, deadline: Instant) -> Pending<R> {
-        self.enqueue(version, true, deadline, |correlation, client_id| {
+    pub(crate) fn send<R: Call>(&self, version: i16, request: &R) -> Pending<R> {
+        self.send_waiting(version, request, Duration::ZERO)
+    }
+
+    /// The same for a request that waits at the broker for up to `wait` before it is answered.
+    pub(crate) fn send_waiting<R: Call>(
+        &self,
+        version: i16,
+        request: &R,
+        wait: Duration,
+    ) -> Pending<R> {
+        self.enqueue(version, true, wait, |correlation, client_id| {
             codec::encode(request, version, correlation, client_id)
         })
+    }
+
+    /// Sends a request and waits for its answer until the caller's deadline, which does not
+    /// concern the connection. Cancel safe: nothing is left but an answer that nobody reads.
+    pub(crate) async fn ask<R: Call>(
+        &self,
+        version: i16,
+        request: &R,
+        deadline: Instant,
+    ) -> Result<R::Response> {
+        let answer = timeout_at(deadline, self.send(version, request)).await;
+        answer.unwrap_or_else(|_| Err(self.too_late::<R>()))
+    }
+
+    /// A caller's time is over before the broker's.
+    fn too_late<R: Call>(&self) -> Error {
+        let message = format!(
+            "no answer to a {} request by the deadline of the call \
+             (default.api.timeout.ms, or the time-out that it was given)",
+            R::NAME
+        );
+        let error = self
+            .0
+            .config
+            .peer
+            .name(Error::new(ErrorKind::Timeout, message));
+        match R::WRITES {
+            true => error.with_certainty(Certainty::MaybeWritten),
+            false => error,
+        }
     }
 
     /// Puts a Produce request in line. With `acks` 0 there is no answer: the `Pending` completes
@@ -194,9 +231,9 @@ impl Link {
         timeout_ms: i32,
         transactional_id: Option<&str>,
         body: &ProduceBody,
-        deadline: Instant,
     ) -> Pending<ProduceRequest> {
-        self.enqueue(version, acks != 0, deadline, |correlation, client_id| {
+        let wait = Duration::ZERO;
+        self.enqueue(version, acks != 0, wait, |correlation, client_id| {
             let body = body.segments(version, acks, timeout_ms, transactional_id);
             codec::encode_segments::<ProduceRequest>(body, version, correlation, client_id)
         })
@@ -206,7 +243,7 @@ impl Link {
         &self,
         version: i16,
         answered: bool,
-        deadline: Instant,
+        wait: Duration,
         encode: impl FnOnce(i32, &StrBytes) -> Result<Segments>,
     ) -> Pending<R> {
         let (reply, answer) = oneshot::channel();
@@ -222,7 +259,11 @@ impl Link {
                 correlation,
                 segments,
                 answered,
-                deadline,
+                max_answer: match R::CARRIES_RECORDS {
+                    true => codec::MAX_FRAME,
+                    false => self.0.config.max_frame,
+                },
+                deadline: now() + self.0.config.request_timeout + wait,
                 observer: reply,
             }),
         }
@@ -273,7 +314,7 @@ impl Shared {
         let time = Duration::from_millis(millis);
         self.config.traffic.throttled::<R>(time);
         let mut inbox = self.inbox();
-        let until = now() + time.min(self.config.max_mute);
+        let until = now() + time.min(self.config.request_timeout);
         inbox.mute = Some(inbox.mute.map_or(until, |earlier| earlier.max(until)));
         inbox.wake();
     }
@@ -309,20 +350,29 @@ impl<R: Call> Future for Pending<R> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(Pin::new(&mut self.answer).poll(cx));
-        let body = outcome.unwrap_or_else(|_| {
+        let outcome = outcome.unwrap_or_else(|_| {
             // The task was dropped with the runtime or the client.
             let ended = self.link.ended("the client was shut down");
             Err(ended.with_certainty(Certainty::MaybeWritten))
-        })?;
+        });
+        let body = outcome.map_err(outcome_of::<R>)?;
         if !self.answered {
             return Poll::Ready(Ok(R::Response::default()));
         }
         let response = codec::decode::<R>(body, self.version).map_err(|error| {
-            let error = self.link.config.peer.name(error);
-            damaged(error).with_certainty(Certainty::MaybeWritten)
+            let error = damaged(self.link.config.peer.name(error));
+            outcome_of::<R>(error.with_certainty(Certainty::MaybeWritten))
         })?;
         self.link.mute::<R>(&response);
         Poll::Ready(Ok(response))
+    }
+}
+
+/// Whether a request was carried out is a question only for one that changes something.
+fn outcome_of<R: Call>(error: Error) -> Error {
+    match R::WRITES {
+        true => error,
+        false => error.without_certainty(),
     }
 }
 
@@ -332,7 +382,40 @@ fn damaged(error: Error) -> Error {
     error.with_class(Class::Retriable)
 }
 
-/// The task's side: the socket and the machine.
+/// Moves the bytes of a connection while it is polled, and ends with it: a task of its own, or part
+/// of the one that takes the answers, to which they then come without another task being woken.
+pub(crate) struct Driver(Connection);
+
+impl Driver {
+    /// Completes with `future`, for which bytes move meanwhile. Cancel safe if `future` is.
+    pub(crate) async fn drive<F: Future>(&mut self, future: F) -> F::Output {
+        let mut future = pin!(future);
+        let output = poll_fn(|cx| {
+            let _ = Pin::new(&mut *self).poll(cx);
+            future.as_mut().poll(cx)
+        })
+        .await;
+        // What is put in line until the next call need not wake the task that will make it.
+        self.0.shared.inbox().waker = None;
+        output
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let connection = &mut self.0;
+        if !connection.ended {
+            let reason = ready!(connection.poll(cx));
+            connection.tell(&reason);
+            connection.end(&reason);
+        }
+        Poll::Ready(())
+    }
+}
+
+/// The driver's side: the socket and the machine.
 struct Connection {
     shared: Arc<Shared>,
     stream: BoxStream,
@@ -343,6 +426,8 @@ struct Connection {
     timer: Pin<Box<Sleep>>,
     /// When bytes last moved.
     active: Instant,
+    /// The connection is over, and whoever waited has been told.
+    ended: bool,
 }
 
 impl Connection {
@@ -425,7 +510,8 @@ impl Connection {
             shared.config.traffic.received(read);
             let peer = &shared.config.peer;
             loop {
-                let front = frame::split(&mut self.buffer, shared.config.max_frame, peer);
+                let max = self.machine.max_answer().unwrap_or(shared.config.max_frame);
+                let front = frame::split(&mut self.buffer, max, peer);
                 let frame = match front.map_err(damaged)? {
                     Front::Frame(frame) => frame,
                     Front::Part(len) => {
@@ -529,14 +615,15 @@ impl Connection {
             true => None,
             false => config.losses.pass(now()),
         };
-        let peer = &config.peer;
+        let (peer, lane) = (&config.peer, config.lane);
         match untold {
-            Some(untold) => tracing::info!(%peer, %reason, untold, "connection lost"),
-            None => tracing::debug!(%peer, %reason, "connection ended"),
+            Some(untold) => tracing::info!(%peer, ?lane, %reason, untold, "connection lost"),
+            None => tracing::debug!(%peer, ?lane, %reason, "connection ended"),
         }
     }
 
     fn end(&mut self, reason: &Error) {
+        self.ended = true;
         let mut inbox = self.shared.inbox();
         inbox.closed.get_or_insert_with(|| reason.clone());
         let late = std::mem::take(&mut inbox.requests);

@@ -13,18 +13,43 @@ pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
 
-/// Why a connection exists. A broker serves one request per connection at a time, so a long poll
-/// must not share with produce requests or heartbeats.
+/// What a connection is for. A broker serves one request per connection at a time, so whatever may
+/// wait at a broker has a connection that nothing else waits behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Lane {
-    /// Produce.
+    /// Produce, which waits for replicas. One per producer.
     Data,
-    /// Fetch: long polls.
+    /// Fetch, which waits for records. One per consumer.
     Fetch,
-    /// Fetches of other partitions meanwhile.
+    /// Fetches of other partitions meanwhile. One per consumer.
     FetchMore,
-    /// Groups and transactions.
+    /// Groups and transactions: one per member, and one for the requests of administrators.
     Coordinator,
-    /// Metadata, offsets, admin: everything short.
+    /// What is short: metadata, coordinators, producer ids, offset look-ups. Shared by all roles.
+    Metadata,
+    /// Administration, which may wait at the broker until it is carried out. Shared by all roles.
     Admin,
+    /// Fetches of single batches, which may be large. Shared by all roles.
+    Peek,
+}
+
+/// Whose connection it is: a producer or a consumer, each with a number of its own, or everybody's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Owner(pub(crate) u64);
+
+impl Lane {
+    /// Whose connection on this lane serves a role.
+    pub(crate) fn owner(self, role: Owner) -> Owner {
+        match self {
+            Self::Data | Self::Fetch | Self::FetchMore | Self::Coordinator => role,
+            Self::Metadata | Self::Admin | Self::Peek => Owner::default(),
+        }
+    }
+
+    /// Whether the task that uses a connection of this lane moves its bytes, too: what is fetched
+    /// then comes to the task that looks into it without another one being woken, and while it is
+    /// in that processor's caches.
+    fn is_driven_by_user(self) -> bool {
+        matches!(self, Self::Fetch | Self::FetchMore)
+    }
 }

@@ -1,7 +1,11 @@
-//! Links by broker and lane: opened when first asked for, again after they end, with back-off.
+//! Links by broker, lane and owner: opened when first asked for, again after they end, with back-off.
+//!
+//! Whoever asks, a broker that cannot be reached is tried by one attempt at a time: all links to it
+//! share the back-off and the outcome, or two hundred roles would be two hundred attempts.
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,12 +13,12 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-use super::Lane;
 use super::backoff::Backoff;
 use super::connector::Connector;
 use super::frame::Peer;
 use super::handshake::{self, Offers};
-use super::link::{Link, LinkConfig};
+use super::link::{Driver, Link, LinkConfig};
+use super::{Lane, Owner};
 use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
 use crate::error::{Class, Error, ErrorKind, Result};
@@ -40,32 +44,56 @@ pub(crate) struct Pool {
     tasks: Tasks,
     connector: Arc<dyn Connector>,
     client_id: StrBytes,
-    doors: Mutex<HashMap<(BrokerId, Lane), Arc<Door>>>,
+    brokers: Mutex<HashMap<BrokerId, Arc<Broker>>>,
     offers: Offers,
     traffic: Arc<Traffic>,
+    /// Owners so far.
+    owners: AtomicU64,
 }
 
-/// The way to one broker on one lane.
-struct Door {
+/// One broker at one address, and the links to it.
+struct Broker {
     endpoint: Endpoint,
-    lane: Lane,
-    state: Mutex<State>,
-    /// Told after every attempt.
-    attempted: Notify,
+    links: Mutex<HashMap<(Lane, Owner), Arc<Door>>>,
+    reach: Mutex<Reach>,
+    /// Told when an attempt to reach a broker that could not be reached has ended.
+    tried: Notify,
     failures: Gate,
     losses: Arc<Gate>,
 }
 
-struct State {
-    link: Option<Link>,
-    connecting: bool,
-    /// Attempts that have ended, and how the last one did.
-    attempts: u64,
-    failure: Option<Error>,
+/// Whether the broker can be reached.
+struct Reach {
     backoff: Backoff,
-    retry_at: Option<Instant>,
+    /// Why it could not be reached last, and when it may be tried again.
+    failure: Option<(Error, Instant)>,
+    /// Attempts that have ended.
+    tries: u64,
+    /// An attempt is under way although the last one failed: all others wait for it.
+    trying: bool,
     /// The broker is elsewhere: an attempt under way is in vain.
     left: bool,
+}
+
+/// The way to one broker on one lane for one owner.
+struct Door {
+    lane: Lane,
+    state: Mutex<State>,
+    /// Told after every attempt.
+    attempted: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    link: Option<Link>,
+    /// On lanes whose user drives: until the user takes it.
+    driver: Option<Driver>,
+    connecting: bool,
+    /// Attempts that have ended, and why the last one failed.
+    attempts: u64,
+    failure: Option<Error>,
+    /// Not before then: a broker that accepts and hangs up at once is not asked in a tight loop.
+    retry_at: Option<Instant>,
 }
 
 impl Pool {
@@ -83,9 +111,32 @@ impl Pool {
             tasks,
             connector,
             client_id,
-            doors: Mutex::default(),
+            brokers: Mutex::default(),
             offers: Offers::default(),
+            owners: AtomicU64::new(0),
         })
+    }
+
+    /// A number for a role, under which it has connections of its own until [`retire`](Self::retire).
+    pub(crate) fn new_owner(&self) -> Owner {
+        Owner(1 + self.owners.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Closes, once answered, the links of a role that has ended. Those that it drives end when it
+    /// drops their drivers.
+    pub(crate) fn retire(&self, owner: Owner) {
+        for broker in self.brokers().values() {
+            broker.links().retain(|(lane, of), door| {
+                let kept = *of != owner;
+                if !kept
+                    && !lane.is_driven_by_user()
+                    && let Some(link) = &door.state().link
+                {
+                    link.close();
+                }
+                kept
+            });
+        }
     }
 
     /// An open link, or the outcome of one attempt to open it, made after the back-off that earlier
@@ -94,11 +145,24 @@ impl Pool {
         self: &Arc<Self>,
         endpoint: &Endpoint,
         lane: Lane,
+        owner: Owner,
         deadline: Instant,
     ) -> Result<Link> {
-        let door = self.door(endpoint, lane);
-        let attempts = match self.try_open(&door)? {
-            Ok(link) => return Ok(link),
+        let (link, _) = self.door_to(endpoint, lane, owner, deadline).await?;
+        Ok(link)
+    }
+
+    async fn door_to(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        lane: Lane,
+        owner: Owner,
+        deadline: Instant,
+    ) -> Result<(Link, Arc<Door>)> {
+        let broker = self.broker(endpoint);
+        let door = &broker.door(lane, owner);
+        let attempts = match self.try_open(&broker, door)? {
+            Ok(link) => return Ok((link, Arc::clone(door))),
             Err(attempts) => attempts,
         };
         loop {
@@ -107,11 +171,11 @@ impl Pool {
             {
                 let state = door.state();
                 if let Some(link) = state.link.as_ref().filter(|link| link.is_open()) {
-                    return Ok(link.clone());
+                    return Ok((link.clone(), Arc::clone(door)));
                 }
                 if state.attempts > attempts {
                     return Err(state.failure.clone().unwrap_or_else(|| {
-                        door.peer().name(Error::new(
+                        broker.peer().name(Error::new(
                             ErrorKind::Connection,
                             "the connection ended as soon as it was made",
                         ))
@@ -127,94 +191,110 @@ impl Pool {
                 told = timeout_at(deadline, attempted) => told.is_err(),
             };
             if over {
-                let failure = door.state().failure.clone();
+                let failure = broker.reach().failure.clone();
                 let error = Error::new(ErrorKind::Timeout, "no connection within the deadline");
-                let error = door.peer().name(error);
+                let error = broker.peer().name(error);
                 return Err(match failure {
-                    Some(failure) => error.context(failure.to_string()).with_source(failure),
+                    Some((failure, _)) => error.context(failure.to_string()).with_source(failure),
                     None => error,
                 });
             }
         }
     }
 
+    /// As [`link`](Self::link), with the driver, for a lane whose user drives. Whoever asks has let
+    /// go of the last one: a connection whose driver was dropped is closed.
+    pub(crate) async fn driven_link(
+        self: &Arc<Self>,
+        endpoint: &Endpoint,
+        lane: Lane,
+        owner: Owner,
+        deadline: Instant,
+    ) -> Result<(Link, Driver)> {
+        debug_assert!(lane.is_driven_by_user());
+        let (link, door) = self.door_to(endpoint, lane, owner, deadline).await?;
+        let driver = door.state().driver.take();
+        let taken = || Error::new(ErrorKind::Connection, "another task uses this connection");
+        Ok((link, driver.ok_or_else(taken)?))
+    }
+
     pub(crate) fn traffic(&self) -> &Traffic {
         &self.traffic
     }
 
-    /// An open link if there is one already.
-    pub(crate) fn existing(&self, id: BrokerId, lane: Lane) -> Option<Link> {
-        let door = Arc::clone(self.doors().get(&(id, lane))?);
-        let link = door.state().link.clone();
-        link.filter(Link::is_open)
+    /// Whether there is an open link already.
+    pub(crate) fn is_connected(&self, id: BrokerId, lane: Lane, owner: Owner) -> bool {
+        let Some(broker) = self.brokers().get(&id).cloned() else {
+            return false;
+        };
+        let door = broker.links().get(&(lane, owner)).cloned();
+        door.is_some_and(|door| door.state().link.as_ref().is_some_and(Link::is_open))
     }
 
-    /// When the broker may be tried again, if its last attempt failed.
-    pub(crate) fn retry_at(&self, id: BrokerId, lane: Lane) -> Option<Instant> {
-        let door = Arc::clone(self.doors().get(&(id, lane))?);
-        let state = door.state();
-        state.failure.as_ref().and(state.retry_at)
+    /// When the broker may be tried again, if the last attempt to reach it failed.
+    pub(crate) fn retry_at(&self, id: BrokerId) -> Option<Instant> {
+        let broker = self.brokers().get(&id).cloned()?;
+        let reach = broker.reach();
+        reach.failure.as_ref().map(|(_, at)| *at)
     }
 
     /// Closes, once answered, the links to brokers that are not among these.
     pub(crate) fn retain(&self, keep: impl Fn(BrokerId) -> bool) {
-        self.doors().retain(|(id, _), door| {
+        self.brokers().retain(|id, broker| {
             let kept = keep(*id);
-            if !kept && let Some(link) = &door.state().link {
-                link.close();
+            if !kept {
+                broker.leave(true);
             }
             kept
         });
     }
 
-    /// Closes, once answered, the links to a broker that lead elsewhere than where it is, those being made included. Who
-    /// holds one asks for another then.
+    /// Closes, once answered, the links to a broker that lead elsewhere than where it is, those
+    /// being made included. Who holds one asks for another then.
     pub(crate) fn moved(&self, to: &Endpoint) {
-        for door in self.doors().values() {
-            if door.endpoint.id == to.id {
-                door.leave(door.endpoint != *to);
-            }
+        if let Some(broker) = self.brokers().get(&to.id) {
+            broker.leave(broker.endpoint != *to);
         }
     }
 
-    fn doors(&self) -> MutexGuard<'_, HashMap<(BrokerId, Lane), Arc<Door>>> {
-        self.doors.lock().unwrap_or_else(PoisonError::into_inner)
+    fn brokers(&self) -> MutexGuard<'_, HashMap<BrokerId, Arc<Broker>>> {
+        self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The door, a new one if the broker moved to another address.
-    fn door(&self, endpoint: &Endpoint, lane: Lane) -> Arc<Door> {
-        let mut doors = self.doors();
-        if let Some(door) = doors.get(&(endpoint.id, lane)) {
-            if door.endpoint == *endpoint {
-                return Arc::clone(door);
+    /// The broker, a new one if it moved to another address.
+    fn broker(&self, endpoint: &Endpoint) -> Arc<Broker> {
+        let mut brokers = self.brokers();
+        if let Some(broker) = brokers.get(&endpoint.id) {
+            if broker.endpoint == *endpoint {
+                return Arc::clone(broker);
             }
-            door.leave(true);
+            broker.leave(true);
         }
-        let door = Arc::new(Door {
+        let config = &self.config;
+        let broker = Arc::new(Broker {
             endpoint: endpoint.clone(),
-            lane,
-            state: Mutex::new(State {
-                link: None,
-                connecting: false,
-                attempts: 0,
+            links: Mutex::default(),
+            reach: Mutex::new(Reach {
+                backoff: Backoff::new(config.reconnect_backoff, config.reconnect_backoff_max),
                 failure: None,
-                backoff: Backoff::new(
-                    self.config.reconnect_backoff,
-                    self.config.reconnect_backoff_max,
-                ),
-                retry_at: None,
+                tries: 0,
+                trying: false,
                 left: false,
             }),
-            attempted: Notify::new(),
+            tried: Notify::new(),
             failures: Gate::default(),
             losses: Arc::default(),
         });
-        doors.insert((endpoint.id, lane), Arc::clone(&door));
-        door
+        brokers.insert(endpoint.id, Arc::clone(&broker));
+        broker
     }
 
     /// The open link, or the number of attempts made so far, with another one under way.
-    fn try_open(self: &Arc<Self>, door: &Arc<Door>) -> Result<Result<Link, u64>> {
+    fn try_open(
+        self: &Arc<Self>,
+        broker: &Arc<Broker>,
+        door: &Arc<Door>,
+    ) -> Result<Result<Link, u64>> {
         if self.tasks.is_stopping() {
             return Err(self.tasks.failure().unwrap_or_else(closed));
         }
@@ -224,73 +304,110 @@ impl Pool {
         }
         if !state.connecting {
             state.connecting = true;
-            let pool = Arc::clone(self);
-            let opening = Arc::clone(door);
+            let (pool, broker) = (Arc::clone(self), Arc::clone(broker));
+            let door = Arc::clone(door);
             self.tasks
-                .spawn("connect", async move { pool.attempt(&opening).await });
+                .spawn("connect", async move { pool.attempt(&broker, &door).await });
         }
         Ok(Err(state.attempts))
     }
 
     /// One attempt, after the back-off.
-    async fn attempt(&self, door: &Door) {
+    async fn attempt(&self, broker: &Broker, door: &Door) {
         let retry_at = door.state().retry_at;
         if let Some(at) = retry_at {
             tokio::time::sleep_until(at).await;
         }
-        let failures = door.state().backoff.failures();
+        let opened = match broker.turn().await {
+            Turn::Try { alone } => self.try_once(broker, door, alone).await,
+            Turn::Failed(error) => Err(error),
+        };
+        // A role that has ended took its door away: nobody would ever close the link.
+        let opened = opened.inspect(|(link, _)| {
+            if !broker.has(door) {
+                link.close();
+            }
+        });
+        let opened = opened.map(|(link, driver)| {
+            let kept = match door.lane.is_driven_by_user() {
+                true => Some(driver),
+                false => {
+                    self.tasks.spawn("link", driver);
+                    None
+                }
+            };
+            (link, kept)
+        });
+        let mut state = door.state();
+        state.connecting = false;
+        state.attempts += 1;
+        state.retry_at = opened
+            .is_ok()
+            .then(|| now() + self.config.reconnect_backoff);
+        state.failure = opened.as_ref().err().cloned();
+        (state.link, state.driver) = match opened {
+            Ok((link, driver)) => (Some(link), driver),
+            Err(_) => (None, None),
+        };
+        drop(state);
+        door.attempted.notify_waiters();
+    }
+
+    async fn try_once(&self, broker: &Broker, door: &Door, alone: bool) -> Result<(Link, Driver)> {
+        let failures = broker.reach().backoff.failures();
         let setup = self.setup_timeout(failures);
-        let opened = match timeout_at(now() + setup, self.open(door, now() + setup)).await {
-            Ok(opened) => opened,
-            Err(_) => Err(door.peer().name(Error::new(
+        let opened = self.open(broker, door.lane, now() + setup);
+        let opened = timeout_at(now() + setup, opened).await.unwrap_or_else(|_| {
+            Err(broker.peer().name(Error::new(
                 ErrorKind::Connection,
                 format!(
                     "the connection was not set up within {} ms (socket.connection.setup.timeout.ms): \
                      the peer accepted it and then said nothing; is it a Kafka listener without TLS?",
                     setup.as_millis()
                 ),
-            ))),
-        };
-        let mut state = door.state();
+            )))
+        });
+        let mut reach = broker.reach();
         let opened = match opened {
-            Ok(link) if state.left => {
-                // Whoever waits would ask the wrong broker, which answers: nothing would ever end this link.
+            Ok((link, _)) if reach.left => {
+                // Whoever waits would ask the wrong broker, which answers: nothing would ever end
+                // this link.
                 link.close();
-                let error = Error::new(ErrorKind::Connection, "the broker has another address now");
-                Err(door.peer().name(error))
+                let message = "the broker has another address now, or left the cluster";
+                let error = Error::new(ErrorKind::Connection, message);
+                Err(broker.peer().name(error))
             }
             opened => opened,
         };
-        state.connecting = false;
-        state.attempts += 1;
+        reach.tries += 1;
+        reach.trying &= !alone;
         match &opened {
-            Ok(link) => {
-                state.backoff.succeed();
-                state.failure = None;
-                state.link = Some(link.clone());
-                // A broker that accepts and hangs up at once must not be asked in a tight loop.
-                state.retry_at = Some(now() + self.config.reconnect_backoff);
+            Ok(_) => {
+                reach.backoff.succeed();
+                reach.failure = None;
             }
+            // Attempts that were begun together fail together, which is one failure.
+            Err(_) if !alone && reach.failure.is_some() => {}
             Err(error) => {
-                state.failure = Some(error.clone());
-                state.link = None;
-                state.retry_at = Some(now() + state.backoff.fail(&self.clock));
+                let pause = reach.backoff.fail(&self.clock);
+                reach.failure = Some((error.clone(), now() + pause));
             }
         }
-        drop(state);
-        self.tell(door, &opened);
-        door.attempted.notify_waiters();
+        drop(reach);
+        broker.tried.notify_waiters();
+        self.tell(broker, door.lane, opened.as_ref().err());
+        opened
     }
 
     /// A broker that is away is a warning now and then, not one for each attempt.
-    fn tell(&self, door: &Door, opened: &Result<Link>) {
-        let (peer, lane) = (door.peer(), door.lane);
-        match opened {
-            Ok(_) if door.failures.reset() => tracing::info!(%peer, ?lane, "connected again"),
-            Ok(_) => tracing::debug!(%peer, ?lane, "connected"),
-            Err(error) => {
+    fn tell(&self, broker: &Broker, lane: Lane, failure: Option<&Error>) {
+        let peer = broker.peer();
+        match failure {
+            None if broker.failures.reset() => tracing::info!(%peer, ?lane, "connected again"),
+            None => tracing::debug!(%peer, ?lane, "connected"),
+            Some(error) => {
                 self.traffic.not_connected();
-                match door.failures.pass(now()) {
+                match broker.failures.pass(now()) {
                     Some(untold) => tracing::warn!(%peer, ?lane, %error, untold, "cannot connect"),
                     None => tracing::debug!(%peer, ?lane, %error, "cannot connect"),
                 }
@@ -298,9 +415,9 @@ impl Pool {
         }
     }
 
-    async fn open(&self, door: &Door, deadline: Instant) -> Result<Link> {
-        let Endpoint { id, host, port } = &door.endpoint;
-        let peer = door.peer();
+    async fn open(&self, broker: &Broker, lane: Lane, deadline: Instant) -> Result<(Link, Driver)> {
+        let Endpoint { id, host, port } = &broker.endpoint;
+        let peer = broker.peer();
         let mut stream = self
             .connector
             .connect(host, *port, deadline)
@@ -313,24 +430,18 @@ impl Pool {
                 (ErrorKind::Protocol, 0..) => error.with_class(Class::Retriable),
                 _ => error,
             })?;
-        let max_frame = match door.lane {
-            // Its size is bounded by what each request asks for.
-            Lane::Fetch => codec::MAX_FRAME,
-            _ => self.config.max_control_frame.min(codec::MAX_FRAME),
-        };
         let config = LinkConfig {
             broker: *id,
             peer,
             client_id: self.client_id.clone(),
-            max_frame,
+            lane,
+            max_frame: self.config.max_control_frame.min(codec::MAX_FRAME),
+            request_timeout: self.config.request_timeout,
             max_idle: self.config.connections_max_idle,
-            max_mute: self.config.request_timeout,
             traffic: Arc::clone(&self.traffic),
-            losses: Arc::clone(&door.losses),
+            losses: Arc::clone(&broker.losses),
         };
-        let (link, task) = Link::open(stream, versions, config);
-        self.tasks.spawn("link", task);
-        Ok(link)
+        Ok(Link::open(stream, versions, config))
     }
 
     /// Doubles with each failure up to the most (`socket.connection.setup.timeout.max.ms`).
@@ -341,17 +452,83 @@ impl Pool {
     }
 }
 
-impl Door {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+/// Whose turn it is to reach a broker.
+enum Turn {
+    /// Alone if the last attempt failed.
+    Try { alone: bool },
+    /// Another attempt was made meanwhile and failed.
+    Failed(Error),
+}
+
+impl Broker {
+    fn links(&self) -> MutexGuard<'_, HashMap<(Lane, Owner), Arc<Door>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says whether the broker is elsewhere; if it is, the link here ends once answered.
+    fn reach(&self) -> MutexGuard<'_, Reach> {
+        self.reach.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn door(&self, lane: Lane, owner: Owner) -> Arc<Door> {
+        let mut links = self.links();
+        let door = links.entry((lane, owner)).or_insert_with(|| {
+            Arc::new(Door {
+                lane,
+                state: Mutex::default(),
+                attempted: Notify::new(),
+            })
+        });
+        Arc::clone(door)
+    }
+
+    /// Whether the door is still one of this broker's.
+    fn has(&self, door: &Door) -> bool {
+        self.links()
+            .values()
+            .any(|known| std::ptr::eq(&**known, door))
+    }
+
+    /// Waits until the broker may be tried: at once if it could be reached last. After a failure one
+    /// attempt is made when the back-off is over, and its outcome is that of all that wait.
+    async fn turn(&self) -> Turn {
+        let before = self.reach().tries;
+        loop {
+            let mut tried = pin!(self.tried.notified());
+            tried.as_mut().enable();
+            let retry_at = {
+                let mut reach = self.reach();
+                match &reach.failure {
+                    None => return Turn::Try { alone: false },
+                    Some((error, _)) if reach.tries > before => return Turn::Failed(error.clone()),
+                    Some((_, at)) => {
+                        let at = *at;
+                        if at <= now() && !std::mem::replace(&mut reach.trying, true) {
+                            return Turn::Try { alone: true };
+                        }
+                        at
+                    }
+                }
+            };
+            match retry_at > now() {
+                true => tokio::time::sleep_until(retry_at).await,
+                false => tried.await,
+            }
+        }
+    }
+
+    /// Says whether the broker is elsewhere; if it is, the links here end once answered.
     fn leave(&self, left: bool) {
-        let mut state = self.state();
-        state.left = left;
-        if let Some(link) = state.link.as_ref().filter(|_| left) {
-            link.close();
+        self.reach().left = left;
+        if left {
+            self.close_links();
+        }
+    }
+
+    fn close_links(&self) {
+        for door in self.links().values() {
+            if let Some(link) = &door.state().link {
+                link.close();
+            }
         }
     }
 
@@ -361,6 +538,12 @@ impl Door {
             0.. => format!("broker {id} ({host}:{port})"),
             _ => format!("bootstrap server {host}:{port}"),
         })
+    }
+}
+
+impl Door {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use kafka_protocol::messages::{
-    ApiVersionsResponse, FindCoordinatorRequest, ListOffsetsRequest, ListOffsetsResponse,
+    ApiVersionsResponse, DeleteTopicsRequest, FetchRequest, FetchResponse, FindCoordinatorRequest,
+    ListOffsetsRequest, ListOffsetsResponse,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::Lane;
 use super::link::Link;
 use super::pool::{Endpoint, Pool};
 use super::scripted::{Far, Scripted, everything};
+use super::{Lane, Owner};
 use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
 use crate::error::{Certainty, Error, ErrorKind, Result};
@@ -30,10 +31,18 @@ struct Bench {
 }
 
 fn bench() -> Bench {
+    bench_with(ClientConfig::default())
+}
+
+fn bench_with(config: ClientConfig) -> Bench {
     let (connector, accepting) = Scripted::new();
     let tasks = Tasks::new();
-    let config = Arc::new(ClientConfig::default());
-    let pool = Pool::new(config, Clock::seeded(1, 0), tasks.clone(), connector);
+    let pool = Pool::new(
+        Arc::new(config),
+        Clock::seeded(1, 0),
+        tasks.clone(),
+        connector,
+    );
     Bench {
         pool,
         tasks,
@@ -56,7 +65,7 @@ fn within(seconds: u32) -> Instant {
 impl Bench {
     async fn connect(&mut self, serve: impl AsyncFnOnce(&mut Far)) -> (Result<Link>, Far) {
         let (endpoint, pool) = (endpoint(), Arc::clone(&self.pool));
-        let link = pool.link(&endpoint, Lane::Admin, within(60));
+        let link = pool.link(&endpoint, Lane::Admin, Owner::default(), within(60));
         let far = async {
             let mut far = Far::accept(&mut self.accepting).await;
             serve(&mut far).await;
@@ -84,7 +93,11 @@ impl Bench {
 }
 
 fn ask(link: &Link) -> super::link::Pending<ListOffsetsRequest> {
-    link.send(9, &ListOffsetsRequest::default(), within(30))
+    link.send(9, &ListOffsetsRequest::default())
+}
+
+fn change(link: &Link) -> super::link::Pending<DeleteTopicsRequest> {
+    link.send(6, &DeleteTopicsRequest::default())
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,9 +165,14 @@ async fn a_broker_that_lacks_a_request_is_named_with_the_versions_of_both() {
             }
         })
         .await;
-    let error = link.unwrap().version::<ListOffsetsRequest>().unwrap_err();
+    let link = link.unwrap();
+    let error = link.version::<ListOffsetsRequest>().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
     assert!(error.to_string().contains("does not offer it"), "{error}");
+    assert!(
+        link.is_open(),
+        "others use the connection for what the broker has"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,26 +295,33 @@ async fn throttle_times_hold_back_later_requests() {
 async fn a_frozen_broker_loses_its_connection_and_all_requests_say_so() {
     let mut bench = bench();
     let (link, mut far) = bench.connected().await;
-    let (first, second) = (ask(&link), ask(&link));
+    let (first, second) = (ask(&link), change(&link));
     far.asked().await.unwrap();
     let error = first.await.unwrap_err();
+    // A question has no outcome that could be in doubt.
     assert_eq!(
         (error.kind(), error.certainty()),
-        (ErrorKind::Timeout, Some(Certainty::MaybeWritten))
+        (ErrorKind::Timeout, None)
     );
-    assert_eq!(
-        second.await.unwrap_err().certainty(),
-        Some(Certainty::MaybeWritten)
+    assert!(
+        error.to_string().contains("(request.timeout.ms)"),
+        "{error}"
+    );
+    let error = second.await.unwrap_err();
+    assert_eq!(error.certainty(), Some(Certainty::MaybeWritten));
+    assert!(
+        error.to_string().ends_with("(may have been written)"),
+        "{error}"
     );
     link.closed().await;
     assert!(!link.is_open());
     let traffic = bench.pool.traffic().snapshot();
     let api = traffic.api("ListOffsets").unwrap();
-    assert_eq!((api.requests, api.failed), (2, 2));
+    assert_eq!((api.requests, api.failed), (1, 1));
     let connections = (traffic.connections, traffic.connections_made);
     assert_eq!((connections, traffic.connections_closed), ((0, 1), 1));
     assert_eq!(traffic.requests_in_flight, 0);
-    let late = ask(&link).await.unwrap_err();
+    let late = change(&link).await.unwrap_err();
     assert_eq!(late.certainty(), Some(Certainty::NotSent));
     // The pool makes a new connection.
     let (link, _far) = bench.connected().await;
@@ -339,7 +364,7 @@ async fn a_connection_cut_mid_frame_is_noticed() {
     let error = pending.await.unwrap_err();
     assert_eq!(
         (error.kind(), error.certainty()),
-        (ErrorKind::Connection, Some(Certainty::MaybeWritten))
+        (ErrorKind::Connection, None)
     );
 }
 
@@ -363,7 +388,7 @@ async fn without_acks_a_produce_request_is_done_when_written() {
     let mut bench = bench();
     let (link, mut far) = bench.connected().await;
     let body = ProduceBody::default();
-    let pending = link.send_produce(9, 0, 1000, None, &body, within(30));
+    let pending = link.send_produce(9, 0, 1000, None, &body);
     pending.await.unwrap();
     assert_eq!(far.asked().await.unwrap().key, 0);
     assert!(link.is_open());
@@ -385,7 +410,7 @@ async fn attempts_back_off_and_a_closed_client_connects_no_more() {
     bench.tasks.stop();
     let error = bench
         .pool
-        .link(&endpoint(), Lane::Admin, within(1))
+        .link(&endpoint(), Lane::Admin, Owner::default(), within(1))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
@@ -399,7 +424,9 @@ async fn a_link_to_where_a_broker_was_ends_once_it_is_asked_for_elsewhere() {
         port: 9093,
         ..endpoint()
     };
-    let asked = bench.pool.link(&elsewhere, Lane::Admin, within(1));
+    let asked = bench
+        .pool
+        .link(&elsewhere, Lane::Admin, Owner::default(), within(1));
     assert!(asked.now_or_never().is_none());
     assert!(!link.is_open());
 }
@@ -408,7 +435,7 @@ async fn a_link_to_where_a_broker_was_ends_once_it_is_asked_for_elsewhere() {
 async fn stopping_the_client_leaves_nobody_waiting() {
     let mut bench = bench();
     let (link, mut far) = bench.connected().await;
-    let pending = ask(&link);
+    let pending = change(&link);
     far.asked().await.unwrap();
     bench.tasks.stop();
     let error = pending.await.unwrap_err();
@@ -416,4 +443,148 @@ async fn stopping_the_client_leaves_nobody_waiting() {
     bench.tasks.idle().await;
     let mut rest = Vec::new();
     far.stream.read_to_end(&mut rest).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_deadline_of_a_caller_leaves_the_connection_to_others() {
+    let mut bench = bench();
+    let (link, mut far) = bench.connected().await;
+    let request = ListOffsetsRequest::default();
+    let start = now();
+    let (impatient, patient) = (link.ask(9, &request, start + SECOND), ask(&link));
+    let error = impatient.await.unwrap_err();
+    assert_eq!(
+        (start.elapsed().as_secs(), error.kind()),
+        (1, ErrorKind::Timeout)
+    );
+    assert_eq!(error.certainty(), None, "it was a question");
+    let told = error.to_string();
+    assert!(
+        told.contains("deadline of the call") && !told.contains("request.timeout"),
+        "{told}"
+    );
+    let writing = DeleteTopicsRequest::default();
+    let error = link.ask(6, &writing, now() + SECOND).await.unwrap_err();
+    assert_eq!(error.certainty(), Some(Certainty::MaybeWritten));
+    // The broker answers what was asked, in order, whoever is still there.
+    for _ in 0..2 {
+        let asked = far.asked().await.unwrap();
+        far.answer(&asked, &ListOffsetsResponse::default()).await;
+    }
+    patient.await.unwrap();
+    assert!(link.is_open());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_answers_with_records_may_be_large() {
+    let config = ClientConfig {
+        max_control_frame: 1000,
+        ..ClientConfig::default()
+    };
+    let mut bench = bench_with(config);
+    let (link, mut far) = bench.connected().await;
+    let fetch = link.send(12, &FetchRequest::default());
+    let asked = far.asked().await.unwrap();
+    let mut large = FetchResponse::default();
+    let topic = kafka_protocol::messages::TopicName("t".repeat(5000).into());
+    large.responses = vec![
+        kafka_protocol::messages::fetch_response::FetchableTopicResponse::default()
+            .with_topic(topic),
+    ];
+    far.answer(&asked, &large).await;
+    assert_eq!(fetch.await.unwrap().responses.len(), 1);
+    let pending = ask(&link);
+    far.asked().await.unwrap();
+    far.stream.write_all(&1001_u32.to_be_bytes()).await.unwrap();
+    let error = pending.await.unwrap_err();
+    assert!(
+        error.to_string().contains("allowed are 4 to 1000"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn roles_have_connections_of_their_own_where_requests_wait_and_share_the_others() {
+    let mut bench = bench();
+    let pool = Arc::clone(&bench.pool);
+    let roles = [pool.new_owner(), pool.new_owner()];
+    let mut peers = Vec::new();
+    let mut links = Vec::new();
+    for lane in [
+        Lane::Data,
+        Lane::Fetch,
+        Lane::FetchMore,
+        Lane::Coordinator,
+        Lane::Metadata,
+        Lane::Admin,
+        Lane::Peek,
+    ] {
+        let before = pool.traffic().snapshot().connections;
+        for role in roles {
+            let endpoint = endpoint();
+            let link = pool.link(&endpoint, lane, lane.owner(role), within(60));
+            let accepting = &mut bench.accepting;
+            let far = async {
+                let mut far = Far::accept(accepting).await;
+                far.shake_hands().await;
+                far
+            };
+            tokio::pin!(link);
+            tokio::select! {
+                biased;
+                link = &mut link => links.push((role, link.unwrap())),
+                far = far => {
+                    peers.push(far);
+                    links.push((role, link.await.unwrap()));
+                }
+            }
+        }
+        let shared = matches!(lane, Lane::Metadata | Lane::Admin | Lane::Peek);
+        let made = pool.traffic().snapshot().connections - before;
+        assert_eq!(made, if shared { 1 } else { 2 }, "{lane:?}");
+    }
+    pool.retire(roles[0]);
+    let open = |role: Owner| {
+        links
+            .iter()
+            .filter(|(of, link)| *of == role && link.is_open())
+            .count()
+    };
+    // Those that it shared stay.
+    assert_eq!((open(roles[0]), open(roles[1])), (3, 7));
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(pool.traffic().snapshot().connections, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_is_away_is_tried_once_for_all() {
+    let mut bench = bench();
+    let pool = Arc::clone(&bench.pool);
+    let endpoint = endpoint();
+    let one = || async {
+        let owner = pool.new_owner();
+        pool.link(&endpoint, Lane::Fetch, owner, within(60)).await
+    };
+    let hang_up = async |bench: &mut Bench| drop(Far::accept(&mut bench.accepting).await);
+    let (first, ()) = tokio::join!(one(), hang_up(&mut bench));
+    assert!(first.is_err());
+    // Fifty roles are told what one attempt came to, and it is one failure.
+    let many = futures::future::join_all((0..50).map(|_| one()));
+    let (many, ()) = tokio::join!(many, hang_up(&mut bench));
+    assert!(many.iter().all(Result::is_err));
+    assert_eq!(pool.traffic().snapshot().connections_failed, 2);
+    // Once it is back, everybody gets a connection.
+    let serve = async {
+        let mut peers = Vec::new();
+        for _ in 0..50 {
+            let mut far = Far::accept(&mut bench.accepting).await;
+            far.shake_hands().await;
+            peers.push(far);
+        }
+        peers
+    };
+    let many = futures::future::join_all((0..50).map(|_| one()));
+    let (many, _peers) = tokio::join!(many, serve);
+    assert!(many.iter().all(Result::is_ok));
+    assert_eq!(pool.traffic().snapshot().connections, 50);
 }

@@ -204,7 +204,7 @@ impl ProducerBuilder {
         }
         let client_id = &self.cluster.config().client_id;
         let ledger = Ledger::new(client_id, self.on_batch, self.interceptors);
-        let shared = Shared::new(self.cluster, self.config, idempotent, partitioner, ledger);
+        let shared = Shared::new(&self.cluster, self.config, idempotent, partitioner, ledger);
         if cfg!(feature = "metrics") {
             let sample = Arc::clone(&shared).sample();
             shared.tasks.spawn("producer metrics", sample);

@@ -78,6 +78,7 @@ struct FailRest(Arc<Shared>);
 impl Drop for FailRest {
     fn drop(&mut self) {
         self.0.fail_all(&self.0.end());
+        self.0.cluster.end_role();
     }
 }
 
@@ -206,7 +207,7 @@ async fn init_producer_id(cluster: &Cluster) -> Result<Identity> {
             .with_producer_epoch(-1))
     };
     let response = cluster
-        .call(Target::Any, Lane::Admin, deadline, build)
+        .call(Target::Any, Lane::Metadata, deadline, build)
         .await?;
     // Either an error or an id; anything else is damaged.
     if (response.error_code == 0) != (response.producer_id.0 >= 0 && response.producer_epoch >= 0) {

@@ -353,7 +353,6 @@ impl Sender {
             i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
             None,
             &body,
-            time + timeout,
         );
         let span = tracing::debug_span!(
             "produce",

@@ -129,7 +129,7 @@ impl From<Error> for Obstacle {
 
 impl Shared {
     pub(crate) fn new(
-        cluster: Cluster,
+        cluster: &Cluster,
         config: ProducerConfig,
         idempotent: bool,
         partitioner: Box<dyn Partitioner>,
@@ -155,7 +155,7 @@ impl Shared {
         };
         Arc::new(Self {
             tasks: cluster.tasks().child(),
-            cluster,
+            cluster: cluster.for_role(),
             rules,
             interceptors: slot_config.ledger.interceptors(),
             slot_config,

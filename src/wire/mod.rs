@@ -29,6 +29,12 @@ pub(crate) trait Call: Encodable + HeaderVersion + Send + Sync + 'static {
     /// Lowest and highest version that this client speaks; each must be fully supported.
     const SPOKEN: (i16, i16);
 
+    /// Whether it changes something at the broker, so that its outcome is in doubt when no answer
+    /// comes. A question has no outcome.
+    const WRITES: bool;
+    /// Whether the answer carries records, so that what was asked for bounds its size.
+    const CARRIES_RECORDS: bool;
+
     /// How long the broker asks the client to be silent (KIP-219), milliseconds.
     fn throttle_ms(response: &Self::Response) -> i32;
 
@@ -36,13 +42,31 @@ pub(crate) trait Call: Encodable + HeaderVersion + Send + Sync + 'static {
     fn error_code(response: &Self::Response) -> i16;
 }
 
+/// What is particular to a request, for the table below.
+enum Kind {
+    Write,
+    Fetch,
+}
+
+impl Kind {
+    const fn writes(self) -> bool {
+        matches!(self, Self::Write)
+    }
+
+    const fn carries_records(self) -> bool {
+        matches!(self, Self::Fetch)
+    }
+}
+
 macro_rules! calls {
-    ($($key:literal $request:ident => $response:ident, $name:literal $min:literal..=$max:literal $(throttle $throttle:ident)? $(error $error:ident)?;)*) => {$(
+    ($($key:literal $request:ident => $response:ident, $name:literal $min:literal..=$max:literal $(throttle $throttle:ident)? $(error $error:ident)? $(is $kind:ident)?;)*) => {$(
         impl Call for kp::$request {
             type Response = kp::$response;
             const KEY: i16 = $key;
             const NAME: &'static str = $name;
             const SPOKEN: (i16, i16) = ($min, $max);
+            const WRITES: bool = false $(|| Kind::$kind.writes())?;
+            const CARRIES_RECORDS: bool = false $(|| Kind::$kind.carries_records())?;
 
             fn throttle_ms(response: &Self::Response) -> i32 {
                 let _ = response;
@@ -74,18 +98,18 @@ macro_rules! calls {
 // flexible encodings pass the guard against hostile lengths (`wire/guard.rs`).
 calls! {
     3 MetadataRequest => MetadataResponse, "Metadata" 9..=13 throttle throttle_time_ms;
-    0 ProduceRequest => ProduceResponse, "Produce" 9..=13 throttle throttle_time_ms;
-    1 FetchRequest => FetchResponse, "Fetch" 12..=17 throttle throttle_time_ms error error_code;
+    0 ProduceRequest => ProduceResponse, "Produce" 9..=13 throttle throttle_time_ms is Write;
+    1 FetchRequest => FetchResponse, "Fetch" 12..=17 throttle throttle_time_ms error error_code is Fetch;
     2 ListOffsetsRequest => ListOffsetsResponse, "ListOffsets" 6..=10 throttle throttle_time_ms;
     23 OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse, "OffsetForLeaderEpoch" 4..=4 throttle throttle_time_ms;
-    22 InitProducerIdRequest => InitProducerIdResponse, "InitProducerId" 2..=5 throttle throttle_time_ms error error_code;
+    22 InitProducerIdRequest => InitProducerIdResponse, "InitProducerId" 2..=5 throttle throttle_time_ms error error_code is Write;
     10 FindCoordinatorRequest => FindCoordinatorResponse, "FindCoordinator" 3..=6 throttle throttle_time_ms error error_code;
-    8 OffsetCommitRequest => OffsetCommitResponse, "OffsetCommit" 8..=10 throttle throttle_time_ms;
+    8 OffsetCommitRequest => OffsetCommitResponse, "OffsetCommit" 8..=10 throttle throttle_time_ms is Write;
     9 OffsetFetchRequest => OffsetFetchResponse, "OffsetFetch" 6..=10 throttle throttle_time_ms error error_code;
     15 DescribeGroupsRequest => DescribeGroupsResponse, "DescribeGroups" 5..=6 throttle throttle_time_ms;
     16 ListGroupsRequest => ListGroupsResponse, "ListGroups" 3..=5 throttle throttle_time_ms error error_code;
     69 ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse, "ConsumerGroupDescribe" 0..=1 throttle throttle_time_ms;
     68 ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse, "ConsumerGroupHeartbeat" 0..=1 throttle throttle_time_ms error error_code;
-    19 CreateTopicsRequest => CreateTopicsResponse, "CreateTopics" 5..=7 throttle throttle_time_ms;
-    20 DeleteTopicsRequest => DeleteTopicsResponse, "DeleteTopics" 4..=6 throttle throttle_time_ms;
+    19 CreateTopicsRequest => CreateTopicsResponse, "CreateTopics" 5..=7 throttle throttle_time_ms is Write;
+    20 DeleteTopicsRequest => DeleteTopicsResponse, "DeleteTopics" 4..=6 throttle throttle_time_ms is Write;
 }

@@ -59,9 +59,9 @@ type Answers = Vec<Pin<Box<dyn Future<Output = Answer> + Send>>>;
 pub(super) async fn run(shared: Arc<Shared>) {
     let control = Control::new(Arc::clone(&shared));
     control.run().await;
-    fetcher::end_sessions(&shared).await;
     // Ends the fetch tasks and this one.
     shared.tasks.stop();
+    shared.cluster.end_role();
     shared.ready.notify_waiters();
 }
 

@@ -61,15 +61,14 @@ pub(crate) async fn list_once(
         .with_replica_id(kp::BrokerId(-1))
         .with_isolation_level(isolation(level))
         .with_topics(topics);
-    let link = cluster.link(broker, Lane::Admin, deadline).await?;
+    let link = cluster.link(broker, Lane::Metadata, deadline).await?;
     let version = link.version::<kp::ListOffsetsRequest>()?;
     let timeout = cluster.config().request_timeout;
     let request = match version {
         10.. => request.with_timeout_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)),
         _ => request,
     };
-    let deadline = deadline.min(now() + timeout);
-    let response = link.send(version, &request, deadline).await?;
+    let response = link.ask(version, &request, deadline).await?;
     let mut found = IndexMap::new();
     let left = asked.iter().map(|(tp, epoch, at)| (tp, (*epoch, *at)));
     let mut left: BTreeMap<&TopicPartition, (i32, i64)> = left.collect();
