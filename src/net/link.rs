@@ -201,6 +201,9 @@ impl Link {
         deadline: Instant,
     ) -> Result<R::Response> {
         let answer = timeout_at(deadline, self.send(version, request)).await;
+        if answer.is_err() && crate::planted("an-impatient-caller-ends-the-connection") {
+            self.close();
+        }
         answer.unwrap_or_else(|_| Err(self.too_late::<R>()))
     }
 

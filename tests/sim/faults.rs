@@ -138,7 +138,7 @@ async fn mend(world: &World, rng: &mut StdRng) {
     for broker in 1..=world.brokers {
         mock.resume(broker);
         if rng.random_ratio(1, 4) || !mock.is_alive(broker) {
-            mock.restart(broker).await.expect("it opens no sockets");
+            world.restart(broker).await;
         }
     }
 }
@@ -150,7 +150,7 @@ fn somewhere(world: &World, broker: i32, rng: &mut StdRng) -> NetworkControl {
         true => part,
         false => {
             let number = rng.random_range(0..world.producers);
-            part.client(format!("producer-{number}"))
+            part.client(world.producer_client(number))
         }
     }
 }
@@ -171,16 +171,16 @@ async fn one(world: &Arc<World>, kind: Kind, rng: &mut StdRng) {
         Kind::Kill => {
             mock.kill(broker);
             sleep(pause).await;
-            mock.restart(broker).await.expect("it opens no sockets");
+            world.restart(broker).await;
         }
         Kind::KillAll => {
             (1..=world.brokers).for_each(|broker| mock.kill(broker));
             sleep(pause).await;
             for broker in 1..=world.brokers {
-                mock.restart(broker).await.expect("it opens no sockets");
+                world.restart(broker).await;
             }
         }
-        Kind::Restart => mock.restart(broker).await.expect("it opens no sockets"),
+        Kind::Restart => world.restart(broker).await,
         Kind::Freeze => {
             mock.pause(broker);
             sleep(pause).await;
@@ -212,7 +212,7 @@ async fn one(world: &Arc<World>, kind: Kind, rng: &mut StdRng) {
         Kind::Reset => somewhere(world, broker, rng).reset(),
         Kind::Slow => {
             let number = rng.random_range(0..world.producers);
-            let name = format!("producer-{number}");
+            let name = world.producer_client(number);
             let edge = mock.network().client(name.as_str()).broker(broker);
             let (least, most) = (Duration::from_millis(200), Duration::from_millis(1_500));
             edge.delay(world.pace(least), world.pace(most));
@@ -268,11 +268,16 @@ async fn one(world: &Arc<World>, kind: Kind, rng: &mut StdRng) {
 fn refuse_for_good(world: &World, skip: u64, rng: &mut StdRng) {
     let code = FINAL[rng.random_range(0..FINAL.len())];
     let number = rng.random_range(0..world.producers);
-    if matches!(code, 45 | 59) && !world.notes().idempotent.contains(&number) {
+    let idempotent = match world.together.get() {
+        // The rule is about all of them.
+        Some(_) => world.notes().idempotent.len() == world.producers,
+        None => world.notes().idempotent.contains(&number),
+    };
+    if matches!(code, 45 | 59) && !idempotent {
         return; // No broker says so to a producer without sequences.
     }
     world.tell(format_args!("Produce of {number} fails with {code}"));
-    let name = format!("producer-{number}");
+    let name = world.producer_client(number);
     let produce = || {
         let name = name.clone();
         let produce = world.mock.on(Api::Produce);

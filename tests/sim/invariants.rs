@@ -17,7 +17,9 @@ pub(crate) fn check(world: &World) {
         .collect();
     logged(world, &logs);
     producers(world, &logs);
-    consumers(world, &logs);
+    for group in world.groups() {
+        consumers(world, group, &logs);
+    }
 }
 
 fn value_of(record: &OwnedRecord) -> String {
@@ -95,10 +97,10 @@ fn producers(world: &World, logs: &Logs) {
 }
 
 /// What was handed out is what the log has, and what is committed was handed out.
-fn consumers(world: &World, logs: &Logs) {
+fn consumers(world: &World, group: &'static str, logs: &Logs) {
     let mut violations = Vec::new();
     let mut offsets: BTreeSet<(i32, i64)> = BTreeSet::new();
-    for (partition, offset, text) in &world.notes().seen {
+    for (partition, offset, text) in &world.notes().group(group).seen {
         let log = logs
             .get(partition)
             .and_then(|log| log.get(*offset as usize));
@@ -111,7 +113,7 @@ fn consumers(world: &World, logs: &Logs) {
         offsets.insert((*partition, *offset));
     }
     for partition in logs.keys() {
-        let end = world.committed(*partition).unwrap_or(0);
+        let end = world.committed(group, *partition).unwrap_or(0);
         if let Some(offset) = (0..end).find(|offset| !offsets.contains(&(*partition, *offset))) {
             violations.push(format!(
                 "at least once: {partition}@{offset} is committed and was not read"

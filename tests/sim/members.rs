@@ -12,7 +12,7 @@ use ottla::{
 };
 use rand::RngExt;
 use rand::rngs::StdRng;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::world::{API, CLOSE, GROUP, Phase, TOPIC, World};
 
@@ -30,8 +30,9 @@ enum Style {
 
 struct Member {
     world: Arc<World>,
-    /// The client's name, another one for each life.
+    /// Another one for each life.
     name: String,
+    group: &'static str,
     is_static: bool,
     /// Stays away for longer than `max.poll.interval.ms` at times.
     lazy: bool,
@@ -44,19 +45,27 @@ struct Member {
     last: BTreeMap<TopicPartition, i64>,
 }
 
-pub(crate) async fn consume(world: Arc<World>, number: usize, mut rng: StdRng) {
+pub(crate) async fn consume(
+    world: Arc<World>,
+    group: &'static str,
+    number: usize,
+    mut rng: StdRng,
+) {
     let mut life = 0;
     while !world.is(Phase::Over) {
         life += 1;
         world.notes().lives += 1;
-        let name = format!("consumer-{number}-{life}");
+        let name = match group {
+            GROUP => format!("consumer-{number}-{life}"),
+            other => format!("{other}-{number}-{life}"),
+        };
         let request = world.millis(&mut rng, 2_000..20_000);
         let client = world.client(&name, request, &mut rng);
-        if let Some(mut member) = join(&world, &client, name, number, &mut rng).await {
+        if let Some(mut member) = join(&world, &client, name, group, number, &mut rng).await {
             member.live(&mut rng).await;
             member.end(&mut rng).await;
         }
-        world.by(API, "closing a client", client.close()).await;
+        world.close(client).await;
         sleep(world.millis(&mut rng, 0..5_000)).await;
     }
 }
@@ -65,13 +74,14 @@ async fn join(
     world: &Arc<World>,
     client: &Client,
     name: String,
+    group: &'static str,
     number: usize,
     rng: &mut StdRng,
 ) -> Option<Member> {
     let lazy = rng.random_ratio(1, 8);
     let is_static = rng.random_ratio(1, 6);
     let mut builder = client
-        .consumer(GROUP)
+        .consumer(group)
         .subscribe([TOPIC])
         .offset_reset(OffsetReset::Earliest)
         .auto_commit(rng.random_ratio(1, 3))
@@ -103,6 +113,7 @@ async fn join(
     Some(Member {
         world: Arc::clone(world),
         name,
+        group,
         is_static,
         lazy,
         style: styles[rng.random_range(0..styles.len())],
@@ -167,7 +178,14 @@ impl Member {
                     };
                     let record = record?;
                     let (partition, offset) = (record.partition(), record.offset());
-                    note(&world, &self.name, partition, offset, text_of(&record));
+                    note(
+                        &world,
+                        self.group,
+                        &self.name,
+                        partition,
+                        offset,
+                        text_of(&record),
+                    );
                 }
             }
         }
@@ -210,6 +228,11 @@ impl Member {
         }
     }
 
+    /// The member's id, empty while it is none.
+    fn id(&self) -> String {
+        self.consumer.group_metadata().member_id().to_owned()
+    }
+
     fn forget(&mut self, partition: i32) {
         self.next.remove(&partition);
         self.paused.remove(&partition);
@@ -219,28 +242,36 @@ impl Member {
     /// Nobody else may have a partition in hand, unless it was thrown out of the group meanwhile.
     fn own(&self, partition: i32) {
         let world = &self.world;
-        let Some(membership) = world.membership(&self.name) else {
+        let me = self.id();
+        let Some(membership) = world.membership(self.group, &me) else {
             return;
         };
-        let holder = world.notes().owners.get(&partition).cloned();
-        if let Some((name, number)) = holder
-            && name != self.name
-            && world.membership(&name) == Some(number)
+        let holder = world
+            .notes()
+            .group(self.group)
+            .owners
+            .get(&partition)
+            .cloned();
+        if let Some((other, number)) = holder
+            && other != me
+            && world.membership(self.group, &other) == Some(number)
         {
             world.violation(format!(
-                "owners: {partition} is in the hands of {name} and of {}",
+                "owners: {partition} is in the hands of {other} and of {} ({me})",
                 self.name
             ));
         }
-        let mine = (self.name.clone(), membership);
-        world.notes().owners.insert(partition, mine);
+        let mut notes = world.notes();
+        let owners = &mut notes.group(self.group).owners;
+        owners.insert(partition, (me, membership));
     }
 
     fn disown(&self, partition: i32) {
-        let owners = &mut self.world.notes().owners;
+        let mut notes = self.world.notes();
+        let owners = &mut notes.group(self.group).owners;
         if owners
             .get(&partition)
-            .is_some_and(|(name, _)| *name == self.name)
+            .is_some_and(|(id, _)| *id == self.id())
         {
             owners.remove(&partition);
         }
@@ -248,8 +279,12 @@ impl Member {
 
     /// What was handed out is finished.
     fn let_go(&self) {
-        let owners = &mut self.world.notes().owners;
-        owners.retain(|_, (name, _)| *name != self.name);
+        let id = self.id();
+        let mut notes = self.world.notes();
+        notes
+            .group(self.group)
+            .owners
+            .retain(|_, (owner, _)| *owner != id);
     }
 
     fn take(&mut self, batches: &Batches, exact: bool) {
@@ -271,7 +306,7 @@ impl Member {
                         }
                         let (offset, text) = (record.offset(), text_of(&record.to_owned()));
                         self.next.insert(partition, offset + 1);
-                        note(&self.world, &self.name, partition, offset, text);
+                        note(&self.world, self.group, &self.name, partition, offset, text);
                     }
                     Err(error) => self.world.violation(format!("content: {error}")),
                 }
@@ -362,10 +397,13 @@ impl Member {
         if rng.random_ratio(1, 3) {
             self.commit(rng).await;
         }
+        if world.is(Phase::Quiet) {
+            return;
+        }
         if rng.random_ratio(1, 20) {
             sleep(world.millis(rng, 0..2_000)).await;
         }
-        if self.lazy && rng.random_ratio(1, 60) {
+        if self.lazy && !world.is(Phase::Calm) && rng.random_ratio(1, 60) {
             sleep(world.millis(rng, 0..15_000)).await;
         }
         if rng.random_ratio(1, 60) {
@@ -383,7 +421,13 @@ impl Member {
         }
         let tp = &assigned[rng.random_range(0..assigned.len())];
         if rng.random_ratio(1, 60) {
-            let end = world.notes().handed_out.get(&tp.partition()).copied();
+            let mut notes = world.notes();
+            let end = notes
+                .group(self.group)
+                .handed_out
+                .get(&tp.partition())
+                .copied();
+            drop(notes);
             let to = rng.random_range(0..=end.unwrap_or(0));
             if self.consumer.seek(tp, to).is_ok() {
                 self.next.insert(tp.partition(), to);
@@ -411,7 +455,7 @@ impl Member {
         let position = |tp: TopicPartition| Some((tp.clone(), self.consumer.position(&tp)?));
         let mut offsets: Vec<(TopicPartition, i64)> =
             assigned.into_iter().filter_map(position).collect();
-        let before = world.membership(&self.name);
+        let before = world.membership(self.group, &self.id());
         let done = match rng.random_ratio(1, 3) && !self.last.is_empty() {
             true => {
                 offsets.retain(|(tp, _)| self.last.contains_key(tp));
@@ -423,9 +467,13 @@ impl Member {
             false => world.by(API, "commit", self.consumer.commit()).await,
         };
         match done {
-            Some(Ok(())) if before.is_some() && before == world.membership(&self.name) => {
-                for (tp, offset) in &offsets {
-                    let there = world.committed(tp.partition());
+            Some(Ok(()))
+                if before.is_some() && before == world.membership(self.group, &self.id()) =>
+            {
+                // What was taken away since then may have been left out, and others are further.
+                let assigned = self.consumer.assignment();
+                for (tp, offset) in offsets.iter().filter(|(tp, _)| assigned.contains(tp)) {
+                    let there = world.committed(self.group, tp.partition());
                     // One that was given up before may come late.
                     if there != Some(*offset) && !world.holds_back.load(Ordering::Relaxed) {
                         world.violation(format!(
@@ -455,12 +503,25 @@ impl Member {
 }
 
 /// Takes a record in that was handed out.
-fn note(world: &World, member: &str, partition: i32, offset: i64, text: String) {
+fn note(
+    world: &World,
+    group: &'static str,
+    member: &str,
+    partition: i32,
+    offset: i64,
+    text: String,
+) {
+    let quiet = world.is(Phase::Quiet);
     let mut notes = world.notes();
-    let high = notes.handed_out.entry(partition).or_default();
+    let notes_of_group = notes.group(group);
+    let high = notes_of_group.handed_out.entry(partition).or_default();
     let skipped = (offset > *high).then_some(*high);
     *high = (*high).max(offset + 1);
-    notes.seen.push((partition, offset, text));
+    notes_of_group.seen.push((partition, offset, text));
+    if quiet {
+        let first = notes_of_group.in_the_quiet.entry((partition, offset));
+        first.or_insert_with(Instant::now);
+    }
     drop(notes);
     if let Some(high) = skipped {
         world.violation(format!(

@@ -9,9 +9,9 @@ use ottla::{Acks, Certainty, Compression, Error, ErrorKind, Producer, Purge, Rec
 use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::world::{API, CLOSE, Fate, Phase, TOPIC, World};
+use crate::world::{CLOSE, Fate, Phase, TOPIC, World};
 
 struct Sender {
     world: Arc<World>,
@@ -38,7 +38,7 @@ pub(crate) async fn produce(world: Arc<World>, number: usize, mut rng: StdRng) {
             world.millis(&mut rng, 4_000..10_000),
         ),
     };
-    let client = world.client(&format!("producer-{number}"), request, &mut rng);
+    let client = world.client(&world.producer_client(number), request, &mut rng);
     let max_block = world.millis(&mut rng, 2_000..30_000);
     let idempotent = rng.random_ratio(4, 5);
     if idempotent {
@@ -57,7 +57,7 @@ pub(crate) async fn produce(world: Arc<World>, number: usize, mut rng: StdRng) {
         builder = match rng.random() {
             true => builder.idempotence(false),
             false => {
-                let name = format!("producer-{number}");
+                let name = world.producer_client(number);
                 world.notes().leader_only.insert(name);
                 builder.acks(Acks::Leader)
             }
@@ -98,17 +98,21 @@ pub(crate) async fn produce(world: Arc<World>, number: usize, mut rng: StdRng) {
     for _ in 0..rng.random_range(5..30) {
         deliveries.extend(sender.send(&mut rng).await);
     }
-    if rng.random() {
+    let together = world.together.get().is_some();
+    if together || rng.random() {
         for one in deliveries.drain(..) {
             let _ = one.await;
         }
+    }
+    if together {
+        sender.probe(&mut rng).await;
     }
     close(&world, sender.producer.clone()).await;
     for one in deliveries {
         let _ = one.await;
     }
     drop(sender);
-    world.by(API, "closing a client", client.close()).await;
+    world.close(client).await;
     world.tell(format_args!("producer {number} is done"));
 }
 
@@ -170,6 +174,34 @@ impl Sender {
             }
         }
         None
+    }
+
+    /// Sends a few more while everybody else waits for records.
+    async fn probe(self: &Arc<Self>, rng: &mut StdRng) {
+        let world = &self.world;
+        world.notes().calm_done += 1;
+        world.until(Phase::Quiet).await;
+        for _ in 0..10 {
+            sleep(world.millis(rng, 100..1_500)).await;
+            let before = world.notes().sent.len();
+            if let Some(delivery) = self.send(rng).await {
+                let _ = delivery.await;
+            }
+            let mut notes = world.notes();
+            let mine = notes.sent[before..]
+                .iter()
+                .find_map(|(value, fate)| match fate {
+                    Fate::Acknowledged(partition, Some(offset))
+                        if value.starts_with(&self.name) =>
+                    {
+                        Some((*partition, *offset, Instant::now()))
+                    }
+                    _ => None,
+                });
+            notes.probes.extend(mine);
+        }
+        world.notes().quiet_done += 1;
+        world.until(Phase::Over).await;
     }
 
     fn note(&self, value: String, fate: Fate) {

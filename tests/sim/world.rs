@@ -3,25 +3,31 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use ottla::Client;
-use ottla::mock::{Api, MockCluster, RuleHandle};
+use ottla::mock::{Api, MockCluster, MockClusterBuilder, RuleHandle};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::{faults, invariants, members, producers};
+use crate::{faults, invariants, members, producers, together};
 
 pub(crate) const TOPIC: &str = "events";
 pub(crate) const GROUP: &str = "readers";
+/// Where one client has all roles, there are two groups.
+pub(crate) const OTHER_GROUP: &str = "auditors";
 pub(crate) const API: Duration = Duration::from_secs(30);
 pub(crate) const CLOSE: Duration = Duration::from_secs(40);
 /// From the end of the faults until everything must work: requests that were swallowed time out.
 const SETTLE: Duration = Duration::from_secs(30);
 /// No run takes longer.
 const END: Duration = Duration::from_secs(4 * 3600);
+
+/// Whether one client has all roles in one run of three.
+const ONE_CLIENT: bool = true;
+const TOGETHER: &str = "together";
 
 /// Where a run takes place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +76,8 @@ impl Place {
 
     /// What may happen in real time because the machine is slow.
     fn forgives(self, violation: &str) -> bool {
-        self != Self::Simulated && violation.starts_with("recovery: ")
+        self != Self::Simulated
+            && (violation.starts_with("recovery: ") || violation.starts_with("neighbour: "))
     }
 }
 
@@ -129,12 +136,12 @@ pub(crate) enum Fate {
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     pub(crate) sent: Vec<(String, Fate)>,
-    /// Partition, offset, record: as handed out.
-    pub(crate) seen: Vec<(i32, i64, String)>,
-    /// By partition the offset after the last record that was handed out to anybody.
-    pub(crate) handed_out: BTreeMap<i32, i64>,
-    /// Who has a partition in hand, by client and membership.
-    pub(crate) owners: BTreeMap<i32, (String, u64)>,
+    groups: BTreeMap<&'static str, GroupNotes>,
+    /// The records sent while everybody else was idle: partition, offset, and when that was acknowledged.
+    pub(crate) probes: Vec<(i32, i64, Instant)>,
+    /// Producers that have sent what they had for the calm, or for the quiet, of one client.
+    pub(crate) calm_done: usize,
+    pub(crate) quiet_done: usize,
     pub(crate) violations: Vec<String>,
     pub(crate) faults: usize,
     pub(crate) lives: usize,
@@ -143,6 +150,25 @@ pub(crate) struct Notes {
     pub(crate) idempotent: BTreeSet<usize>,
     /// The client names of those with `acks=1`.
     pub(crate) leader_only: BTreeSet<String>,
+}
+
+impl Notes {
+    pub(crate) fn group(&mut self, group: &'static str) -> &mut GroupNotes {
+        self.groups.entry(group).or_default()
+    }
+}
+
+/// What the members of a group write down.
+#[derive(Debug, Default)]
+pub(crate) struct GroupNotes {
+    /// Partition, offset, record: as handed out.
+    pub(crate) seen: Vec<(i32, i64, String)>,
+    /// When a record was handed out first, in the quiet.
+    pub(crate) in_the_quiet: BTreeMap<(i32, i64), Instant>,
+    /// By partition the offset after the last record that was handed out to anybody.
+    pub(crate) handed_out: BTreeMap<i32, i64>,
+    /// Who has a partition in hand, by member and membership.
+    pub(crate) owners: BTreeMap<i32, (String, u64)>,
 }
 
 /// Where a run stands.
@@ -154,6 +180,8 @@ pub(crate) enum Phase {
     Mended,
     /// And that is long enough ago that nothing may fail any more.
     Calm,
+    /// Where one client has all roles: everything was read, and from now on everybody waits for new records.
+    Quiet,
     Over,
 }
 
@@ -165,6 +193,8 @@ pub(crate) struct World {
     /// How many partitions there were at the start; there may be more by now.
     pub(crate) partitions: i32,
     pub(crate) producers: usize,
+    /// The client that has all roles, in one run of three; otherwise everybody has one of its own.
+    pub(crate) together: OnceLock<Client>,
     /// Producers drop what they have accepted, now and then.
     pub(crate) purges: bool,
     pub(crate) phase: Mutex<Phase>,
@@ -178,6 +208,7 @@ pub(crate) struct World {
     pub(crate) provocations: Mutex<Vec<RuleHandle>>,
     /// One of them has.
     provoked: AtomicBool,
+    restarting: tokio::sync::Mutex<()>,
     notes: Mutex<Notes>,
     pub(crate) trace: Arc<Mutex<Vec<String>>>,
     pub(crate) began: Instant,
@@ -214,7 +245,7 @@ impl World {
         *self.phase.lock().unwrap() >= phase
     }
 
-    fn enter(&self, phase: Phase) {
+    pub(crate) fn enter(&self, phase: Phase) {
         *self.phase.lock().unwrap() = phase;
     }
 
@@ -245,8 +276,47 @@ impl World {
         done.ok()
     }
 
-    /// A client whose connections have each a latency of their own.
+    /// The groups that there are.
+    pub(crate) fn groups(&self) -> &'static [&'static str] {
+        match self.together.get() {
+            Some(_) => &[GROUP, OTHER_GROUP],
+            None => &[GROUP],
+        }
+    }
+
+    /// The name of a producer's client.
+    pub(crate) fn producer_client(&self, number: usize) -> String {
+        match self.together.get() {
+            Some(_) => TOGETHER.to_owned(),
+            None => format!("producer-{number}"),
+        }
+    }
+
+    /// The client of everybody, or one whose connections have each a latency of their own.
     pub(crate) fn client(&self, name: &str, request: Duration, rng: &mut StdRng) -> Client {
+        if let Some(client) = self.together.get() {
+            return client.clone();
+        }
+        let idle = rng
+            .random_ratio(1, 5)
+            .then(|| self.millis(rng, 500..10_000));
+        self.new_client(name, request, idle, rng)
+    }
+
+    /// Closes what [`client`](Self::client) gave.
+    pub(crate) async fn close(&self, client: Client) {
+        if self.together.get().is_none() {
+            self.by(API, "closing a client", client.close()).await;
+        }
+    }
+
+    fn new_client(
+        &self,
+        name: &str,
+        request: Duration,
+        max_idle: Option<Duration>,
+        rng: &mut StdRng,
+    ) -> Client {
         let builder = match self.place {
             Place::Tcp => Client::builder()
                 .bootstrap(self.mock.bootstrap().split(','))
@@ -257,8 +327,8 @@ impl World {
             .api_timeout(API)
             .request_timeout(request)
             .metadata_max_age(self.millis(rng, 5_000..100_000));
-        if rng.random_ratio(1, 5) {
-            builder = builder.connections_max_idle(Some(self.millis(rng, 500..10_000)));
+        if max_idle.is_some() {
+            builder = builder.connections_max_idle(max_idle);
         }
         for broker in 1..=self.brokers {
             self.slow_down(name, broker, rng);
@@ -275,19 +345,23 @@ impl World {
         edge.delay(self.pace(least), self.pace(most));
     }
 
-    /// The number of a client's membership at present.
-    pub(crate) fn membership(&self, client: &str) -> Option<u64> {
-        let group = self.mock.group(GROUP)?;
-        let member = group
-            .members
-            .iter()
-            .find(|member| member.client_id == client)?;
+    /// The number of a member's membership at present.
+    pub(crate) fn membership(&self, group: &str, member_id: &str) -> Option<u64> {
+        let group = self.mock.group(group)?;
+        let member = group.members.iter().find(|member| member.id == member_id)?;
         Some(member.membership)
     }
 
-    /// What the group has committed of a partition.
-    pub(crate) fn committed(&self, partition: i32) -> Option<i64> {
-        let group = self.mock.group(GROUP)?;
+    /// One at a time: two of one broker at once would fight for its port.
+    pub(crate) async fn restart(&self, broker: i32) {
+        let _turn = self.restarting.lock().await;
+        let restarted = self.mock.restart(broker).await;
+        restarted.expect("nobody else takes its port");
+    }
+
+    /// What a group has committed of a partition.
+    pub(crate) fn committed(&self, group: &str, partition: i32) -> Option<i64> {
+        let group = self.mock.group(group)?;
         let found = group
             .offsets
             .iter()
@@ -374,23 +448,38 @@ async fn live(world: Arc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
         producers.push(tokio::spawn(task));
     }
     let mut members = Vec::new();
-    for number in 0..rng.random_range(1..=3) {
-        let rng = StdRng::seed_from_u64(rng.random());
-        let task = members::consume(Arc::clone(&world), number, rng);
-        members.push(tokio::spawn(task));
+    for group in world.groups() {
+        for number in 0..rng.random_range(1..=3) {
+            let rng = StdRng::seed_from_u64(rng.random());
+            let task = members::consume(Arc::clone(&world), group, number, rng);
+            members.push(tokio::spawn(task));
+        }
+    }
+    if let Some(client) = world.together.get() {
+        members.extend(together::begin(&world, client, rng));
     }
     faults::storm(&world, rng).await;
     world.enter(Phase::Mended);
     world.tell("mended");
     sleep(world.pace(SETTLE)).await;
     world.enter(Phase::Calm);
+    if let Some(client) = world.together.get() {
+        together::quiet(&world, client).await;
+        world.enter(Phase::Over);
+    }
     for producer in producers {
         producer.await.map_err(|error| format!("panic: {error}"))?;
     }
-    drain(&world).await;
-    world.enter(Phase::Over);
+    if world.together.get().is_none() {
+        drain(&world).await;
+        world.enter(Phase::Over);
+    }
     for member in members {
         member.await.map_err(|error| format!("panic: {error}"))?;
+    }
+    if let Some(client) = world.together.get() {
+        let closing = client.clone().close();
+        world.by(API, "closing a client", closing).await;
     }
     invariants::check(&world);
     verdict(&world)?;
@@ -406,7 +495,7 @@ async fn live(world: Arc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
         acknowledged: fates(|fate| matches!(fate, Fate::Acknowledged(..))),
         not_sent: fates(|fate| matches!(fate, Fate::NotSent(_))),
         maybe_written: fates(|fate| matches!(fate, Fate::MaybeWritten(_))),
-        consumed: notes.seen.len(),
+        consumed: notes.groups.values().map(|group| group.seen.len()).sum(),
         lives: notes.lives,
     })
 }
@@ -418,26 +507,29 @@ async fn begin(seed: u64, place: Place, rng: &mut StdRng) -> Result<Arc<World>, 
     // Commits by the names of topics, as before Kafka 4.2, in one run of four. Not drawn: a draw more makes
     // every seed another one.
     let by_name = if seed % 4 == 3 { 9 } else { i16::MAX };
-    let mut builder = MockCluster::builder()
+    let builder = MockCluster::builder()
         .max_version(Api::OffsetCommit, by_name)
         .max_version(Api::OffsetFetch, by_name)
         .brokers(brokers)
         .topic(TOPIC, partitions)
+        .topic(together::QUIET_TOPIC, together::QUIET_PARTITIONS)
         .group_timeouts(
             session,
             Duration::from_secs(rng.random_range(1..=3)) / place.hurry(),
         );
     let of_the_mock = rng.random();
-    if place != Place::Tcp {
-        builder = builder.seed(of_the_mock);
-    }
-    let mock = builder.start().await.map_err(|error| error.to_string())?;
+    let mock = match place {
+        Place::Simulated | Place::Threads => builder.seed(of_the_mock).start().await,
+        Place::Tcp => over_tcp(builder, seed).await,
+    };
+    let mock = mock.map_err(|error| error.to_string())?;
     let world = Arc::new(World {
         place,
         mock: mock.clone(),
         brokers: brokers.into(),
         partitions: partitions as i32,
         producers: rng.random_range(1..=3),
+        together: OnceLock::new(),
         // Not drawn either.
         purges: seed % 8 == 4,
         phase: Mutex::new(Phase::Storm),
@@ -446,10 +538,17 @@ async fn begin(seed: u64, place: Place, rng: &mut StdRng) -> Result<Arc<World>, 
         rules: Mutex::default(),
         provocations: Mutex::default(),
         provoked: AtomicBool::new(false),
+        restarting: tokio::sync::Mutex::default(),
         notes: Mutex::default(),
         trace: Arc::default(),
         began: Instant::now(),
     });
+    // Nor this.
+    if ONE_CLIENT && seed % 3 == 1 {
+        let request = world.millis(rng, 500..3_500);
+        let client = world.new_client(TOGETHER, request, None, rng);
+        let _ = world.together.set(client);
+    }
     let (trace, began) = (Arc::clone(&world.trace), world.began);
     mock.on_any()
         .when(move |info| {
@@ -467,13 +566,31 @@ async fn begin(seed: u64, place: Place, rng: &mut StdRng) -> Result<Arc<World>, 
     Ok(world)
 }
 
-/// Waits until the group has committed everything.
-async fn drain(world: &World) {
+/// At ports that the system gives to nobody while a broker is dead.
+async fn over_tcp(builder: MockClusterBuilder, seed: u64) -> ottla::Result<MockCluster> {
+    let mut port = (u64::from(std::process::id()) * 64 + seed * 4) % 20_000;
+    let mut started = builder.clone().port(10_000 + port as u16).start().await;
+    for _ in 0..20 {
+        if started.is_ok() {
+            break;
+        }
+        port = (port + 3_001) % 20_000;
+        started = builder.clone().port(10_000 + port as u16).start().await;
+    }
+    started
+}
+
+/// Waits until the groups have committed everything.
+pub(crate) async fn drain(world: &World) {
     let began = Instant::now();
     let mut left = Vec::new();
     while began.elapsed() < world.place.drain() {
-        left = world.ends();
-        left.retain(|(partition, end)| world.committed(*partition).unwrap_or(0) < *end);
+        left.clear();
+        for group in world.groups() {
+            let mut of_group = world.ends();
+            of_group.retain(|(p, end)| world.committed(group, *p).unwrap_or(0) < *end);
+            left.extend(of_group.into_iter().map(|(p, end)| (*group, p, end)));
+        }
         if left.is_empty() {
             // The members hear of it.
             sleep(world.pace(Duration::from_secs(5))).await;
@@ -482,6 +599,6 @@ async fn drain(world: &World) {
         sleep(world.pace(Duration::from_millis(500))).await;
     }
     world.violation(format!(
-        "stall: the group did not read and commit partitions {left:?}"
+        "stall: the groups did not read and commit partitions {left:?}"
     ));
 }
