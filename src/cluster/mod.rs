@@ -423,6 +423,11 @@ impl Cluster {
         self.inner.pool.is_connected(broker, lane, owner)
     }
 
+    /// Whether metadata names the broker.
+    pub(crate) fn knows(&self, broker: BrokerId) -> bool {
+        self.inner.snapshot.load().brokers.contains_key(&broker)
+    }
+
     fn known(&self, broker: BrokerId) -> Result<Endpoint> {
         self.endpoint(broker).ok_or_else(|| {
             let message = format!("broker {broker} is not part of the cluster (any more)");

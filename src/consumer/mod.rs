@@ -18,6 +18,7 @@ pub(crate) mod config;
 mod control;
 mod event;
 mod explain;
+mod fetchable;
 mod fetcher;
 pub(crate) mod group;
 mod handle;

@@ -14,6 +14,7 @@ use super::buffer::{Chunk, FetchBuffer, Portion, Reading, Taking};
 use super::close::Closing;
 use super::config::ConsumerConfig;
 use super::control::Purpose;
+use super::fetchable::Fetchable;
 use super::fetcher::enough;
 use super::lag::Lag;
 use super::metrics::{ConsumerMetrics, Fetches, Ledger};
@@ -39,7 +40,7 @@ pub(super) struct Shared {
     /// There may be something for the application.
     pub(super) ready: Notify,
     /// There may be something to fetch.
-    pub(super) fetchable: Notify,
+    pub(super) fetchable: Fetchable,
     /// There may be something for the control task.
     pub(super) control: Notify,
 }
@@ -51,8 +52,8 @@ pub(super) struct Inner {
     reserved: BTreeMap<BrokerId, usize>,
     /// Decompressed bytes that the last poll was given.
     given: usize,
-    /// A broker is not asked because there is no room.
-    pub(super) starved: bool,
+    /// Brokers that are not asked because there is no room.
+    pub(super) starved: BTreeSet<BrokerId>,
     pub(super) fetchers: BTreeSet<BrokerId>,
     pub(super) fetches: Fetches,
     pub(super) events: VecDeque<News>,
@@ -127,7 +128,7 @@ impl Shared {
                 buffer: FetchBuffer::default(),
                 reserved: BTreeMap::new(),
                 given: 0,
-                starved: false,
+                starved: BTreeSet::new(),
                 fetchers: BTreeSet::new(),
                 fetches: Fetches::default(),
                 events: VecDeque::new(),
@@ -150,7 +151,7 @@ impl Shared {
                 life: 0,
             }),
             ready: Notify::new(),
-            fetchable: Notify::new(),
+            fetchable: Fetchable::default(),
             control: Notify::new(),
         }
     }
@@ -199,7 +200,8 @@ impl Shared {
     pub(super) fn take(&self) -> Result<Option<Batches>> {
         let mut parts: Vec<PartitionBatch> = Vec::new();
         let mut portion = self.portion(|inner| inner.max_poll_records);
-        let mut wanted = false;
+        // Brokers that may be asked for more.
+        let mut wanted = BTreeSet::new();
         while portion.is_open() {
             let mut inner = self.lock();
             let Some((mut chunk, position)) = inner.next_chunk() else {
@@ -214,7 +216,7 @@ impl Shared {
             match taken {
                 Ok(taken) => {
                     if !inner.positions.hand_out(&tp, chunk.epoch, taken.next) {
-                        wanted = true;
+                        wanted.extend(inner.positions.read_from(&tp));
                         continue;
                     }
                     if let Some(batch) = taken.batch {
@@ -231,13 +233,14 @@ impl Shared {
                     break;
                 }
             }
-            wanted |= self.is_wanted_again(before, inner.buffer.unread(&tp));
+            if self.is_wanted_again(before, inner.buffer.unread(&tp)) {
+                wanted.extend(inner.positions.read_from(&tp));
+            }
         }
         let mut inner = self.lock();
         inner.given = portion.given;
-        if wanted | std::mem::take(&mut inner.starved) {
-            self.fetchable.notify_waiters();
-        }
+        wanted.append(&mut inner.starved);
+        self.fetchable.wake(wanted);
         if parts.is_empty() {
             return inner.errors.pop_front().map_or(Ok(None), Err);
         }
@@ -259,8 +262,8 @@ impl Shared {
         let least = usize::try_from(self.config.max_partition_fetch_bytes).unwrap_or(0);
         let budget = usize::try_from(self.config.fetch_max_bytes).unwrap_or(0);
         let mut inner = self.lock();
-        if std::mem::take(&mut inner.given) > 0 && std::mem::take(&mut inner.starved) {
-            self.fetchable.notify_waiters();
+        if std::mem::take(&mut inner.given) > 0 {
+            self.fetchable.wake(std::mem::take(&mut inner.starved));
         }
         if inner.buffer.inflated() > budget {
             inner.buffer.close_opened();
@@ -436,17 +439,32 @@ impl Inner {
             if free >= least {
                 break free.min(wish);
             }
-            if self.buffer.compact() || self.evict_paused() || self.evict_stalled(broker) {
+            if self.evict_paused() || self.evict_stalled(broker) {
                 continue;
             }
             if mine == 0 {
                 break least;
             }
-            self.starved = true;
+            self.starved.insert(broker);
             return None;
         };
         *self.reserved.entry(broker).or_default() += bytes;
         Some(bytes)
+    }
+
+    /// Whether the broker left the cluster and nothing is to be read from it, so that its fetch task
+    /// ends; there will be another one if it comes back.
+    pub(super) fn end_fetcher(&mut self, shared: &Shared, broker: BrokerId) -> bool {
+        if self.positions.is_read(broker) || shared.cluster.knows(broker) {
+            return false;
+        }
+        self.fetchers.remove(&broker);
+        self.starved.remove(&broker);
+        self.positions.forget_broker(broker);
+        self.fetches.forget(broker);
+        self.buffer.forget(broker);
+        shared.fetchable.remove(broker);
+        true
     }
 
     pub(super) fn unreserve(&mut self, broker: BrokerId, bytes: usize) {
@@ -457,6 +475,9 @@ impl Inner {
 
     /// Frees the memory of paused partitions; they are fetched again when they are resumed.
     pub(super) fn evict_paused(&mut self) -> bool {
+        if self.positions.paused_count() == 0 {
+            return false;
+        }
         let buffered = self.buffer.partitions();
         let paused = buffered.filter(|tp| self.positions.is_paused(tp));
         let paused: Vec<_> = paused.cloned().collect();

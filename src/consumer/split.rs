@@ -363,9 +363,11 @@ impl Shared {
             let mut inner = self.lock();
             let Some((mut chunk, position)) = inner.next_chunk_of(tp) else {
                 inner.split.hungry.insert(tp.clone());
-                if inner.positions.unpark(tp) | std::mem::take(&mut inner.starved) {
-                    self.fetchable.notify_waiters();
+                let mut wanted = std::mem::take(&mut inner.starved);
+                if inner.positions.unpark(tp) {
+                    wanted.extend(inner.positions.read_from(tp));
                 }
+                self.fetchable.wake(wanted);
                 return Ok(None);
             };
             inner.split.hungry.remove(tp);
@@ -388,10 +390,11 @@ impl Shared {
             if !chunk.is_done() {
                 inner.buffer.put_back(chunk);
             }
-            let wanted = self.is_wanted_again(before, inner.buffer.unread(tp));
-            if wanted | std::mem::take(&mut inner.starved) {
-                self.fetchable.notify_waiters();
+            let mut wanted = std::mem::take(&mut inner.starved);
+            if self.is_wanted_again(before, inner.buffer.unread(tp)) {
+                wanted.extend(inner.positions.read_from(tp));
             }
+            self.fetchable.wake(wanted);
             drop(inner);
             if let Some(batch) = taken.batch {
                 self.show(std::slice::from_ref(&batch));
