@@ -208,16 +208,16 @@ async fn init_producer_id(cluster: &Cluster) -> Result<Identity> {
     let response = cluster
         .call(Target::Any, Lane::Admin, deadline, build)
         .await?;
-    // Either an error or an id; anything else is damaged.
-    if (response.error_code == 0) != (response.producer_id.0 >= 0 && response.producer_epoch >= 0) {
-        let message = format!(
-            "the broker gave out an impossible producer id: {} with epoch {} and error code {}",
-            response.producer_id.0, response.producer_epoch, response.error_code
-        );
-        return Err(Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable));
-    }
     if response.error_code != 0 {
         return Err(Error::from_code(response.error_code, "InitProducerId"));
+    }
+    // A batch with a negative id would be taken for one of a producer without an identity.
+    if response.producer_id.0 < 0 || response.producer_epoch < 0 {
+        let message = format!(
+            "the broker gave out an impossible producer id: {} with epoch {}",
+            response.producer_id.0, response.producer_epoch
+        );
+        return Err(Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable));
     }
     Ok(Identity {
         id: response.producer_id.0,

@@ -579,22 +579,41 @@ async fn a_fenced_producer_goes_on_under_another_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_offset_that_cannot_follow_is_asked_for_again() {
+async fn an_acknowledgement_is_taken_at_its_word() {
     let (producer, script) = producer(|builder| builder).await;
     let topic = producer.topic("t");
-    let offset = async || topic.deliver(record(b"x")).await.unwrap().offset;
-    assert_eq!(offset().await, Some(0));
-    // A bit was flipped on the way: high up, low down.
-    for (lie, truth) in [(1 << 40, 1), (0, 2)] {
-        script.lies.lock().unwrap().push_back(lie);
-        assert_eq!(offset().await, Some(truth));
+    // Others wrote millions of records in between, or the log was cut by an unclean election.
+    for offset in [0, 1 << 30, (1 << 30) + (1 << 20), 3] {
+        script.lies.lock().unwrap().push_back(offset);
+        let written = topic.deliver(record(b"x")).await.unwrap();
+        assert_eq!(written.offset, Some(offset));
     }
-    assert_eq!(producer.metrics().retries, 2);
-    // Others may write as well, and what is told again is believed.
-    script.lies.lock().unwrap().extend([900, 1 << 30, 1 << 30]);
-    assert_eq!(offset().await, Some(900));
-    assert_eq!(offset().await, Some(1 << 30));
+    let metrics = producer.metrics();
+    assert_eq!(
+        (metrics.retries, metrics.requests),
+        (0, 4),
+        "each is sent once"
+    );
     script.assert_in_sequence();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_code_that_nobody_knows_ends_its_batch_at_once() {
+    let (producer, script) = producer(|builder| builder).await;
+    let topic = producer.topic("t");
+    topic.deliver(record(b"a")).await.unwrap();
+    // One of the future, and one that says nothing about batches: OFFSET_OUT_OF_RANGE.
+    for code in [9999, 1] {
+        script.codes.lock().unwrap().push_back(code);
+        let error = topic.deliver(record(b"b")).await.unwrap_err();
+        assert_eq!(error.code().map(crate::BrokerCode::get), Some(code));
+        assert!(error.to_string().contains(&code.to_string()), "{error}");
+        assert_eq!(error.certainty(), Some(Certainty::MaybeWritten));
+    }
+    let metrics = producer.metrics();
+    assert_eq!((metrics.retries, metrics.requests), (0, 3));
+    // The producer goes on.
+    topic.deliver(record(b"c")).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

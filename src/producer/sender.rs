@@ -113,7 +113,6 @@ struct Request {
 struct Part {
     slot: Arc<Slot>,
     id: BatchId,
-    records: u32,
     /// The topic's, as the request names it.
     topic_id: uuid::Uuid,
     settled: bool,
@@ -271,8 +270,7 @@ impl Sender {
                     Next::Send { id, batch, stamp } => {
                         let bytes = batch.sealed.stamp(producer_stamp(stamp));
                         batch.log.sent(time);
-                        let batch_records = batch.records();
-                        records += batch_records;
+                        records += batch.records();
                         state.request = number;
                         let rest = state.after_sending(rules, time, due);
                         drop(state);
@@ -282,7 +280,6 @@ impl Sender {
                         parts.push(Part {
                             slot: Arc::clone(&slot),
                             id,
-                            records: batch_records,
                             topic_id,
                             settled: false,
                         });

@@ -71,14 +71,7 @@ pub(crate) struct SlotState {
     last_len: usize,
     /// Why the last attempt failed, for the message of an expired batch.
     pub(crate) last_error: Option<Error>,
-    /// The offset after the last acknowledged record; -1 before the first.
-    acknowledged_to: i64,
-    /// The batch whose offset was not believed.
-    doubted: Option<BatchId>,
 }
-
-/// A partition on which others write so much between two acknowledgements is asked once more.
-const LEAP: i64 = 1 << 20;
 
 /// What is left of a slot for its sender.
 pub(crate) enum Rest {
@@ -135,8 +128,6 @@ impl Slot {
                 expiry_armed: false,
                 last_len: 0,
                 last_error: None,
-                acknowledged_to: -1,
-                doubted: None,
             }),
             backlog: AtomicUsize::new(0),
         })
@@ -349,7 +340,6 @@ impl Slot {
         let mut state = self.lock();
         if new_log {
             state.queue.new_log();
-            state.acknowledged_to = -1;
         }
         if state.queue.set_leader(home.broker) {
             state.home = Arc::clone(home);
@@ -378,26 +368,6 @@ impl SlotState {
         let taken = !self.queued && !self.queue.is_empty();
         self.queued |= taken;
         taken
-    }
-
-    /// Whether an acknowledgement's offset is to be told. No checksum covers it, so one that goes back or leaps is asked
-    /// for again, once.
-    pub(crate) fn believes(&mut self, id: BatchId, offset: i64, records: u32) -> bool {
-        let least = self.acknowledged_to;
-        let fits = least < 0 || (least..least.saturating_add(LEAP)).contains(&offset);
-        // Without any offset it may have been an error.
-        if (offset < 0 || !fits) && self.doubted != Some(id) {
-            self.doubted = Some(id);
-            return false;
-        }
-        if offset >= 0 {
-            self.acknowledged_to = match fits {
-                true => offset.saturating_add(i64::from(records)),
-                // Told twice: so it is, or this is an older batch than the last acknowledged one.
-                false => least.min(offset.saturating_add(i64::from(records))),
-            };
-        }
-        true
     }
 
     /// Puts the slot on its leader's ready list if there is anything in line.
