@@ -282,15 +282,15 @@ impl Cluster {
         loop {
             let mut published = pin!(self.0.published.notified());
             published.as_mut().enable();
+            if self.0.tasks.is_stopping() {
+                return Err(self.closed());
+            }
             if self.snapshot().version > 0 {
                 return Ok(());
             }
             let failure = self.metadata().failure.clone();
             if let Some(failure) = failure.as_ref().filter(|failure| !failure.is_retriable()) {
                 return Err(failure.clone());
-            }
-            if self.0.tasks.is_stopping() {
-                return Err(self.closed());
             }
             if self.is_over(published, deadline).await {
                 let timeout = |why: &dyn fmt::Display| {
