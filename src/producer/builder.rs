@@ -139,7 +139,8 @@ impl ProducerBuilder {
 
     /// Has a function called with the outcome of every batch: written or failed. This is the cheapest way to see every
     /// record acknowledged: it costs nothing per record. When a [`Delivery`](crate::Delivery) has ended or
-    /// [`Producer::flush`] returns, the calls for these records have been made.
+    /// [`Producer::flush`] returns, the calls for these records have been made. That it was called for a failure does not
+    /// keep `flush` from telling it too.
     ///
     /// It is called by the tasks that send, without any lock held, so that it may use the producer; but it must be quick
     /// and not block. A panic in it is logged and otherwise ignored. A function that holds the producer keeps it from
@@ -200,7 +201,8 @@ impl ProducerBuilder {
             }
         });
         if self.cluster.tasks().is_stopping() {
-            return Err(Error::new(ErrorKind::Closed, "the client is closed"));
+            let closed = || Error::new(ErrorKind::Closed, "the client is closed");
+            return Err(self.cluster.tasks().failure().unwrap_or_else(closed));
         }
         let client_id = &self.cluster.config().client_id;
         let ledger = Ledger::new(client_id, self.on_batch, self.interceptors);

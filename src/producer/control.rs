@@ -53,17 +53,7 @@ async fn follow(shared: Arc<Shared>) {
             loop {
                 tokio::select! {
                     biased;
-                    counts = &mut closing => {
-                        let (not_sent, maybe_written) = counts;
-                        if not_sent + maybe_written > 0 {
-                            tracing::warn!(
-                                not_sent,
-                                maybe_written,
-                                "a producer was dropped and could not deliver all its records in time; call close() to wait for them"
-                            );
-                        }
-                        return;
-                    }
+                    _ = &mut closing => return,
                     () = control.turn(&mut changes) => {}
                 }
             }

@@ -598,25 +598,6 @@ async fn an_acknowledgement_is_taken_at_its_word() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_code_that_nobody_knows_ends_its_batch_at_once() {
-    let (producer, script) = producer(|builder| builder).await;
-    let topic = producer.topic("t");
-    topic.deliver(record(b"a")).await.unwrap();
-    // One of the future, and one that says nothing about batches: OFFSET_OUT_OF_RANGE.
-    for code in [9999, 1] {
-        script.codes.lock().unwrap().push_back(code);
-        let error = topic.deliver(record(b"b")).await.unwrap_err();
-        assert_eq!(error.code().map(crate::BrokerCode::get), Some(code));
-        assert!(error.to_string().contains(&code.to_string()), "{error}");
-        assert_eq!(error.certainty(), Some(Certainty::MaybeWritten));
-    }
-    let metrics = producer.metrics();
-    assert_eq!((metrics.retries, metrics.requests), (0, 3));
-    // The producer goes on.
-    topic.deliver(record(b"c")).await.unwrap();
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_throttled_producer_is_slower_and_says_so() {
     let (producer, script) = producer(|builder| builder).await;
     let topic = producer.topic("t");

@@ -703,7 +703,8 @@ impl Shared {
             .unwrap_or_else(closed)
     }
 
-    /// Ends everything that is left. Returns how many records certainly were not written and how many may have been.
+    /// Ends everything that is left. Tells the log, and returns, how many records certainly were not written and how many
+    /// may have been.
     pub(crate) fn fail_all(&self, error: &Error) -> (u64, u64) {
         self.stop_intake();
         self.budget.close();
@@ -723,6 +724,15 @@ impl Shared {
             listed.push(notices);
         }
         drop(homes);
+        let (not_sent, maybe_written) = counts;
+        if not_sent + maybe_written > 0 {
+            tracing::warn!(
+                not_sent,
+                maybe_written,
+                %error,
+                "a producer ended with records that were not acknowledged"
+            );
+        }
         counts
     }
 
@@ -730,10 +740,7 @@ impl Shared {
     pub(crate) async fn close(&self, timeout: Duration) -> (u64, u64) {
         self.stop_intake();
         let deadline = now() + timeout.min(FOREVER);
-        let flushed = tokio::time::timeout_at(deadline, self.flush()).await;
-        if flushed.is_err() {
-            tracing::warn!("the producer was closed before everything was delivered");
-        }
+        let _ = tokio::time::timeout_at(deadline, self.flush()).await;
         let counts = self.fail_all(&self.end());
         self.tasks.stop();
         counts

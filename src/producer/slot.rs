@@ -527,7 +527,7 @@ impl Sealing<'_> {
                 let error = invalid(&error)
                     .with_certainty(Certainty::NotSent)
                     .with_topic_partition(self.slot.tp.clone());
-                log.end(now(), &self.slot.tp, contents, Err(&error));
+                log.end(now(), &done, contents, Err(&error));
                 done.complete(Outcome::Failed(error));
             }
         }
