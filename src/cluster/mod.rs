@@ -66,8 +66,9 @@ struct Inner {
 /// What the metadata task and its users share.
 struct Metadata {
     machine: MetadataMachine,
-    /// Rounds of requests so far, and why the last one failed.
+    /// Rounds of requests so far, those about everything, and why the last one failed.
     rounds: u64,
+    full_rounds: u64,
     failure: Option<Error>,
     /// When a broker last gave metadata, or the start.
     last_success: Instant,
@@ -144,6 +145,7 @@ impl Cluster {
             metadata: Mutex::new(Metadata {
                 machine,
                 rounds: 0,
+                full_rounds: 0,
                 failure: None,
                 last_success: now(),
             }),
@@ -313,19 +315,20 @@ impl Cluster {
         self.0.wishes.notify_one();
     }
 
-    /// Waits until a round of metadata requests that was not begun yet has ended, well or not, or the deadline passed.
+    /// Waits until a round of metadata requests about everything that was not begun yet has ended, well or not, or the
+    /// deadline passed.
     /// Cancel safe.
     pub(crate) async fn renewed(&self, deadline: Instant) {
         let round = {
             let mut metadata = self.metadata();
             metadata.machine.refresh();
-            metadata.rounds + 1 + u64::from(metadata.machine.is_asking())
+            metadata.full_rounds + 1 + u64::from(metadata.machine.is_asking_everything())
         };
         self.0.wishes.notify_one();
         loop {
             let mut published = pin!(self.0.published.notified());
             published.as_mut().enable();
-            let over = self.metadata().rounds >= round || self.0.tasks.is_stopping();
+            let over = self.metadata().full_rounds >= round || self.0.tasks.is_stopping();
             if over || self.is_over(published, deadline).await {
                 return;
             }

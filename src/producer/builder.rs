@@ -131,6 +131,14 @@ impl ProducerBuilder {
         self
     }
 
+    /// How long nothing is sent to a topic until the producer forgets it (`metadata.max.idle.ms`): its metadata is not kept
+    /// up to date any more, and asked for again with the next record. So a producer that sends to ever new topics keeps those
+    /// of the last minutes alone. At least 5 seconds. Default: 5 minutes.
+    pub fn metadata_max_idle(mut self, idle: Duration) -> Self {
+        self.config.metadata_max_idle = idle;
+        self
+    }
+
     /// Chooses partitions by other means than the key's hash (`partitioner.class`).
     pub fn partitioner(mut self, partitioner: impl Partitioner) -> Self {
         self.partitioner = Some(Box::new(partitioner));

@@ -36,12 +36,13 @@ async fn follow(shared: Arc<Shared>) {
     let config = shared.cluster.config();
     let mut control = Control {
         backoff: Backoff::new(config.retry_backoff, config.retry_backoff_max),
-        shared,
         asking: None,
         ask_after: None,
         interests: Vec::new(),
         failed: false,
         failures: Gate::default(),
+        look_for_idle: now() + shared.config.metadata_max_idle,
+        shared,
     };
     let mut changes = control.shared.cluster.changes();
     control.shared.apply();
@@ -81,6 +82,8 @@ struct Control {
     /// Whether everything was ended because the producer cannot go on.
     failed: bool,
     failures: Gate,
+    /// When to forget topics that are idle then.
+    look_for_idle: Instant,
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<Identity>> + Send>>;
@@ -110,19 +113,19 @@ impl Control {
             .iter()
             .map(|(_, until, _)| *until)
             .chain(self.ask_after)
-            .min();
-        let time = async {
-            match next {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+            .fold(self.look_for_idle, Instant::min);
         tokio::select! {
             biased;
             result = asking => self.answered(result),
             _ = changes.changed() => self.shared.apply(),
             () = self.shared.control.notified() => {}
-            () = time => {
+            () = sleep_until(next) => {
+                if self.look_for_idle <= now() {
+                    self.shared.forget_idle();
+                    // So none is kept for more than one and a half times as long.
+                    let idle = self.shared.config.metadata_max_idle;
+                    self.look_for_idle = now() + idle / 2;
+                }
                 if self.ask_after.is_some_and(|at| at <= now()) {
                     self.ask_after = None;
                 }

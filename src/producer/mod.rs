@@ -32,6 +32,7 @@ mod sticky;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod topics;
 mod untold;
 mod verdict;
 
@@ -188,9 +189,11 @@ impl Producer {
                 Err(error)
             }
             Err(Obstacle::NeedsBytes(bytes)) => {
-                // Nobody waits, but who tries again must not have to wait for lingers to end.
-                self.shared().budget.refuse();
-                self.shared().urge();
+                // Nobody waits, but who tries again must not have to wait for lingers to end. Once is enough: until bytes
+                // come back, nothing lingers.
+                if self.shared().budget.refuse() {
+                    self.shared().urge();
+                }
                 Err(Error::new(
                     ErrorKind::BufferFull,
                     format!("buffer.memory has no {bytes} bytes left"),

@@ -20,7 +20,7 @@ use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents, end_al
 use crate::producer::budget::{Budget, Charge, rounded};
 use crate::producer::delivery::{BatchDone, Outcome};
 use crate::producer::flush::Flushing;
-use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Rules, Why};
+use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Rules, Spent, Why};
 use crate::producer::ready::{Notice, ReadyList};
 use crate::producer::report::Ledger;
 use crate::producer::sticky::Sticky;
@@ -60,6 +60,8 @@ pub(crate) struct SlotState {
     pub(crate) queue: Queue,
     /// Where the slot goes when it has work.
     home: Arc<ReadyList>,
+    /// Its topic was forgotten: it takes no more records.
+    pub(crate) retired: bool,
     /// Whether it is on the ready list of `home`, or in the hands of its sender, which will look at it.
     pub(crate) queued: bool,
     /// The last request that took a batch, as numbered by the producer: a request may have one per partition.
@@ -87,6 +89,8 @@ pub(crate) enum Appended<T> {
     Accepted(T),
     /// So many bytes must be charged first.
     NeedsBytes(usize),
+    /// The topic is to be looked up anew.
+    Forgotten,
     Refused(Error),
 }
 
@@ -112,8 +116,9 @@ impl Slot {
         sticky: Arc<Sticky>,
         home: Arc<ReadyList>,
         compression: Compression,
+        spent: Option<Spent>,
     ) -> Arc<Self> {
-        let mut queue = Queue::new();
+        let mut queue = Queue::after(spent);
         queue.set_leader(home.broker);
         Arc::new(Self {
             tp,
@@ -122,6 +127,7 @@ impl Slot {
             state: Mutex::new(SlotState {
                 queue,
                 home,
+                retired: false,
                 queued: false,
                 request: 0,
                 wake_armed: None,
@@ -194,6 +200,9 @@ impl Slot {
         let appended = loop {
             if state.queue.is_closed() {
                 break Appended::Refused(closed());
+            }
+            if state.retired {
+                break Appended::Forgotten;
             }
             let last_len = state.last_len;
             let Some(open) = state.queue.open_mut() else {
@@ -332,6 +341,31 @@ impl Slot {
         self.finish(finished, now, unknown_offset, |_, _| error.clone());
         if let Some(open) = open {
             open.fail(&self.tp, &error);
+        }
+    }
+
+    /// Whether nothing is in line, and nothing was sent for so long.
+    pub(crate) fn is_idle(&self, time: Instant, idle: Duration) -> bool {
+        self.lock().queue.is_idle(time, idle)
+    }
+
+    /// Takes no more records if it is idle; whether it is.
+    pub(crate) fn retire(&self, time: Instant, idle: Duration) -> bool {
+        let mut state = self.lock();
+        state.retired = state.queue.is_idle(time, idle);
+        state.retired
+    }
+
+    /// Has its present sender end its batches in time, for the one that has the timer ends.
+    pub(crate) fn hand_over_expiry(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.expiry_armed = false;
+        if state.queued || !state.queue.is_empty() {
+            state.queued = true;
+            state.home.push(Notice::Look {
+                slot: Arc::clone(self),
+                endless: true,
+            });
         }
     }
 
