@@ -14,6 +14,9 @@ mod cancel_tests;
 mod close;
 mod codes;
 mod commit;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod commit_tests;
 pub(crate) mod config;
 mod control;
 mod event;
@@ -42,6 +45,7 @@ mod subscription;
 mod test_brokers;
 #[cfg(test)]
 mod tests;
+mod unsent;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -360,9 +364,14 @@ impl Consumer {
         self.shared.commit_position().await
     }
 
-    /// The same without waiting: the commit is on its way, and the future tells what came of it. Commits are
-    /// made in the order in which they were asked for, one after the other; one whose future was dropped
-    /// and that has not begun gives way to a later one that says more.
+    /// The same without waiting: the commit is on its way, and the future tells what came of it.
+    /// One commit is under way at a time. Those that are asked for meanwhile, by whatever call, are
+    /// made as one when it is over, and have one outcome: of each partition the offset that was
+    /// asked for last is committed. So a commit after every poll costs a request per round trip to
+    /// the coordinator, however often one polls.
+    ///
+    /// Each future ends within `default.api.timeout.ms`. One that is dropped does not take its
+    /// commit back.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {

@@ -13,14 +13,13 @@ use super::batch::{Batches, PartitionBatch};
 use super::buffer::{Chunk, FetchBuffer, Portion, Reading, Taking};
 use super::close::Closing;
 use super::config::ConsumerConfig;
-use super::control::Purpose;
 use super::fetcher::enough;
 use super::lag::Lag;
 use super::metrics::{ConsumerMetrics, Fetches, Ledger};
-use super::offsets::ToCommit;
 use super::positions::{Known, Leader, PartEpoch, Position, Positions, ResetTo};
 use super::split::Split;
 use super::subscription::{Farewell, Subscription};
+use super::unsent::UnsentCommits;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
@@ -62,7 +61,7 @@ pub(super) struct Inner {
     pub(super) wakeup: bool,
     /// `max.poll.records`, as it is now.
     pub(super) max_poll_records: usize,
-    pub(super) commits: VecDeque<CommitWish>,
+    pub(super) unsent: UnsentCommits,
     pub(super) closing: Option<Closing>,
     /// The application is inside of a poll.
     pub(super) polling: bool,
@@ -91,15 +90,6 @@ pub(super) enum News {
     Assigned(Vec<TopicPartition>),
     Revoking(u64, Vec<TopicPartition>),
     Lost(Vec<TopicPartition>),
-}
-
-/// A commit that the application asked for.
-pub(super) struct CommitWish {
-    pub(super) purpose: Purpose,
-    pub(super) offsets: Vec<ToCommit>,
-    /// The membership that it belongs to, if to any; in another one it has nothing to say.
-    pub(super) life: Option<u64>,
-    pub(super) deadline: Instant,
 }
 
 impl Shared {
@@ -134,7 +124,7 @@ impl Shared {
                 fatal: None,
                 wakeup: false,
                 max_poll_records,
-                commits: VecDeque::new(),
+                unsent: UnsentCommits::default(),
                 closing: None,
                 polling: false,
                 polled_at: now(),

@@ -9,7 +9,6 @@ use kafka_protocol::messages as kp;
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use uuid::Uuid;
 
-use super::commits::Purpose;
 use super::parting::{End, Parting};
 use super::{Answer, Control, Revoking};
 use crate::clock::{Instant, now};
@@ -20,6 +19,7 @@ use crate::consumer::metrics::Rebalance;
 use crate::consumer::offsets::{self, str_bytes};
 use crate::consumer::shared::{News, Shared};
 use crate::consumer::subscription::Farewell;
+use crate::consumer::unsent::Purpose;
 use crate::error::classify::{self, Refresh};
 use crate::error::{Class, Error, ErrorKind, Result};
 use crate::net::pool::closed;
@@ -85,12 +85,11 @@ impl Control {
         }
         revoking.committing = true;
         drop(inner);
-        let (id, partitions) = (revoking.id, revoking.partitions.clone());
+        let id = revoking.id;
         let deadline = time + self.shared.cluster.config().request_timeout;
         // Even if there is nothing to commit: commits asked for before must not come after the partitions
         // have gone to others.
-        let purpose = Purpose::Revocation(id);
-        self.commit_finished(purpose, deadline, |tp| partitions.contains(tp));
+        self.commit_finished(Purpose::Revocation(id), deadline);
     }
 
     /// The revocation is complete.
@@ -125,7 +124,12 @@ impl Control {
         if let Some(membership) = &self.membership {
             let mut inner = self.shared.lock();
             inner.member = membership.member();
-            inner.life = membership.life();
+            let before = std::mem::replace(&mut inner.life, membership.life());
+            if before != inner.life {
+                let ended = inner.unsent.end_of(before);
+                drop(inner);
+                self.commits_of_another_life(ended);
+            }
         }
     }
 
