@@ -304,3 +304,55 @@ async fn a_commit_that_is_refused_is_not_made_twice() {
     assert_eq!(error.kind(), ErrorKind::Authorization, "{error}");
     assert_eq!(refused.hits(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_automatic_commit_does_not_go_behind_what_the_application_committed() {
+    let mock = mock().await;
+    let client = mock.client();
+    let builder = client.consumer("g").subscribe(["t"]);
+    let builder = builder.offset_reset(OffsetReset::Earliest);
+    let mut consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
+    let producer = client.producer().build().await.unwrap();
+    for _ in 0..2 {
+        let record = Record::to("t").partition(0).value("v");
+        producer.deliver(record).await.unwrap();
+        while consumer.poll().await.unwrap().unwrap().is_empty() {}
+    }
+    // The second is not finished with.
+    consumer.commit().await.unwrap();
+    for _ in 0..5 {
+        assert_eq!(committed(&mock, 0), Some(2));
+        tokio::time::sleep(SECOND).await;
+    }
+    let slow = mock.on(Api::OffsetCommit).delay(3 * SECOND);
+    let record = Record::to("t").partition(0).value("v");
+    producer.deliver(record).await.unwrap();
+    while consumer.poll().await.unwrap().unwrap().is_empty() {}
+    consumer.commit().await.unwrap();
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(committed(&mock, 0), Some(3));
+    drop(slow);
+    drop(consumer);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(committed(&mock, 0), Some(3), "the last commit, too");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_automatic_commit_follows_a_seek_back() {
+    let mock = mock().await;
+    let client = mock.client();
+    let builder = client.consumer("g").subscribe(["t"]);
+    let builder = builder.offset_reset(OffsetReset::Earliest);
+    let mut consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
+    let producer = client.producer().build().await.unwrap();
+    for _ in 0..5 {
+        let record = Record::to("t").partition(0).value("v");
+        producer.deliver(record).await.unwrap();
+        while consumer.poll().await.unwrap().unwrap().is_empty() {}
+    }
+    consumer.commit().await.unwrap();
+    assert_eq!(committed(&mock, 0), Some(5));
+    consumer.seek(&TopicPartition::new("t", 0), 1).unwrap();
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(committed(&mock, 0), Some(1));
+}
