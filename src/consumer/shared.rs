@@ -35,7 +35,7 @@ pub(super) struct Shared {
     pub(super) ledger: Ledger,
     pub(super) interceptors: Chain<dyn ConsumerInterceptor>,
     inner: Mutex<Inner>,
-    /// There may be something for the application.
+    /// There may be something for the application; now and then, whether it is still there.
     pub(super) ready: Notify,
     /// There may be something to fetch.
     pub(super) fetchable: Notify,
@@ -63,9 +63,7 @@ pub(super) struct Inner {
     pub(super) max_poll_records: usize,
     pub(super) unsent: UnsentCommits,
     pub(super) closing: Option<Closing>,
-    /// The application is inside of a poll.
-    pub(super) polling: bool,
-    /// When the last poll ended.
+    /// When the application was last seen inside of a poll.
     pub(super) polled_at: Instant,
     /// The revocation under way, and whether the application has let go.
     pub(super) revocation: Option<(u64, bool)>,
@@ -126,7 +124,6 @@ impl Shared {
                 max_poll_records,
                 unsent: UnsentCommits::default(),
                 closing: None,
-                polling: false,
                 polled_at: now(),
                 revocation: None,
                 revocations: 0,
@@ -146,6 +143,16 @@ impl Shared {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The application polls.
+    pub(super) fn polls(&self, mut inner: MutexGuard<'_, Inner>, now: Instant) {
+        let absent = now >= inner.polled_at + self.config.max_poll_interval;
+        inner.polled_at = now;
+        drop(inner);
+        if absent {
+            self.control.notify_one();
+        }
     }
 
     /// Tells the application of an error. The same error of the same partition is kept once, so that

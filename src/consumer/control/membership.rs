@@ -54,24 +54,32 @@ impl Heart {
 }
 
 impl Control {
-    /// Leaves the group when the application does not poll, comes back when it does.
+    /// Leaves the group when the application does not poll, comes back when it does. Who waits in a
+    /// poll is woken before the time is over, so as to say that it is still there.
     pub(super) fn presence(&mut self, time: Instant) {
         let (Some(membership), End::NotYet) = (&mut self.membership, self.end) else {
             return;
         };
-        let inner = self.shared.lock();
-        let (polling, last) = (inner.polling, inner.polled_at);
-        drop(inner);
-        let absent = !polling && time >= last + self.shared.config.max_poll_interval;
-        if absent && membership.is_in() {
+        let polled_at = self.shared.lock().polled_at;
+        let absent = time >= polled_at + self.shared.config.max_poll_interval;
+        if !absent {
+            membership.resume(time);
+        } else if membership.is_in() {
             tracing::warn!(
                 group = self.group.as_deref(),
                 "no poll within max.poll.interval.ms: leaving the group until the next poll"
             );
             membership.absent(time);
-        } else if !absent {
-            membership.resume(time);
         }
+        if membership.is_in() && time >= self.next_wake(polled_at) {
+            self.woken_at = time;
+            self.shared.ready.notify_waiters();
+        }
+    }
+
+    /// When those who wait in a poll are to be woken.
+    pub(super) fn next_wake(&self, polled_at: Instant) -> Instant {
+        polled_at.max(self.woken_at) + self.shared.config.max_poll_interval / 3
     }
 
     pub(super) fn revocation(&mut self, time: Instant) {

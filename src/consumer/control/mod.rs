@@ -81,6 +81,8 @@ struct Control {
     /// Of consumers that subscribed at some time.
     membership: Option<Membership>,
     heart: Heart,
+    /// When those who wait in a poll were last woken, to say that they are still there.
+    woken_at: Instant,
     answers: Answers,
     /// A commit is under way.
     committing: bool,
@@ -122,6 +124,7 @@ impl Control {
             changes,
             membership: None,
             heart: Heart::default(),
+            woken_at: now(),
             answers: Vec::new(),
             committing: false,
             next_commit,
@@ -363,8 +366,11 @@ impl Control {
         let inner = self.shared.lock();
         let membership = self.membership.as_ref();
         let absent = membership
-            .filter(|membership| membership.is_in() && !inner.polling && self.end == End::NotYet)
-            .map(|_| inner.polled_at + self.shared.config.max_poll_interval);
+            .filter(|membership| membership.is_in() && self.end == End::NotYet)
+            .map(|_| {
+                let absent = inner.polled_at + self.shared.config.max_poll_interval;
+                absent.min(self.next_wake(inner.polled_at))
+            });
         [
             membership.and_then(Membership::next_timeout),
             absent,
