@@ -13,15 +13,14 @@ use super::batch::{Batches, PartitionBatch};
 use super::buffer::{Chunk, FetchBuffer, Portion, Reading, Taking};
 use super::close::Closing;
 use super::config::ConsumerConfig;
-use super::control::Purpose;
 use super::fetchable::Fetchable;
 use super::fetcher::enough;
 use super::lag::Lag;
 use super::metrics::{ConsumerMetrics, Fetches, Ledger};
-use super::offsets::ToCommit;
 use super::positions::{Known, Leader, PartEpoch, Position, Positions, ResetTo};
 use super::split::Split;
 use super::subscription::{Farewell, Subscription};
+use super::unsent::UnsentCommits;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,7 +36,7 @@ pub(super) struct Shared {
     pub(super) ledger: Ledger,
     pub(super) interceptors: Chain<dyn ConsumerInterceptor>,
     inner: Mutex<Inner>,
-    /// There may be something for the application.
+    /// There may be something for the application; now and then, whether it is still there.
     pub(super) ready: Notify,
     /// There may be something to fetch.
     pub(super) fetchable: Fetchable,
@@ -63,11 +62,9 @@ pub(super) struct Inner {
     pub(super) wakeup: bool,
     /// `max.poll.records`, as it is now.
     pub(super) max_poll_records: usize,
-    pub(super) commits: VecDeque<CommitWish>,
+    pub(super) unsent: UnsentCommits,
     pub(super) closing: Option<Closing>,
-    /// The application is inside of a poll.
-    pub(super) polling: bool,
-    /// When the last poll ended.
+    /// When the application was last seen inside of a poll.
     pub(super) polled_at: Instant,
     /// The revocation under way, and whether the application has let go.
     pub(super) revocation: Option<(u64, bool)>,
@@ -92,15 +89,6 @@ pub(super) enum News {
     Assigned(Vec<TopicPartition>),
     Revoking(u64, Vec<TopicPartition>),
     Lost(Vec<TopicPartition>),
-}
-
-/// A commit that the application asked for.
-pub(super) struct CommitWish {
-    pub(super) purpose: Purpose,
-    pub(super) offsets: Vec<ToCommit>,
-    /// The membership that it belongs to, if to any; in another one it has nothing to say.
-    pub(super) life: Option<u64>,
-    pub(super) deadline: Instant,
 }
 
 impl Shared {
@@ -136,9 +124,8 @@ impl Shared {
                 fatal: None,
                 wakeup: false,
                 max_poll_records,
-                commits: VecDeque::new(),
+                unsent: UnsentCommits::default(),
                 closing: None,
-                polling: false,
                 polled_at: now(),
                 revocation: None,
                 revocations: 0,
@@ -158,6 +145,16 @@ impl Shared {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The application polls.
+    pub(super) fn polls(&self, mut inner: MutexGuard<'_, Inner>, now: Instant) {
+        let absent = now >= inner.polled_at + self.config.max_poll_interval;
+        inner.polled_at = now;
+        drop(inner);
+        if absent {
+            self.control.notify_one();
+        }
     }
 
     /// Tells the application of an error. The same error of the same partition is kept once, so that

@@ -159,21 +159,16 @@ impl<'a> PartitionStreams<'a> {
 
 /// Waits for the next partition. Cancel safe: it is taken only if it is returned.
 async fn next_partition(shared: Arc<Shared>, id: u64) -> Option<Result<Given>> {
-    let _inside = Polling::stay(&shared);
+    let mut polling = Polling::enter(&shared, |_| {});
     loop {
         let mut ready = pin!(shared.ready.notified());
         ready.as_mut().enable();
-        if let Some(given) = shared.next_split(id).transpose() {
-            return Some(given);
+        let given = shared.next_split(id).transpose();
+        if given.is_some() || shared.tasks.is_stopping() {
+            polling.leave();
+            return given;
         }
-        if shared.tasks.is_stopping() {
-            return None;
-        }
-        tokio::select! {
-            biased;
-            () = ready => {}
-            () = shared.tasks.stopped() => {}
-        }
+        polling.wait(ready).await;
     }
 }
 
