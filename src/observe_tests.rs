@@ -156,6 +156,37 @@ async fn a_produce_request_is_a_span_and_its_records_are_none() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn what_is_lost_with_the_runtime_is_counted_in_one_line() {
+    let (log, _guard) = Log::start();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mock = mock().await.unwrap();
+        let producer = mock.client().producer().max_in_flight(1);
+        let producer = producer.build().await.unwrap();
+        let record = || Record::to("t").value("v");
+        producer.deliver(record()).await.unwrap();
+        let _ = mock.on(Api::Produce).delay(10 * MINUTE);
+        for records in [2, 3] {
+            let records = (0..records).map(|_| record());
+            drop(producer.send_all(records).await.unwrap());
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // Nobody flushes nor closes: `main` ends.
+    });
+    drop(runtime);
+    let lost = log.events("a producer ended with records that were not acknowledged");
+    assert_eq!(lost.len(), 1);
+    let (level, _, fields) = &lost[0];
+    assert_eq!(*level, Level::WARN);
+    assert_eq!(
+        (&*fields["not_sent"], &*fields["maybe_written"]),
+        ("3", "2")
+    );
+    assert!(fields["error"].contains("runtime"), "{fields:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fetch_is_a_span() -> Result<()> {
     let (log, _guard) = Log::start();

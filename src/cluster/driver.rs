@@ -11,7 +11,7 @@ use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
 use tokio::time::sleep;
 
-use super::metadata::Ask;
+use super::metadata::{Ask, Ended};
 use super::{Cluster, Endpoint};
 use crate::clock::now;
 use crate::error::{Error, ErrorKind, Result};
@@ -47,7 +47,7 @@ pub(super) async fn run(cluster: Cluster) {
     }
 }
 
-/// One round: all topics asked for, at most one request for either kind, and one for the list of all.
+/// One round: at most one request for topics of either kind, and one for the list of all.
 async fn round(cluster: &Cluster, ask: &Ask) {
     let mut outcome = Ok(());
     if !ask.creatable.is_empty() {
@@ -61,13 +61,24 @@ async fn round(cluster: &Cluster, ask: &Ask) {
         outcome = request(cluster, None, false).await;
     }
     let snapshot = cluster.snapshot();
-    let resolved = outcome.is_ok()
-        && snapshot.resolves(ask.creatable.iter().chain(&ask.existing))
-        && (!ask.all || snapshot.is_listed());
+    let ended = match &outcome {
+        Err(_) => Ended::Failed,
+        Ok(()) => Ended::Answered {
+            left: ask
+                .creatable
+                .iter()
+                .chain(&ask.existing)
+                .filter(|topic| !snapshot.resolves([*topic]))
+                .cloned()
+                .collect(),
+            listed: snapshot.is_listed(),
+        },
+    };
     let spread = 0.8 + 0.4 * cluster.clock().unit();
     let mut metadata = cluster.metadata();
-    metadata.machine.ended(now(), resolved, spread);
+    let everything = metadata.machine.ended(now(), ended, spread);
     metadata.rounds += 1;
+    metadata.full_rounds += u64::from(everything);
     if outcome.is_ok() {
         metadata.last_success = now();
     }

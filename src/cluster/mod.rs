@@ -7,6 +7,7 @@ mod metadata;
 pub(crate) mod snapshot;
 
 use std::fmt;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -81,8 +82,9 @@ struct Inner {
 /// What the metadata task and its users share.
 struct Metadata {
     machine: MetadataMachine,
-    /// Rounds of requests so far, and why the last one failed.
+    /// Rounds of requests so far, those about everything, and why the last one failed.
     rounds: u64,
+    full_rounds: u64,
     failure: Option<Error>,
     /// When a broker last gave metadata, or the start.
     last_success: Instant,
@@ -134,9 +136,9 @@ impl Cluster {
         bootstrap: Vec<(String, u16)>,
         clock: Clock,
         connector: Arc<dyn Connector>,
+        tasks: Tasks,
     ) -> Self {
         let config = Arc::new(config);
-        let tasks = Tasks::new();
         let pool = Pool::new(Arc::clone(&config), clock.clone(), tasks.clone(), connector);
         let backoff = (config.retry_backoff, config.retry_backoff_max);
         let machine = MetadataMachine::new(config.metadata_max_age, backoff);
@@ -159,6 +161,7 @@ impl Cluster {
             metadata: Mutex::new(Metadata {
                 machine,
                 rounds: 0,
+                full_rounds: 0,
                 failure: None,
                 last_success: now(),
             }),
@@ -278,9 +281,18 @@ impl Cluster {
             if self.inner.tasks.is_stopping() {
                 return Err(self.closed());
             }
-            if timeout_at(deadline, published).await.is_err() {
+            if self.is_over(published, deadline).await {
                 return Err(self.not_found(&name, code));
             }
+        }
+    }
+
+    /// Waits for news, or for the end of the tasks that would bring them; whether the deadline passed.
+    async fn is_over(&self, news: impl Future<Output = ()>, deadline: Instant) -> bool {
+        tokio::select! {
+            biased;
+            () = self.inner.tasks.stopped() => false,
+            told = timeout_at(deadline, news) => told.is_err(),
         }
     }
 
@@ -316,6 +328,9 @@ impl Cluster {
         loop {
             let mut published = pin!(self.inner.published.notified());
             published.as_mut().enable();
+            if self.inner.tasks.is_stopping() {
+                return Err(self.closed());
+            }
             if self.snapshot().version > 0 {
                 return Ok(());
             }
@@ -323,10 +338,7 @@ impl Cluster {
             if let Some(failure) = failure.as_ref().filter(|failure| !failure.is_retriable()) {
                 return Err(failure.clone());
             }
-            if self.inner.tasks.is_stopping() {
-                return Err(self.closed());
-            }
-            if timeout_at(deadline, published).await.is_err() {
+            if self.is_over(published, deadline).await {
                 let timeout = |why: &dyn fmt::Display| {
                     Error::new(
                         ErrorKind::Timeout,
@@ -347,20 +359,21 @@ impl Cluster {
         self.inner.wishes.notify_one();
     }
 
-    /// Waits until a round of metadata requests that was not begun yet has ended, well or not, or the deadline passed.
+    /// Waits until a round of metadata requests about everything that was not begun yet has ended, well or not, or the
+    /// deadline passed.
     /// Cancel safe.
     pub(crate) async fn renewed(&self, deadline: Instant) {
         let round = {
             let mut metadata = self.metadata();
             metadata.machine.refresh();
-            metadata.rounds + 1 + u64::from(metadata.machine.is_asking())
+            metadata.full_rounds + 1 + u64::from(metadata.machine.is_asking_everything())
         };
         self.inner.wishes.notify_one();
         loop {
             let mut published = pin!(self.inner.published.notified());
             published.as_mut().enable();
-            let over = self.metadata().rounds >= round || self.inner.tasks.is_stopping();
-            if over || timeout_at(deadline, published).await.is_err() {
+            let over = self.metadata().full_rounds >= round || self.inner.tasks.is_stopping();
+            if over || self.is_over(published, deadline).await {
                 return;
             }
         }
@@ -421,6 +434,11 @@ impl Cluster {
     fn is_connected(&self, broker: BrokerId, lane: Lane) -> bool {
         let owner = lane.owner(self.role.owner);
         self.inner.pool.is_connected(broker, lane, owner)
+    }
+
+    /// Whether metadata names the broker.
+    pub(crate) fn knows(&self, broker: BrokerId) -> bool {
+        self.inner.snapshot.load().brokers.contains_key(&broker)
     }
 
     fn known(&self, broker: BrokerId) -> Result<Endpoint> {

@@ -76,6 +76,7 @@ const INT: Range = Range(0, i32::MAX as i64);
 const POSITIVE_INT: Range = Range(1, i32::MAX as i64);
 const LONG: Range = Range(0, i64::MAX);
 const POSITIVE_LONG: Range = Range(1, i64::MAX);
+const IDLE: Range = Range(5_000, i64::MAX);
 
 /// Longer than any client lives and short enough to be added to any clock. Java's idiom for "without
 /// limit" is `Long.MAX_VALUE`, which comes down to this.
@@ -461,6 +462,9 @@ keys! {
     Producer "max.request.size" ["message.max.bytes"] = "1048576",
         Field::Size(POSITIVE_INT, |s| &mut s.producer.max_request_size),
         "The largest record and the largest request, in bytes; the broker and the topic have limits of their own (`max.message.bytes`).";
+    Producer "metadata.max.idle.ms" = "300000",
+        Field::Millis(IDLE, |s| &mut s.producer.metadata_max_idle),
+        "A topic to which a producer has sent nothing for this long is forgotten, and looked up again when it is used again; looked for every half of this time.";
     Producer "partitioner.adaptive.partitioning.enable" = "true",
         Field::Flag(|s| &mut s.producer.adaptive_partitioning),
         "Records without a key go more often to brokers that are quick (KIP-794).";

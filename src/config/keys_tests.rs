@@ -168,7 +168,7 @@ fn each_row_sets_what_it_shows_and_nothing_else() {
             Field::Millis(..)
             | Field::MillisOrNever(..)
             | Field::Size(..)
-            | Field::SizeOrSystem(_) => "4321",
+            | Field::SizeOrSystem(_) => "54321",
             Field::Count(..) => "17",
             Field::Int(..) => "19",
             Field::Flag(_) if key.default == "true" => "false",

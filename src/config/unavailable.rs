@@ -35,10 +35,6 @@ pub(crate) static UNAVAILABLE: &[(&str, &str)] = &[
         "metadata.cluster.check.enable",
         "misrouted connections are not detected in this version (KIP-1242); remove it",
     ),
-    (
-        "metadata.max.idle.ms",
-        "a topic stays in the metadata while a producer or consumer uses it; remove it",
-    ),
     ("metric.reporters", METRICS),
     ("metrics.", METRICS),
     (

@@ -321,8 +321,12 @@ impl Chunk {
         }
     }
 
+    pub(crate) fn frame(&self) -> FrameId {
+        self.frame
+    }
+
     /// Copies what is left of its bytes into memory of its own, so that the frame can go.
-    fn detach(&mut self) {
+    pub(crate) fn detach(&mut self) {
         if let Some(open) = self.current.take() {
             self.raw = open.reopen;
         }

@@ -6,10 +6,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::control::{Purpose, to_commit};
-use super::offsets::ToCommit;
-use super::shared::{CommitWish, Inner, Shared};
-use crate::clock::now;
+use super::control::to_commit;
+use super::offsets::{Offsets, ToCommit};
+use super::shared::{Inner, Shared};
+use super::unsent::{Purpose, Waiter};
+use crate::clock::{Instant, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{OffsetAndMetadata, TopicPartition};
 
@@ -44,10 +45,10 @@ impl Shared {
     /// Commits all that was handed out.
     pub(super) fn commit_position(self: &Arc<Self>) -> PendingCommit {
         let mut forlorn = None;
-        let commit = self.commit(|inner| {
+        let commit = self.commit(|inner, deadline| {
             let positions = &inner.positions;
             forlorn = positions.forlorn().cloned();
-            to_commit(positions, positions.handed_out())
+            to_commit(positions, positions.handed_out(), deadline)
         });
         let Some(tp) = forlorn else {
             return commit;
@@ -74,40 +75,43 @@ impl Shared {
             return PendingCommit::over(Err(error.with_topic_partition(tp.clone())));
         }
         let snapshot = self.cluster.snapshot();
-        self.commit(|inner| {
+        self.commit(|inner, deadline| {
             // An offset of what is assigned is of the topic that is read, which may be gone; any other, of
             // that which has the name now.
             let topic_id = |tp: &TopicPartition| match inner.positions.topic_id(tp) {
                 id if id.is_nil() => snapshot.topic(&tp.topic).map_or(id, |topic| topic.id),
                 id => id,
             };
-            let offsets = offsets.into_iter().map(|(tp, offset)| ToCommit {
-                topic_id: topic_id(&tp),
-                tp,
-                offset,
+            let offsets = offsets.into_iter().map(|(tp, offset)| {
+                let topic_id = topic_id(&tp);
+                let one = ToCommit {
+                    topic_id,
+                    offset,
+                    deadline,
+                };
+                (tp, one)
             });
             offsets.collect()
         })
     }
 
-    fn commit(self: &Arc<Self>, what: impl FnOnce(&Inner) -> Vec<ToCommit>) -> PendingCommit {
-        if let Err(error) = self.group() {
-            return PendingCommit::over(Err(error));
-        }
+    fn commit(self: &Arc<Self>, what: impl FnOnce(&Inner, Instant) -> Offsets) -> PendingCommit {
+        let group = match self.group() {
+            Ok(group) => group,
+            Err(error) => return PendingCommit::over(Err(error)),
+        };
+        let deadline = now() + self.cluster.config().api_timeout;
         let (reply, outcome) = tokio::sync::oneshot::channel();
         {
             let mut inner = self.lock();
             // Under one lock: what was handed out belongs to the membership of this moment.
-            let (offsets, life) = (what(&inner), inner.assigned_in());
+            let (offsets, life) = (what(&inner, deadline), inner.assigned_in());
             if offsets.is_empty() {
                 return PendingCommit::over(Ok(()));
             }
-            inner.commits.push_back(CommitWish {
-                purpose: Purpose::Application(reply),
-                offsets,
-                life,
-                deadline: now() + self.cluster.config().api_timeout,
-            });
+            let purpose = Purpose::Application(reply);
+            let waiter = Waiter { purpose, deadline };
+            inner.unsent.ask(life, Some(waiter), offsets);
         }
         self.control.notify_one();
         let shared = Arc::clone(self);
@@ -117,6 +121,8 @@ impl Shared {
                 biased;
                 outcome = outcome => outcome.unwrap_or_else(|_| closed()),
                 () = shared.tasks.stopped() => closed(),
+                // It was merged with others, whose deadlines are later.
+                () = tokio::time::sleep_until(deadline) => Err(timed_out(&group, MAYBE)),
             }
         }))
     }
@@ -129,4 +135,15 @@ impl Shared {
             Error::new(ErrorKind::InvalidArgument, message)
         })
     }
+}
+
+/// What is known of a commit under way.
+pub(super) const MAYBE: &str = "it may have been made";
+
+/// A commit whose time is over.
+pub(super) fn timed_out(group: &str, what_is_known: &str) -> Error {
+    let message = format!(
+        "the commit to group '{group}' was not over within default.api.timeout.ms: {what_is_known}"
+    );
+    Error::new(ErrorKind::Timeout, message)
 }

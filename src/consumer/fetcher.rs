@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{join, select};
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::protocol::StrBytes;
@@ -80,7 +80,8 @@ pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
     let pair = Arc::new(Pair::default());
     let first = Fetcher::new(Arc::clone(&shared), broker, Arc::clone(&pair), Slot::First);
     let second = Fetcher::new(shared, broker, pair, Slot::Second);
-    join(first.run(), second.run()).await;
+    // The second one ends with the first.
+    select(pin!(first.run()), pin!(second.run())).await;
 }
 
 /// What the two know of each other.
@@ -124,6 +125,8 @@ struct Fetcher {
     /// The runtime has more than one thread: what is put off here goes on there.
     has_other_threads: bool,
     connection: Option<Connection>,
+    /// There may be something to fetch from this broker.
+    fetchable: Arc<Notify>,
 }
 
 /// A connection that this task moves the bytes of.
@@ -193,11 +196,12 @@ impl Drop for UnderWay {
         let moved = inner.positions.ended(self.broker, &self.asked, now());
         let starved = std::mem::take(&mut inner.starved);
         drop(inner);
+        self.shared.fetchable.wake(starved);
         match self.slot {
             Slot::First => self.pair.set_first(None),
             Slot::Second => self.pair.changed.notify_waiters(),
         }
-        if starved || moved {
+        if moved {
             self.shared.fetchable.notify_waiters();
         }
     }
@@ -208,6 +212,10 @@ enum Next {
     Ask(Turn),
     /// Wait for a change, or until then.
     Wait(Option<Instant>),
+    /// Copy these out of their frames, so that the memory of those can be used.
+    Copy(Vec<Chunk>),
+    /// The broker left the cluster, and nothing is to be read from it.
+    End,
 }
 
 impl Fetcher {
@@ -229,14 +237,15 @@ impl Fetcher {
             has_other_threads: Handle::try_current()
                 .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread),
             connection: None,
+            fetchable: shared.fetchable.of(broker),
             shared,
         }
     }
 
+    /// Until the broker is one that there is nothing to read from any more.
     async fn run(mut self) {
         let failures = Gate::default();
-        loop {
-            let turn = self.next_driven().await;
+        while let Some(turn) = self.next_driven().await {
             let (broker, shared) = (self.broker, Arc::clone(&self.shared));
             let span = tracing::debug_span!(
                 "fetch",
@@ -260,7 +269,6 @@ impl Fetcher {
                     drop(span);
                     self.session.failed();
                     shared.unreachable(broker, error);
-                    shared.fetchable.notify_waiters();
                     shared.cluster.refresh();
                     let pause = self.backoff.fail(shared.cluster.clock());
                     tokio::time::sleep(pause).await;
@@ -270,7 +278,7 @@ impl Fetcher {
     }
 
     /// The same, while the connection is looked after.
-    async fn next_driven(&mut self) -> Turn {
+    async fn next_driven(&mut self) -> Option<Turn> {
         let Some(mut connection) = self.connection.take() else {
             return self.next().await;
         };
@@ -281,17 +289,22 @@ impl Fetcher {
     }
 
     /// Waits until there is something to ask.
-    async fn next(&mut self) -> Turn {
-        let (shared, pair) = (Arc::clone(&self.shared), Arc::clone(&self.pair));
+    async fn next(&mut self) -> Option<Turn> {
+        let (fetchable, pair) = (Arc::clone(&self.fetchable), Arc::clone(&self.pair));
         let mut paused_until = None;
         loop {
-            let mut change = pin!(shared.fetchable.notified());
+            let mut change = pin!(fetchable.notified());
             let mut paired = pin!(pair.changed.notified());
             change.as_mut().enable();
             paired.as_mut().enable();
             let until = match self.plan(&mut paused_until) {
-                Next::Ask(turn) => return turn,
+                Next::Ask(turn) => return Some(turn),
                 Next::Wait(until) => until,
+                Next::Copy(chunks) => {
+                    self.copy(chunks);
+                    continue;
+                }
+                Next::End => return None,
             };
             tokio::select! {
                 biased;
@@ -317,6 +330,9 @@ impl Fetcher {
         let limit = usize::try_from(shared.config.max_partition_fetch_bytes).unwrap_or(0);
         let enough = enough(limit, self.pair.far.load(Ordering::Relaxed));
         let mut inner = shared.lock();
+        if self.slot == Slot::First && inner.end_fetcher(&shared, self.broker) {
+            return Next::End;
+        }
         // A quota holds back the connection it was told on (KIP-219), but it means all of them.
         let throttled = inner.fetches.throttled_until(self.broker);
         if let Some(until) = throttled.filter(|until| *until > time && self.slot == Slot::Second) {
@@ -346,7 +362,15 @@ impl Fetcher {
             Ok(admitted) => admitted,
             Err(until) => {
                 inner.positions.put_off(self.broker, asked);
-                return Next::Wait(until);
+                let starved = inner.starved.contains(&self.broker);
+                let chunks = match starved {
+                    true => inner.buffer.mostly_taken(),
+                    false => Vec::new(),
+                };
+                return match chunks.is_empty() {
+                    true => Next::Wait(until),
+                    false => Next::Copy(chunks),
+                };
             }
         };
         inner.positions.begun(self.broker, &asked);
@@ -366,6 +390,15 @@ impl Fetcher {
                 asked,
             },
         })
+    }
+
+    /// Copies what is left of frames, outside of the consumer's lock.
+    fn copy(&self, chunks: Vec<Chunk>) {
+        for mut chunk in chunks {
+            let (frame, unread) = (chunk.frame(), chunk.unread());
+            chunk.detach();
+            self.shared.lock().buffer.replace(frame, unread, chunk);
+        }
     }
 
     /// How many bytes to ask for and how long the broker may wait, if a request is to be made now; else until

@@ -253,6 +253,11 @@ impl Fetches {
         counts.throttled += throttle;
     }
 
+    /// The broker left the cluster.
+    pub(super) fn forget(&mut self, broker: BrokerId) {
+        self.brokers.remove(&broker);
+    }
+
     pub(super) fn failed(&mut self, broker: BrokerId, error: Error) {
         let state = self.of(broker);
         state.counts.failures += 1;

@@ -283,7 +283,11 @@ async fn a_commit_that_is_not_waited_for_goes_on_beside_polls_and_tells_what_cam
     first.await.unwrap();
     second.await.unwrap();
     third.await.unwrap().unwrap();
-    assert_eq!(slow.hits(), 3);
+    assert_eq!(
+        slow.hits(),
+        2,
+        "those that waited for the first are made as one"
+    );
     let committed = mock.group("g").unwrap().offsets;
     assert_eq!(committed[0].1, 1, "the last word, as asked");
     mock.on(Api::OffsetCommit).fail(29);
@@ -321,4 +325,52 @@ async fn how_much_younger_the_newest_record_is_is_asked_for_when_wanted() {
     }
     let lag = reader.fetch_lag().await.unwrap();
     assert_eq!(lag.get(&tp).unwrap().behind_newest, TimeLag::CaughtUp);
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetch_tasks_end_with_their_brokers() {
+    let mock = MockCluster::builder()
+        .brokers(3)
+        .topic("wide", 3)
+        .in_memory();
+    let mock = mock.seed(3).start().await.unwrap();
+    let client = mock.client_builder().metadata_max_age(SECOND).build();
+    let partitions = (0..3).map(|partition| TopicPartition::new("wide", partition));
+    let reader = client.unwrap().reader().assign(partitions);
+    let mut reader = reader
+        .offset_reset(OffsetReset::Earliest)
+        .build()
+        .await
+        .unwrap();
+    reader.poll_timeout(3 * SECOND).await.unwrap();
+    let fetchers = |reader: &Consumer| reader.shared.lock().fetchers.len();
+    let tasks = reader.shared.tasks.running();
+    assert_eq!(fetchers(&reader), 3);
+    for round in 0..3 {
+        mock.kill(3);
+        reader.poll_timeout(10 * SECOND).await.unwrap();
+        assert_eq!(
+            (fetchers(&reader), reader.shared.tasks.running()),
+            (2, tasks - 1)
+        );
+        mock.restart(3).await.unwrap();
+        mock.move_leader("wide", round, 3).unwrap();
+        produce_to(&mock.client(), "wide", round).await;
+        let batches = reader.poll_timeout(20 * SECOND).await.unwrap().unwrap();
+        assert_eq!(
+            batches.record_count(),
+            1,
+            "read from the broker that is back"
+        );
+        assert_eq!(
+            (fetchers(&reader), reader.shared.tasks.running()),
+            (3, tasks)
+        );
+    }
+}
+
+async fn produce_to(client: &Client, topic: &str, partition: i32) {
+    let producer = client.producer().build().await.unwrap();
+    let record = Record::to(topic).partition(partition).value("x");
+    producer.deliver(record).await.unwrap();
 }

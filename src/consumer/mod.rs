@@ -14,10 +14,14 @@ mod cancel_tests;
 mod close;
 mod codes;
 mod commit;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod commit_tests;
 pub(crate) mod config;
 mod control;
 mod event;
 mod explain;
+mod fetchable;
 mod fetcher;
 pub(crate) mod group;
 mod handle;
@@ -32,6 +36,9 @@ pub(crate) mod peek;
 #[cfg(test)]
 mod poison_tests;
 mod positions;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod presence_tests;
 mod refresh;
 mod session;
 mod shared;
@@ -42,13 +49,18 @@ mod subscription;
 mod test_brokers;
 #[cfg(test)]
 mod tests;
+mod unsent;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
+
+use tokio::sync::futures::Notified;
 
 pub(crate) use buffer::Reading;
 
@@ -74,7 +86,7 @@ use crate::error::Result;
 #[cfg(doc)]
 use crate::error::{Error, ErrorKind};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
-use shared::{News, Shared};
+use shared::{Inner, News, Shared};
 
 /// Reads records: as a member of a group, which shares the partitions of topics among its members,
 /// or from given partitions.
@@ -103,52 +115,55 @@ pub struct Consumer {
     closed: bool,
 }
 
-/// The application is inside of a poll for as long as this lives.
+/// A call of the application that waits for something. Only while it runs it says that the
+/// application polls: one that is kept and not looked at says nothing (`max.poll.interval.ms`).
 struct Polling<'a> {
     shared: &'a Shared,
     began: Instant,
+    /// This is the look at the future by which the call began.
+    first: bool,
 }
 
 impl<'a> Polling<'a> {
-    /// Everything that was handed out before is finished. `listens`: the application lets go of partitions itself.
-    fn enter(shared: &'a Shared, listens: bool) -> Self {
+    /// `prepare` is done under the lock that is needed in any case.
+    fn enter(shared: &'a Shared, prepare: impl FnOnce(&mut Inner)) -> Self {
         let began = now();
         let mut inner = shared.lock();
-        let absent = began >= inner.polled_at + shared.config.max_poll_interval;
-        inner.positions.finish();
-        inner.polling = true;
-        inner.listens = listens;
-        drop(inner);
-        if absent {
-            shared.control.notify_one();
+        prepare(&mut inner);
+        shared.polls(inner, began);
+        Self {
+            shared,
+            began,
+            first: true,
         }
-        Self { shared, began }
     }
-}
 
-impl<'a> Polling<'a> {
-    /// The same, where what is finished is told apart.
-    fn stay(shared: &'a Shared) -> Self {
-        let began = now();
-        let mut inner = shared.lock();
-        let absent = began >= inner.polled_at + shared.config.max_poll_interval;
-        inner.polling = true;
-        drop(inner);
-        if absent {
-            shared.control.notify_one();
-        }
-        Self { shared, began }
+    /// Waits until there may be something. The control task ends waits before the interval is over
+    /// ([`Shared::ready`]), so that a task that has nothing to read and runs when it is woken
+    /// counts.
+    async fn wait(&mut self, mut ready: Pin<&mut Notified<'_>>) {
+        let mut stopped = pin!(self.shared.tasks.stopped());
+        poll_fn(|cx| {
+            if ready.as_mut().poll(cx).is_ready() || stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if !std::mem::take(&mut self.first) {
+                self.shared.polls(self.shared.lock(), now());
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// The call returns something.
+    fn leave(self) {
+        self.shared.lock().polled_at = now();
     }
 }
 
 impl Drop for Polling<'_> {
     fn drop(&mut self) {
-        let ended = now();
-        let mut inner = self.shared.lock();
-        inner.polling = false;
-        inner.polled_at = ended;
-        drop(inner);
-        self.shared.ledger.polled(self.began, ended);
+        self.shared.ledger.polled(self.began, now());
     }
 }
 
@@ -177,23 +192,25 @@ fn urgent(shared: &Shared) -> Result<Option<Turn>> {
 
 /// Waits for something to hand out. Cancel safe: what is taken is returned at once.
 async fn next_turn(shared: &Shared, listens: bool) -> Result<Turn> {
-    let _inside = Polling::enter(shared, listens);
+    let mut polling = Polling::enter(shared, |inner| {
+        // Everything that was handed out before is finished.
+        inner.positions.finish();
+        inner.listens = listens;
+    });
     // A loop over polls that never have to wait leaves room for other tasks.
     tokio::task::coop::consume_budget().await;
     loop {
         let mut ready = pin!(shared.ready.notified());
         ready.as_mut().enable();
-        if let Some(turn) = urgent(shared)? {
-            return Ok(turn);
+        let turn = match urgent(shared) {
+            Ok(None) => shared.take().map(|batches| batches.map(Turn::Records)),
+            urgent => urgent,
+        };
+        if let Some(turn) = turn.transpose() {
+            polling.leave();
+            return turn;
         }
-        if let Some(batches) = shared.take()? {
-            return Ok(Turn::Records(batches));
-        }
-        tokio::select! {
-            biased;
-            () = ready => {}
-            () = shared.tasks.stopped() => {}
-        }
+        polling.wait(ready).await;
     }
 }
 
@@ -360,9 +377,14 @@ impl Consumer {
         self.shared.commit_position().await
     }
 
-    /// The same without waiting: the commit is on its way, and the future tells what came of it. Commits are
-    /// made in the order in which they were asked for, one after the other; one whose future was dropped
-    /// and that has not begun gives way to a later one that says more.
+    /// The same without waiting: the commit is on its way, and the future tells what came of it.
+    /// One commit is under way at a time. Those that are asked for meanwhile, by whatever call, are
+    /// made as one when it is over, and have one outcome: of each partition the offset that was
+    /// asked for last is committed. So a commit after every poll costs a request per round trip to
+    /// the coordinator, however often one polls.
+    ///
+    /// Each future ends within `default.api.timeout.ms`. One that is dropped does not take its
+    /// commit back.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {

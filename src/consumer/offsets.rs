@@ -31,13 +31,17 @@ pub(crate) struct Identity {
     pub(crate) member: Option<(Arc<str>, i32)>,
 }
 
+/// What is to be committed, by partition.
+pub(crate) type Offsets = BTreeMap<TopicPartition, ToCommit>;
+
 /// An offset to be committed.
 #[derive(Clone, Debug)]
 pub(crate) struct ToCommit {
-    pub(crate) tp: TopicPartition,
     /// The topic that the offset is of; nil where that is not known, so that its name has to do.
     pub(crate) topic_id: Uuid,
     pub(crate) offset: OffsetAndMetadata,
+    /// After this it is not sent, nor sent again.
+    pub(crate) deadline: Instant,
 }
 
 /// What the group has committed of a partition (`None`: nothing), or why that is not known.
@@ -271,14 +275,15 @@ fn doubt_coordinator(cluster: &Cluster, code: i16, group: &str, broker: BrokerId
     }
 }
 
-/// Commits; `identity` is asked for each attempt, since a member's epoch moves on and its membership may
-/// end. Retries until the deadline. The error of the first partition that failed for good, if any; the
-/// others are committed all the same.
+/// Commits; `identity` is asked for each attempt, since a member's epoch moves on and its
+/// membership may end. Retries each offset until its deadline. `committed` is what was done. The
+/// error of the first partition that was refused, or that of the last attempt where everything else
+/// was too late; whoever asked for an offset whose deadline has passed knows that by itself.
 pub(crate) async fn commit(
     cluster: &Cluster,
     identity: impl Fn() -> Result<Identity> + Send + Sync,
-    offsets: Vec<ToCommit>,
-    deadline: Instant,
+    offsets: Offsets,
+    committed: &mut Offsets,
 ) -> Result<()> {
     let mut backoff = Backoff::new(
         cluster.config().retry_backoff,
@@ -286,56 +291,42 @@ pub(crate) async fn commit(
     );
     let mut left = offsets;
     let mut refused = None;
-    // Codes that came once. No checksum covers them, so a refusal counts when it comes again.
-    let mut doubted: BTreeMap<TopicPartition, i16> = BTreeMap::new();
-    while !left.is_empty() {
+    while let Some(deadline) = left.values().map(|one| one.deadline).max() {
         let who = identity()?;
-        let failed = match commit_once(cluster, &who, &left, deadline).await {
-            Ok(failed) => failed,
+        let trying = std::mem::take(&mut left);
+        let mut again = None;
+        match commit_once(cluster, &who, &trying, deadline).await {
+            Ok(failed) => {
+                for (tp, one) in trying {
+                    let Some(code) = failed.get(&tp).copied() else {
+                        committed.insert(tp, one);
+                        continue;
+                    };
+                    let doing = format!("committing to group '{}'", who.group);
+                    let error = Error::from_code(code, doing).with_topic_partition(tp.clone());
+                    if commit_again(cluster, code, &who, &one) {
+                        again.get_or_insert(error);
+                        left.insert(tp, one);
+                    } else {
+                        refused.get_or_insert(error);
+                    }
+                }
+            }
             Err(error) if error.is_retriable() => {
-                pause(cluster, &mut backoff, deadline, error).await?;
-                continue;
+                again = Some(error);
+                left = trying;
             }
             Err(error) => return Err(error),
-        };
-        left.retain(|one| failed.contains_key(&one.tp));
-        let mut again = None;
-        for (tp, code) in failed {
-            let doing = format!("committing to group '{}'", who.group);
-            let error = Error::from_code(code, doing).with_topic_partition(tp.clone());
-            let one = left.iter().position(|one| one.tp == tp);
-            // But for a topic that is gone: there may be another one of its name meanwhile.
-            let doubts = code != codes::UNKNOWN_TOPIC_OR_PARTITION
-                && doubted.insert(tp.clone(), code) != Some(code);
-            let retry =
-                doubts || one.is_some_and(|at| commit_again(cluster, code, &who, &left[at]));
-            if retry {
-                again.get_or_insert(error);
-            } else {
-                left.retain(|one| one.tp != tp);
-                refused.get_or_insert(error);
-            }
         }
-        if let Some(error) = again {
-            pause(cluster, &mut backoff, deadline, error).await?;
+        let Some(error) = again else { break };
+        let next = now() + backoff.fail(cluster.clock());
+        left.retain(|_, one| one.deadline > next);
+        if left.is_empty() {
+            return Err(refused.unwrap_or(error));
         }
+        tokio::time::sleep_until(next).await;
     }
     refused.map_or(Ok(()), Err)
-}
-
-/// Waits before the next attempt, if there is time for one.
-async fn pause(
-    cluster: &Cluster,
-    backoff: &mut Backoff,
-    deadline: Instant,
-    error: Error,
-) -> Result<()> {
-    let pause = backoff.fail(cluster.clock());
-    if now() + pause >= deadline {
-        return Err(error);
-    }
-    tokio::time::sleep(pause).await;
-    Ok(())
 }
 
 /// Whether the same commit may work later. A stale epoch means that the member's next heartbeat is
@@ -366,20 +357,20 @@ fn commit_again(cluster: &Cluster, code: i16, who: &Identity, of: &ToCommit) -> 
 async fn commit_once(
     cluster: &Cluster,
     who: &Identity,
-    offsets: &[ToCommit],
+    offsets: &Offsets,
     deadline: Instant,
 ) -> Result<BTreeMap<TopicPartition, i16>> {
-    let ids = || offsets.iter().map(|one| one.topic_id);
+    let ids = || offsets.values().map(|one| one.topic_id);
     let build = |offered| Ok((nameable(offered, ids()), offset_commit(who, offsets)));
     let (broker, response) = ask_coordinator(cluster, &who.group, deadline, build).await?;
     let names: BTreeMap<Uuid, &str> = offsets
         .iter()
-        .map(|one| (one.topic_id, &*one.tp.topic))
+        .map(|(tp, one)| (one.topic_id, &*tp.topic))
         .collect();
     // What an answer leaves out was not committed, as far as anybody knows.
     let mut failed: BTreeMap<TopicPartition, i16> = offsets
-        .iter()
-        .map(|one| (one.tp.clone(), codes::CORRUPT_MESSAGE))
+        .keys()
+        .map(|tp| (tp.clone(), codes::CORRUPT_MESSAGE))
         .collect();
     for topic in &response.topics {
         let Some(name) = named(&topic.name, topic.id, &names) else {
@@ -399,26 +390,21 @@ async fn commit_once(
     Ok(failed)
 }
 
-fn offset_commit(who: &Identity, offsets: &[ToCommit]) -> OffsetCommitRequest {
+fn offset_commit(who: &Identity, offsets: &Offsets) -> OffsetCommitRequest {
     let mut topics: BTreeMap<(&str, Uuid), CommitTopic> = BTreeMap::new();
-    for ToCommit {
-        tp,
-        topic_id,
-        offset,
-    } in offsets
-    {
+    for (tp, one) in offsets {
         let topic = topics
-            .entry((&tp.topic, *topic_id))
+            .entry((&tp.topic, one.topic_id))
             .or_insert_with(|| CommitTopic {
                 name: str_bytes(&tp.topic),
-                id: *topic_id,
+                id: one.topic_id,
                 partitions: Vec::new(),
             });
         topic.partitions.push(CommitPartition {
             partition: tp.partition,
-            offset: offset.offset + i64::from(crate::planted("one-too-many-is-committed")),
-            leader_epoch: offset.leader_epoch.unwrap_or(-1),
-            metadata: str_bytes(&offset.metadata),
+            offset: one.offset.offset + i64::from(crate::planted("one-too-many-is-committed")),
+            leader_epoch: one.offset.leader_epoch.unwrap_or(-1),
+            metadata: str_bytes(&one.offset.metadata),
         });
     }
     let (member_id, member_epoch) = match &who.member {

@@ -129,6 +129,7 @@ pub(crate) struct Positions {
     agendas: BTreeMap<BrokerId, Agenda>,
     /// A partition came to another broker's agenda; see [`ended`](Self::ended).
     moved: bool,
+    paused_count: usize,
     /// How often a partition was looked at for a request.
     #[cfg(test)]
     pub(crate) looks: usize,
@@ -146,6 +147,7 @@ impl Positions {
             untold: IndexSet::new(),
             agendas: BTreeMap::new(),
             moved: false,
+            paused_count: 0,
             #[cfg(test)]
             looks: 0,
         }
@@ -178,7 +180,10 @@ impl Positions {
         self.unfinished.swap_remove(tp);
         self.untold.swap_remove(tp);
         let removed = self.parts.swap_remove(tp);
-        let removed = removed.map(|mut part| self.forget(tp, &mut part));
+        let removed = removed.map(|mut part| {
+            self.paused_count -= usize::from(part.paused);
+            self.forget(tp, &mut part);
+        });
         removed.is_some()
     }
 
@@ -418,7 +423,9 @@ impl Positions {
     pub(crate) fn set_paused(&mut self, tp: &TopicPartition, paused: bool) -> bool {
         match self.parts.get_mut(tp) {
             Some(part) => {
-                part.paused = paused;
+                let before = std::mem::replace(&mut part.paused, paused);
+                self.paused_count += usize::from(paused);
+                self.paused_count -= usize::from(before);
                 self.touch(tp);
                 true
             }
@@ -428,6 +435,11 @@ impl Positions {
 
     pub(crate) fn is_paused(&self, tp: &TopicPartition) -> bool {
         self.parts.get(tp).is_some_and(|part| part.paused)
+    }
+
+    /// How many partitions are paused.
+    pub(crate) fn paused_count(&self) -> usize {
+        self.paused_count
     }
 
     pub(crate) fn is_assigned(&self, tp: &TopicPartition) -> bool {

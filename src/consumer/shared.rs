@@ -13,14 +13,14 @@ use super::batch::{Batches, PartitionBatch};
 use super::buffer::{Chunk, FetchBuffer, Portion, Reading, Taking};
 use super::close::Closing;
 use super::config::ConsumerConfig;
-use super::control::Purpose;
+use super::fetchable::Fetchable;
 use super::fetcher::enough;
 use super::lag::Lag;
 use super::metrics::{ConsumerMetrics, Fetches, Ledger};
-use super::offsets::ToCommit;
 use super::positions::{Known, Leader, PartEpoch, Position, Positions, ResetTo};
 use super::split::Split;
 use super::subscription::{Farewell, Subscription};
+use super::unsent::UnsentCommits;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,10 +36,10 @@ pub(super) struct Shared {
     pub(super) ledger: Ledger,
     pub(super) interceptors: Chain<dyn ConsumerInterceptor>,
     inner: Mutex<Inner>,
-    /// There may be something for the application.
+    /// There may be something for the application; now and then, whether it is still there.
     pub(super) ready: Notify,
     /// There may be something to fetch.
-    pub(super) fetchable: Notify,
+    pub(super) fetchable: Fetchable,
     /// There may be something for the control task.
     pub(super) control: Notify,
 }
@@ -51,8 +51,8 @@ pub(super) struct Inner {
     reserved: BTreeMap<BrokerId, usize>,
     /// Decompressed bytes that the last poll was given.
     given: usize,
-    /// A broker is not asked because there is no room.
-    pub(super) starved: bool,
+    /// Brokers that are not asked because there is no room.
+    pub(super) starved: BTreeSet<BrokerId>,
     pub(super) fetchers: BTreeSet<BrokerId>,
     pub(super) fetches: Fetches,
     pub(super) events: VecDeque<News>,
@@ -62,11 +62,9 @@ pub(super) struct Inner {
     pub(super) wakeup: bool,
     /// `max.poll.records`, as it is now.
     pub(super) max_poll_records: usize,
-    pub(super) commits: VecDeque<CommitWish>,
+    pub(super) unsent: UnsentCommits,
     pub(super) closing: Option<Closing>,
-    /// The application is inside of a poll.
-    pub(super) polling: bool,
-    /// When the last poll ended.
+    /// When the application was last seen inside of a poll.
     pub(super) polled_at: Instant,
     /// The revocation under way, and whether the application has let go.
     pub(super) revocation: Option<(u64, bool)>,
@@ -91,15 +89,6 @@ pub(super) enum News {
     Assigned(Vec<TopicPartition>),
     Revoking(u64, Vec<TopicPartition>),
     Lost(Vec<TopicPartition>),
-}
-
-/// A commit that the application asked for.
-pub(super) struct CommitWish {
-    pub(super) purpose: Purpose,
-    pub(super) offsets: Vec<ToCommit>,
-    /// The membership that it belongs to, if to any; in another one it has nothing to say.
-    pub(super) life: Option<u64>,
-    pub(super) deadline: Instant,
 }
 
 impl Shared {
@@ -127,7 +116,7 @@ impl Shared {
                 buffer: FetchBuffer::default(),
                 reserved: BTreeMap::new(),
                 given: 0,
-                starved: false,
+                starved: BTreeSet::new(),
                 fetchers: BTreeSet::new(),
                 fetches: Fetches::default(),
                 events: VecDeque::new(),
@@ -135,9 +124,8 @@ impl Shared {
                 fatal: None,
                 wakeup: false,
                 max_poll_records,
-                commits: VecDeque::new(),
+                unsent: UnsentCommits::default(),
                 closing: None,
-                polling: false,
                 polled_at: now(),
                 revocation: None,
                 revocations: 0,
@@ -150,13 +138,23 @@ impl Shared {
                 life: 0,
             }),
             ready: Notify::new(),
-            fetchable: Notify::new(),
+            fetchable: Fetchable::default(),
             control: Notify::new(),
         }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The application polls.
+    pub(super) fn polls(&self, mut inner: MutexGuard<'_, Inner>, now: Instant) {
+        let absent = now >= inner.polled_at + self.config.max_poll_interval;
+        inner.polled_at = now;
+        drop(inner);
+        if absent {
+            self.control.notify_one();
+        }
     }
 
     /// Tells the application of an error. The same error of the same partition is kept once, so that
@@ -199,7 +197,8 @@ impl Shared {
     pub(super) fn take(&self) -> Result<Option<Batches>> {
         let mut parts: Vec<PartitionBatch> = Vec::new();
         let mut portion = self.portion(|inner| inner.max_poll_records);
-        let mut wanted = false;
+        // Brokers that may be asked for more.
+        let mut wanted = BTreeSet::new();
         while portion.is_open() {
             let mut inner = self.lock();
             let Some((mut chunk, position)) = inner.next_chunk() else {
@@ -214,7 +213,7 @@ impl Shared {
             match taken {
                 Ok(taken) => {
                     if !inner.positions.hand_out(&tp, chunk.epoch, taken.next) {
-                        wanted = true;
+                        wanted.extend(inner.positions.read_from(&tp));
                         continue;
                     }
                     if let Some(batch) = taken.batch {
@@ -231,13 +230,14 @@ impl Shared {
                     break;
                 }
             }
-            wanted |= self.is_wanted_again(before, inner.buffer.unread(&tp));
+            if self.is_wanted_again(before, inner.buffer.unread(&tp)) {
+                wanted.extend(inner.positions.read_from(&tp));
+            }
         }
         let mut inner = self.lock();
         inner.given = portion.given;
-        if wanted | std::mem::take(&mut inner.starved) {
-            self.fetchable.notify_waiters();
-        }
+        wanted.append(&mut inner.starved);
+        self.fetchable.wake(wanted);
         if parts.is_empty() {
             return inner.errors.pop_front().map_or(Ok(None), Err);
         }
@@ -259,8 +259,8 @@ impl Shared {
         let least = usize::try_from(self.config.max_partition_fetch_bytes).unwrap_or(0);
         let budget = usize::try_from(self.config.fetch_max_bytes).unwrap_or(0);
         let mut inner = self.lock();
-        if std::mem::take(&mut inner.given) > 0 && std::mem::take(&mut inner.starved) {
-            self.fetchable.notify_waiters();
+        if std::mem::take(&mut inner.given) > 0 {
+            self.fetchable.wake(std::mem::take(&mut inner.starved));
         }
         if inner.buffer.inflated() > budget {
             inner.buffer.close_opened();
@@ -436,17 +436,32 @@ impl Inner {
             if free >= least {
                 break free.min(wish);
             }
-            if self.buffer.compact() || self.evict_paused() || self.evict_stalled(broker) {
+            if self.evict_paused() || self.evict_stalled(broker) {
                 continue;
             }
             if mine == 0 {
                 break least;
             }
-            self.starved = true;
+            self.starved.insert(broker);
             return None;
         };
         *self.reserved.entry(broker).or_default() += bytes;
         Some(bytes)
+    }
+
+    /// Whether the broker left the cluster and nothing is to be read from it, so that its fetch task
+    /// ends; there will be another one if it comes back.
+    pub(super) fn end_fetcher(&mut self, shared: &Shared, broker: BrokerId) -> bool {
+        if self.positions.is_read(broker) || shared.cluster.knows(broker) {
+            return false;
+        }
+        self.fetchers.remove(&broker);
+        self.starved.remove(&broker);
+        self.positions.forget_broker(broker);
+        self.fetches.forget(broker);
+        self.buffer.forget(broker);
+        shared.fetchable.remove(broker);
+        true
     }
 
     pub(super) fn unreserve(&mut self, broker: BrokerId, bytes: usize) {
@@ -457,6 +472,9 @@ impl Inner {
 
     /// Frees the memory of paused partitions; they are fetched again when they are resumed.
     pub(super) fn evict_paused(&mut self) -> bool {
+        if self.positions.paused_count() == 0 {
+            return false;
+        }
         let buffered = self.buffer.partitions();
         let paused = buffered.filter(|tp| self.positions.is_paused(tp));
         let paused: Vec<_> = paused.cloned().collect();

@@ -159,21 +159,16 @@ impl<'a> PartitionStreams<'a> {
 
 /// Waits for the next partition. Cancel safe: it is taken only if it is returned.
 async fn next_partition(shared: Arc<Shared>, id: u64) -> Option<Result<Given>> {
-    let _inside = Polling::stay(&shared);
+    let mut polling = Polling::enter(&shared, |_| {});
     loop {
         let mut ready = pin!(shared.ready.notified());
         ready.as_mut().enable();
-        if let Some(given) = shared.next_split(id).transpose() {
-            return Some(given);
+        let given = shared.next_split(id).transpose();
+        if given.is_some() || shared.tasks.is_stopping() {
+            polling.leave();
+            return given;
         }
-        if shared.tasks.is_stopping() {
-            return None;
-        }
-        tokio::select! {
-            biased;
-            () = ready => {}
-            () = shared.tasks.stopped() => {}
-        }
+        polling.wait(ready).await;
     }
 }
 
@@ -363,9 +358,11 @@ impl Shared {
             let mut inner = self.lock();
             let Some((mut chunk, position)) = inner.next_chunk_of(tp) else {
                 inner.split.hungry.insert(tp.clone());
-                if inner.positions.unpark(tp) | std::mem::take(&mut inner.starved) {
-                    self.fetchable.notify_waiters();
+                let mut wanted = std::mem::take(&mut inner.starved);
+                if inner.positions.unpark(tp) {
+                    wanted.extend(inner.positions.read_from(tp));
                 }
+                self.fetchable.wake(wanted);
                 return Ok(None);
             };
             inner.split.hungry.remove(tp);
@@ -388,10 +385,11 @@ impl Shared {
             if !chunk.is_done() {
                 inner.buffer.put_back(chunk);
             }
-            let wanted = self.is_wanted_again(before, inner.buffer.unread(tp));
-            if wanted | std::mem::take(&mut inner.starved) {
-                self.fetchable.notify_waiters();
+            let mut wanted = std::mem::take(&mut inner.starved);
+            if self.is_wanted_again(before, inner.buffer.unread(tp)) {
+                wanted.extend(inner.positions.read_from(tp));
             }
+            self.fetchable.wake(wanted);
             drop(inner);
             if let Some(batch) = taken.batch {
                 self.show(std::slice::from_ref(&batch));

@@ -9,9 +9,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Consumer;
-use super::control::{Purpose, to_commit};
+use super::control::to_commit;
+use super::offsets::Offsets;
 use super::pattern::TopicPattern;
-use super::shared::{CommitWish, Inner, News, Shared, by_name};
+use super::shared::{Inner, News, Shared, by_name};
+use super::unsent::{Purpose, Waiter};
 use crate::clock::now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::TopicPartition;
@@ -183,7 +185,7 @@ impl Shared {
             .iter()
             .filter(|tp| !positions.is_assigned(tp) || !stays(tp));
         let new: Vec<_> = new.cloned().collect();
-        self.give_up(&mut inner, &gone, Purpose::nobody(), None);
+        self.give_up(&mut inner, &gone, None, None);
         inner.positions.assign(by_name(&new));
         for tp in &new {
             inner.split.add(tp);
@@ -217,7 +219,7 @@ impl Shared {
             (None, false) => self.end(&mut inner, &all),
             // Nobody has joined for it: the subscription before is not over.
             (Some(_), true) => {}
-            (Some(_), false) => self.give_up(&mut inner, &all, Purpose::nobody(), None),
+            (Some(_), false) => self.give_up(&mut inner, &all, None, None),
         }
         inner.wanted = Subscription::Nothing;
         inner.rewanted = true;
@@ -258,7 +260,7 @@ impl Shared {
     pub(super) fn end(&self, inner: &mut Inner, partitions: &[TopicPartition]) {
         let life = inner.assigned_in();
         inner.farewell = Some(Farewell::GivenUp);
-        self.give_up(inner, partitions, Purpose::Unsubscribe, life);
+        self.give_up(inner, partitions, Some(Purpose::Unsubscribe), life);
     }
 
     /// Gives partitions up, once what is finished of them is in line to be committed.
@@ -266,26 +268,26 @@ impl Shared {
         &self,
         inner: &mut Inner,
         partitions: &[TopicPartition],
-        purpose: Purpose,
+        purpose: Option<Purpose>,
         life: Option<u64>,
     ) {
-        let mut offsets = Vec::new();
-        if self.config.auto_commit && self.config.group_id.is_some() {
-            let gone: BTreeSet<_> = partitions.iter().collect();
-            offsets = to_commit(&inner.positions, inner.positions.uncommitted());
-            offsets.retain(|one| gone.contains(&one.tp));
-        }
         let config = self.cluster.config();
         let patience = match purpose {
-            Purpose::Unsubscribe => config.request_timeout,
-            _ => config.api_timeout,
+            Some(_) => config.request_timeout,
+            None => config.api_timeout,
         };
-        inner.commits.push_back(CommitWish {
-            purpose,
-            offsets,
-            life,
-            deadline: now() + patience,
-        });
+        let deadline = now() + patience;
+        let mut offsets = Offsets::new();
+        if self.config.auto_commit && self.config.group_id.is_some() {
+            let gone: BTreeSet<_> = partitions.iter().collect();
+            let mut finished = inner.positions.uncommitted();
+            finished.retain(|(tp, _)| gone.contains(tp));
+            offsets = to_commit(&inner.positions, finished, deadline);
+        }
+        let waiter = purpose.map(|purpose| Waiter { purpose, deadline });
+        if waiter.is_some() || !offsets.is_empty() {
+            inner.unsent.ask(life, waiter, offsets);
+        }
         inner.remove(partitions);
         inner.split.end(partitions);
     }

@@ -36,13 +36,9 @@ fn bench() -> Bench {
 
 fn bench_with(config: ClientConfig) -> Bench {
     let (connector, accepting) = Scripted::new();
-    let tasks = Tasks::new();
-    let pool = Pool::new(
-        Arc::new(config),
-        Clock::seeded(1, 0),
-        tasks.clone(),
-        connector,
-    );
+    let tasks = Tasks::new().unwrap();
+    let clock = Clock::seeded(1, 0);
+    let pool = Pool::new(Arc::new(config), clock, tasks.clone(), connector);
     Bench {
         pool,
         tasks,

@@ -189,7 +189,7 @@ impl OpenBatch {
             .clone()
             .with_certainty(Certainty::NotSent)
             .with_topic_partition(tp.clone());
-        log.end(now(), tp, contents(&writer), Err(&error));
+        log.end(now(), &done, contents(&writer), Err(&error));
         drop(writer);
         done.complete(Outcome::Failed(error));
         drop(outstanding);
@@ -233,9 +233,9 @@ pub(crate) fn end_all(batches: &mut Vec<(ReadyBatch, Outcome)>, now: Instant) {
     for (done, log, outstanding, contents, outcome) in ended {
         match &outcome {
             Outcome::Written { base_offset, .. } => {
-                log.end(now, done.partition(), contents, Ok(*base_offset));
+                log.end(now, &done, contents, Ok(*base_offset));
             }
-            Outcome::Failed(error) => log.end(now, done.partition(), contents, Err(error)),
+            Outcome::Failed(error) => log.end(now, &done, contents, Err(error)),
             Outcome::Split(_) => log.split(),
         }
         done.complete(outcome);

@@ -139,9 +139,9 @@ impl Budget {
         self.is_waited_for() || self.0.refused.load(Ordering::Acquire)
     }
 
-    /// Says that somebody who does not wait got no bytes.
-    pub(crate) fn refuse(&self) {
-        self.0.refused.store(true, Ordering::Release);
+    /// Says that somebody who does not wait got no bytes. Whether nobody else was refused since bytes last came back.
+    pub(crate) fn refuse(&self) -> bool {
+        !self.0.refused.swap(true, Ordering::AcqRel)
     }
 
     /// Takes bytes if they are free and nobody waits.
@@ -449,7 +449,7 @@ mod tests {
         let budget = Budget::new(10);
         let held = budget.try_acquire(8).unwrap();
         assert!(budget.try_acquire(3).is_none() && !budget.is_short());
-        budget.refuse();
+        assert!(budget.refuse() && !budget.refuse());
         let more = budget.try_acquire(2).unwrap();
         assert!(budget.is_short() && !budget.is_waited_for());
         drop(more);

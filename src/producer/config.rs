@@ -43,6 +43,8 @@ pub(crate) struct ProducerConfig {
     pub(crate) buffer_memory: usize,
     /// `max.block.ms`
     pub(crate) max_block: Duration,
+    /// `metadata.max.idle.ms`
+    pub(crate) metadata_max_idle: Duration,
     /// `max.request.size`, bytes
     pub(crate) max_request_size: usize,
     /// `delivery.timeout.ms`
@@ -72,6 +74,7 @@ impl Default for ProducerConfig {
             batch_size: 16_384,
             buffer_memory: 33_554_432,
             max_block: Duration::from_secs(60),
+            metadata_max_idle: Duration::from_secs(300),
             max_request_size: 1_048_576,
             delivery_timeout: Duration::from_secs(120),
             retries: i32::MAX as u32,

@@ -36,12 +36,13 @@ async fn follow(shared: Arc<Shared>) {
     let config = shared.cluster.config();
     let mut control = Control {
         backoff: Backoff::new(config.retry_backoff, config.retry_backoff_max),
-        shared,
         asking: None,
         ask_after: None,
         interests: Vec::new(),
         failed: false,
         failures: Gate::default(),
+        look_for_idle: now() + shared.config.metadata_max_idle,
+        shared,
     };
     let mut changes = control.shared.cluster.changes();
     control.shared.apply();
@@ -53,17 +54,7 @@ async fn follow(shared: Arc<Shared>) {
             loop {
                 tokio::select! {
                     biased;
-                    counts = &mut closing => {
-                        let (not_sent, maybe_written) = counts;
-                        if not_sent + maybe_written > 0 {
-                            tracing::warn!(
-                                not_sent,
-                                maybe_written,
-                                "a producer was dropped and could not deliver all its records in time; call close() to wait for them"
-                            );
-                        }
-                        return;
-                    }
+                    _ = &mut closing => return,
                     () = control.turn(&mut changes) => {}
                 }
             }
@@ -92,6 +83,8 @@ struct Control {
     /// Whether everything was ended because the producer cannot go on.
     failed: bool,
     failures: Gate,
+    /// When to forget topics that are idle then.
+    look_for_idle: Instant,
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<Identity>> + Send>>;
@@ -121,19 +114,19 @@ impl Control {
             .iter()
             .map(|(_, until, _)| *until)
             .chain(self.ask_after)
-            .min();
-        let time = async {
-            match next {
-                Some(at) => sleep_until(at).await,
-                None => std::future::pending().await,
-            }
-        };
+            .fold(self.look_for_idle, Instant::min);
         tokio::select! {
             biased;
             result = asking => self.answered(result),
             _ = changes.changed() => self.shared.apply(),
             () = self.shared.control.notified() => {}
-            () = time => {
+            () = sleep_until(next) => {
+                if self.look_for_idle <= now() {
+                    self.shared.forget_idle();
+                    // So none is kept for more than one and a half times as long.
+                    let idle = self.shared.config.metadata_max_idle;
+                    self.look_for_idle = now() + idle / 2;
+                }
                 if self.ask_after.is_some_and(|at| at <= now()) {
                     self.ask_after = None;
                 }
@@ -209,16 +202,16 @@ async fn init_producer_id(cluster: &Cluster) -> Result<Identity> {
     let response = cluster
         .call(Target::Any, Lane::Metadata, deadline, build)
         .await?;
-    // Either an error or an id; anything else is damaged.
-    if (response.error_code == 0) != (response.producer_id.0 >= 0 && response.producer_epoch >= 0) {
-        let message = format!(
-            "the broker gave out an impossible producer id: {} with epoch {} and error code {}",
-            response.producer_id.0, response.producer_epoch, response.error_code
-        );
-        return Err(Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable));
-    }
     if response.error_code != 0 {
         return Err(Error::from_code(response.error_code, "InitProducerId"));
+    }
+    // A batch with a negative id would be taken for one of a producer without an identity.
+    if response.producer_id.0 < 0 || response.producer_epoch < 0 {
+        let message = format!(
+            "the broker gave out an impossible producer id: {} with epoch {}",
+            response.producer_id.0, response.producer_epoch
+        );
+        return Err(Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable));
     }
     Ok(Identity {
         id: response.producer_id.0,

@@ -7,6 +7,7 @@ use std::fmt;
 use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -76,16 +77,22 @@ pub(crate) struct Accepted {
 /// A record of a batch.
 struct Watch {
     batch: Arc<BatchDone>,
-    /// Where in the batch the waker is kept, if it is: its number plus one.
+    /// Where in the batch the waker is kept, if it is: its number plus one. [`TOLD`] once the
+    /// application was told that the record failed.
     place: Option<NonZeroU32>,
     /// The record's.
     index: u32,
 }
 
+/// No place of a waker: there are as many as records in a batch at most.
+const TOLD: NonZeroU32 = NonZeroU32::MAX;
+
 /// The shared cell of a batch.
 pub(crate) struct BatchDone {
     partition: TopicPartition,
     outcome: OnceLock<Outcome>,
+    /// Records that failed and that the application was not told of.
+    untold: AtomicU32,
     wakers: Mutex<Vec<Option<Waker>>>,
 }
 
@@ -105,6 +112,7 @@ impl BatchDone {
         Arc::new(Self {
             partition,
             outcome: OnceLock::new(),
+            untold: AtomicU32::new(0),
             wakers: Mutex::default(),
         })
     }
@@ -128,6 +136,36 @@ impl BatchDone {
                 waker.wake();
             }
         }
+    }
+
+    /// So many records are about to fail.
+    pub(crate) fn fails(&self, records: u32) {
+        self.untold.store(records, Ordering::Release);
+    }
+
+    /// Why it failed, if it did.
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        match self.outcome.get() {
+            Some(Outcome::Failed(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// How many failed records the application was not told of.
+    pub(crate) fn untold(&self) -> u32 {
+        self.untold.load(Ordering::Acquire)
+    }
+
+    /// The same; they count as told from now on.
+    pub(crate) fn take_untold(&self) -> u32 {
+        self.untold.swap(0, Ordering::AcqRel)
+    }
+
+    fn told(&self, records: u32) {
+        let less = |untold: u32| Some(untold.saturating_sub(records));
+        let _ = self
+            .untold
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
     }
 
     fn wakers(&self) -> MutexGuard<'_, Vec<Option<Waker>>> {
@@ -174,6 +212,15 @@ impl Watch {
             }
         }
         self.batch.outcome.get().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl Watch {
+    /// The application is told that this many records failed, from this one on.
+    fn tell(&mut self, records: u32) {
+        if self.place.replace(TOLD) != Some(TOLD) {
+            self.batch.told(records);
+        }
     }
 }
 
@@ -226,7 +273,11 @@ impl Future for Delivery {
                         timestamp: Timestamp::from_millis(timestamp),
                     }));
                 }
-                Outcome::Failed(error) => return Poll::Ready(Err(error.clone())),
+                Outcome::Failed(error) => {
+                    let error = error.clone();
+                    this.batch.tell(1);
+                    return Poll::Ready(Err(error));
+                }
                 Outcome::Split(pieces) => {
                     match pieces.iter().rev().find(|(first, _)| *first <= index) {
                         Some((first, batch)) => Watch::new(batch, index - first),
@@ -312,6 +363,15 @@ impl Run {
 }
 
 impl Deliveries {
+    #[cfg(test)]
+    pub(crate) fn of(runs: &[(&Arc<BatchDone>, u32)]) -> Self {
+        let mut all = Accepted::default();
+        for (partition, (batch, count)) in (0..).zip(runs) {
+            (0..*count).for_each(|index| all.add(partition, batch, index));
+        }
+        all.into_deliveries()
+    }
+
     /// How many records were accepted.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -348,7 +408,14 @@ impl Future for Deliveries {
         }
         Poll::Ready(match this.error.take() {
             None => Ok(this.written),
-            Some(error) => Err(error),
+            Some(error) => {
+                for run in &mut this.runs {
+                    if run.batch.batch.failure().is_some() {
+                        run.batch.tell(run.count);
+                    }
+                }
+                Err(error)
+            }
         })
     }
 }

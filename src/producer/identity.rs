@@ -26,12 +26,7 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub(crate) struct IdentityMachine {
     state: State,
-    /// How often in a row an identity was refused for good.
-    refused: u32,
 }
-
-/// So often a refusal has to come: one answer may be damaged.
-const FINAL: u32 = 3;
 
 #[derive(Debug)]
 enum State {
@@ -50,7 +45,7 @@ impl IdentityMachine {
         } else {
             State::Unused
         };
-        Self { state, refused: 0 }
+        Self { state }
     }
 
     /// What new batches are stamped with.
@@ -101,23 +96,13 @@ impl IdentityMachine {
             return;
         }
         self.state = match result {
-            Ok(identity) if identity.id >= 0 && identity.epoch >= 0 => {
-                self.refused = 0;
-                State::Known(identity)
-            }
-            Err(error) if is_final(&error) => {
-                self.refused += 1;
-                let own = error.code().is_none();
-                match self.refused >= FINAL || own {
-                    true => State::Failed(
-                        error
-                            .context("getting a producer id (needed with enable.idempotence)")
-                            .with_class(Class::Fatal),
-                    ),
-                    false => State::Wanted,
-                }
-            }
-            Ok(_) | Err(_) => State::Wanted,
+            Ok(identity) => State::Known(identity),
+            Err(error) if is_final(&error) => State::Failed(
+                error
+                    .context("getting a producer id (needed with enable.idempotence)")
+                    .with_class(Class::Fatal),
+            ),
+            Err(_) => State::Wanted,
         };
     }
 

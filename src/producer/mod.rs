@@ -32,6 +32,8 @@ mod sticky;
 #[cfg(test)]
 mod tests;
 mod topic;
+mod topics;
+mod untold;
 mod verdict;
 
 use std::fmt;
@@ -62,8 +64,11 @@ use crate::record::Record;
 /// By default it is idempotent and waits for all in-sync replicas: each record is written once, in the order in which
 /// `send` accepted it per partition, or its delivery fails and says whether it may have been written.
 ///
-/// Dropping the last clone sends what was accepted in the background for up to 5 seconds; [`close`](Self::close) waits
-/// for it and reports.
+/// Before a program ends it calls [`flush`](Self::flush) or [`close`](Self::close): both wait until
+/// what was accepted has been written, and tell what was not. Dropping the last clone goes on
+/// sending in the background for up to 5 seconds, but only while the tokio runtime lives. At the
+/// end of `main` the runtime goes first, and everything that was not acknowledged by then fails,
+/// with one warning in the log that counts it.
 #[derive(Clone)]
 pub struct Producer {
     handle: Arc<Handle>,
@@ -81,22 +86,28 @@ impl Drop for Handle {
     }
 }
 
-/// What a producer could not deliver before it was closed.
+/// What a producer did not deliver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use = "it says whether records were lost"]
 pub struct CloseReport {
-    /// Records that certainly were not written.
+    /// Records that failed since the producer was built, whether their [`Delivery`] was awaited or
+    /// not. Those of the other two numbers are among them; those dropped by
+    /// [`purge`](Producer::purge), which said how many they were, are not.
+    pub failed: u64,
+    /// Records that were left when the time was over and certainly were not written.
     pub not_sent: u64,
-    /// Records that were sent and not acknowledged: they may have been written.
+    /// Records that were left when the time was over and had been sent without an acknowledgement:
+    /// they may have been written.
     pub maybe_written: u64,
 }
 
 impl CloseReport {
-    /// Whether every record was settled before the close: acknowledged, or failed on its own account.
+    /// Whether every record that the producer ever accepted was acknowledged (those dropped by
+    /// [`purge`](Producer::purge) apart).
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.not_sent == 0 && self.maybe_written == 0
+        self.failed == 0 && self.not_sent == 0 && self.maybe_written == 0
     }
 }
 
@@ -178,9 +189,11 @@ impl Producer {
                 Err(error)
             }
             Err(Obstacle::NeedsBytes(bytes)) => {
-                // Nobody waits, but who tries again must not have to wait for lingers to end.
-                self.shared().budget.refuse();
-                self.shared().urge();
+                // Nobody waits, but who tries again must not have to wait for lingers to end. Once is enough: until bytes
+                // come back, nothing lingers.
+                if self.shared().budget.refuse() {
+                    self.shared().urge();
+                }
                 Err(Error::new(
                     ErrorKind::BufferFull,
                     format!("buffer.memory has no {bytes} bytes left"),
@@ -275,18 +288,44 @@ impl Producer {
     /// Sends everything accepted so far without lingering, and waits until each of these records has ended: written or
     /// failed. Records accepted meanwhile are not waited for.
     ///
+    /// ```no_run
+    /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {
+    /// # use ottla::Record;
+    /// for number in 0..1000 {
+    ///     let value = format!("order {number}");
+    ///     drop(producer.send(Record::to("orders").value(&value)).await?);
+    /// }
+    /// producer.flush().await?; // An error if any of them was not written.
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
-    /// Only if the producer ends before; failed records report by their own [`Delivery`].
+    /// If records failed since the last flush (or since the producer was built) and the application
+    /// was not told: their [`Delivery`] was dropped, or has not been awaited to its end yet. It is
+    /// the error of the first of them, with its kind, code and partition, and how many they are;
+    /// [`Error::certainty`] is [`Certainty::MaybeWritten`] if that holds for any of them. One flush
+    /// tells of a record, those after it do not. A record whose delivery has given its error, one
+    /// that [`purge`](Self::purge) dropped, and one that `send` refused, do not count.
+    ///
+    /// What ended the producer, if it cannot go on.
     ///
     /// # Cancel safety
     ///
     /// Dropping it loses nothing but the wait.
     pub async fn flush(&self) -> Result<()> {
-        self.shared().flush().await;
-        match self.shared().identity().failure() {
-            Some(failure) => Err(failure.clone()),
-            None => self.shared().tasks.failure().map_or(Ok(()), Err),
+        let shared = self.shared();
+        shared.flush().await;
+        let failure = shared.identity().failure().cloned();
+        match failure.or_else(|| shared.tasks.failure()) {
+            Some(failure) => Err(failure),
+            None => shared
+                .slot_config
+                .ledger
+                .failures
+                .take()
+                .map_or(Ok(()), Err),
         }
     }
 
@@ -313,16 +352,20 @@ impl Producer {
     }
 
     /// Accepts nothing more, sends what was accepted, and after `timeout` fails the rest. The producer is closed for all
-    /// its clones.
+    /// its clones. The report says what failed, in the end and before:
+    /// [`is_complete`](CloseReport::is_complete) is to be looked at.
     ///
     /// # Cancel safety
     ///
     /// Dropped while it waits, the producer takes no more records, and the rest of the closing happens in the
     /// background once all clones are gone.
     pub async fn close(self, timeout: Duration) -> CloseReport {
-        let (not_sent, maybe_written) = self.shared().close(timeout).await;
-        self.shared().tasks.idle().await;
+        let shared = self.shared();
+        let (not_sent, maybe_written) = shared.close(timeout).await;
+        // They end at their next await, unless nobody drives the client's runtime.
+        let _ = tokio::time::timeout(LAST_STEPS, shared.tasks.idle()).await;
         CloseReport {
+            failed: shared.slot_config.ledger.failures.failed(),
             not_sent,
             maybe_written,
         }
@@ -460,6 +503,9 @@ impl Producer {
         }
     }
 }
+
+/// How long a close waits for tasks that were told to stop.
+const LAST_STEPS: Duration = Duration::from_secs(1);
 
 impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -169,6 +169,14 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         }
     }
 
+    /// A queue that does not go on under an identity used before.
+    pub(crate) fn after(spent: Option<Spent>) -> Self {
+        Self {
+            spent,
+            ..Self::new()
+        }
+    }
+
     // What is there.
 
     pub(crate) fn leader(&self) -> Option<BrokerId> {
@@ -181,6 +189,20 @@ impl<O, S: Payload> PartitionQueue<O, S> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.open.is_none()
+    }
+
+    /// Whether nothing is in line, and nothing was sent for so long.
+    pub(crate) fn is_idle(&self, now: Instant, idle: Duration) -> bool {
+        self.is_empty() && self.last_sent.is_none_or(|at| at + idle <= now)
+    }
+
+    /// The identity under which a queue that comes after this one must not go on.
+    pub(crate) fn spent(&self) -> Option<Spent> {
+        let own = self.identity.map(|identity| Spent {
+            identity,
+            fenced: false,
+        });
+        own.or(self.spent)
     }
 
     #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The slots that have something for a sender to do.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -30,6 +31,8 @@ pub(crate) struct ReadyList {
     /// Since when the broker has been handed nothing although something waits for it or for its answer. Kept only with
     /// `partitioner.availability.timeout.ms`.
     blocked_since: Mutex<Option<Instant>>,
+    /// The broker is not of the cluster any more: its sender ends when no slot is here.
+    left: AtomicBool,
 }
 
 impl ReadyList {
@@ -39,6 +42,7 @@ impl ReadyList {
             notices: Mutex::default(),
             notify: Notify::new(),
             blocked_since: Mutex::default(),
+            left: AtomicBool::new(false),
         })
     }
 
@@ -48,6 +52,17 @@ impl ReadyList {
 
     pub(crate) fn set_blocked_since(&self, since: Option<Instant>) {
         *self.blocked() = since;
+    }
+
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_left(&self, left: bool) {
+        self.left.store(left, Ordering::Release);
+        if left {
+            self.notify.notify_one();
+        }
     }
 
     fn blocked(&self) -> MutexGuard<'_, Option<Instant>> {

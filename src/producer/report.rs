@@ -14,6 +14,8 @@ use crate::error::Error;
 use crate::interceptor::{Chain, ProducerInterceptor};
 use crate::metrics::histogram::{Histogram, SizeHistogram};
 use crate::metrics::producer::ProducerMeter;
+use crate::producer::delivery::BatchDone;
+use crate::producer::untold::Failures;
 use crate::quiet::Gate;
 use crate::types::TopicPartition;
 
@@ -113,7 +115,10 @@ pub(crate) struct Ledger {
     metrics: Mutex<ProducerMetrics>,
     buffer_waits: AtomicU64,
     meter: ProducerMeter,
-    failures: Gate,
+    /// What failed, for `flush` and `close`.
+    pub(crate) failures: Failures,
+    /// Keeps batches that fail from filling the log.
+    failed: Gate,
     repeats: Gate,
 }
 
@@ -149,7 +154,8 @@ impl Ledger {
             metrics: Mutex::default(),
             buffer_waits: AtomicU64::new(0),
             meter: ProducerMeter::new(client_id),
-            failures: Gate::default(),
+            failures: Failures::default(),
+            failed: Gate::default(),
             repeats: Gate::default(),
         })
     }
@@ -274,10 +280,11 @@ impl BatchLog {
     pub(crate) fn end(
         self,
         now: Instant,
-        partition: &TopicPartition,
+        done: &Arc<BatchDone>,
         contents: Contents,
         end: Result<Option<i64>, &Error>,
     ) {
+        let partition = done.partition();
         let latency = now.saturating_duration_since(self.opened);
         let queued = self
             .first_sent
@@ -305,7 +312,11 @@ impl BatchLog {
             Ok(offset) => {
                 tracing::trace!(%partition, ?offset, records, bytes = contents.bytes, ?latency, "a batch was written");
             }
-            Err(error) => self.tell(now, partition, records, error),
+            Err(error) => {
+                let failures = &self.ledger.failures;
+                failures.add(done, contents.records, error);
+                self.tell(now, partition, records, error);
+            }
         }
         let ledger = &self.ledger;
         if ledger.on_batch.is_none() && ledger.interceptors.is_none() {
@@ -366,7 +377,7 @@ impl BatchLog {
     /// Each failed batch is told once: as a warning, or where many fail, all but one now and then for debugging.
     fn tell(&self, now: Instant, partition: &TopicPartition, records: u64, error: &Error) {
         let attempts = self.attempts;
-        match self.ledger.failures.pass(now) {
+        match self.ledger.failed.pass(now) {
             Some(untold) => {
                 tracing::warn!(%partition, %error, records, attempts, untold, "a batch failed");
             }

@@ -26,7 +26,7 @@ use tokio::time::sleep_until;
 use tracing::field::Empty;
 
 use crate::clock::{Instant, now};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::net::link::{Link, Pending};
 use crate::producer::batch::ReadyBatch;
@@ -41,7 +41,7 @@ use crate::wire::produce::{ProduceBody, ProduceTopic};
 
 mod answers;
 
-/// Runs until it is dropped.
+/// Runs until it is dropped, or its broker has left the cluster and nothing is left for it to do.
 pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
     let mut sender = Sender {
         urges: shared.urges.load(Ordering::Acquire),
@@ -62,6 +62,9 @@ pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
     loop {
         sender.turn();
         sender.note_blocked();
+        if sender.is_needless() && sender.shared.end_home(&sender.home) {
+            return sender.hand_over();
+        }
         sender.wait().await;
         // Those woken by the same answers, and whoever else is ready to append, go first: their records share a request.
         tokio::task::yield_now().await;
@@ -113,7 +116,6 @@ struct Request {
 struct Part {
     slot: Arc<Slot>,
     id: BatchId,
-    records: u32,
     /// The topic's, as the request names it.
     topic_id: uuid::Uuid,
     settled: bool,
@@ -136,6 +138,20 @@ impl Sender {
         while self.requests.len() < self.shared.config.max_in_flight && !self.work.is_empty() {
             if !self.send(broker) {
                 break;
+            }
+        }
+    }
+
+    /// Whether the broker has left the cluster, and nothing of it is waited for.
+    fn is_needless(&self) -> bool {
+        self.home.has_left() && self.requests.is_empty() && self.work.is_empty()
+    }
+
+    /// Slots that moved away may still have their batches ended by a timer here.
+    fn hand_over(self) {
+        for (timer, slot) in self.timers.into_values() {
+            if timer == Timer::Expiry {
+                slot.hand_over_expiry();
             }
         }
     }
@@ -209,8 +225,7 @@ impl Sender {
             Err(error) => {
                 tracing::debug!(broker = ?self.home.broker, %error, "no connection to produce to");
                 self.shared.cluster.refresh();
-                let pause = self.shared.cluster.config().retry_backoff;
-                self.connect_after = Some(now() + self.shared.cluster.clock().jitter(pause));
+                self.pause();
                 for slot in &self.work {
                     slot.lock().last_error = Some(error.clone());
                 }
@@ -228,9 +243,7 @@ impl Sender {
         let version = match link.version::<ProduceRequest>() {
             Ok(version) => version,
             Err(error) => {
-                let error = error.with_class(crate::error::Class::Fatal);
-                self.shared.identity().fail(error);
-                self.shared.control.notify_one();
+                self.refuse(&error);
                 return false;
             }
         };
@@ -271,8 +284,7 @@ impl Sender {
                     Next::Send { id, batch, stamp } => {
                         let bytes = batch.sealed.stamp(producer_stamp(stamp));
                         batch.log.sent(time);
-                        let batch_records = batch.records();
-                        records += batch_records;
+                        records += batch.records();
                         state.request = number;
                         let rest = state.after_sending(rules, time, due);
                         drop(state);
@@ -282,7 +294,6 @@ impl Sender {
                         parts.push(Part {
                             slot: Arc::clone(&slot),
                             id,
-                            records: batch_records,
                             topic_id,
                             settled: false,
                         });
@@ -372,6 +383,29 @@ impl Sender {
             span,
         });
         true
+    }
+
+    /// No attempt at this broker can go otherwise: what no request has carried ends at once, what waits to be sent again
+    /// when its time is over. The link has closed; another one may find another broker at this address.
+    fn refuse(&mut self, error: &Error) {
+        self.link = None;
+        self.pause();
+        for slot in std::mem::take(&mut self.work) {
+            let mut state = slot.lock();
+            if !state.is_at(&self.home) {
+                continue;
+            }
+            state.queued = false;
+            state.last_error = Some(error.clone());
+            drop(state);
+            slot.purge(false, error);
+        }
+    }
+
+    /// Holds the next connection back for a while.
+    fn pause(&mut self) {
+        let pause = self.shared.cluster.config().retry_backoff;
+        self.connect_after = Some(now() + self.shared.cluster.clock().jitter(pause));
     }
 
     // Time.

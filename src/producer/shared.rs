@@ -5,13 +5,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use indexmap::{IndexMap, IndexSet};
 use tokio::sync::Notify;
 
-use crate::clock::{Instant, now};
-use crate::cluster::snapshot::is_refusal;
-use crate::cluster::{Cluster, Interest, Topic};
+use crate::clock::now;
+use crate::cluster::Cluster;
 use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::SAMPLE;
@@ -27,11 +25,12 @@ use crate::producer::ready::ReadyList;
 use crate::producer::report::{Interceptors, Ledger};
 use crate::producer::sender;
 use crate::producer::slot::{Appended, Appending, Slot, SlotConfig, closed};
-use crate::producer::sticky::{Sticky, WEIGHED, weigh};
+use crate::producer::sticky::{WEIGHED, weigh};
 use crate::producer::topic::Place;
-use crate::record::{BatchWriter, CodecPool, Compression, Record};
+use crate::producer::topics::{TopicEntry, TopicState, Topics};
+use crate::record::{BatchWriter, CodecPool, Record};
 use crate::tasks::Tasks;
-use crate::types::{BrokerId, Timestamp, TopicPartition};
+use crate::types::{BrokerId, Timestamp};
 
 /// See the module.
 pub(crate) struct Shared {
@@ -46,14 +45,11 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     pub(crate) flushing: Flushing,
     identity: Mutex<IdentityMachine>,
-    /// Replaced as a whole when a topic is first used.
-    topics: ArcSwap<IndexMap<Arc<str>, Arc<TopicEntry>>>,
-    /// Makes those who take over snapshots take turns.
-    applying: Mutex<()>,
+    pub(super) topics: Topics,
     /// One ready list, and one sender task, per broker; `None` for partitions without a leader.
-    homes: Mutex<IndexMap<Option<BrokerId>, Arc<ReadyList>>>,
+    pub(super) homes: Mutex<IndexMap<Option<BrokerId>, Arc<ReadyList>>>,
     /// Topics that calls which do not wait asked for, and until when they are looked for.
-    wanted: Mutex<IndexSet<Arc<str>>>,
+    pub(super) wanted: Mutex<IndexSet<Arc<str>>>,
     /// Told when the control task has something to look at.
     pub(crate) control: Notify,
     /// Grows when lingering batches are to go at once.
@@ -67,29 +63,6 @@ pub(crate) struct Shared {
     ended: Mutex<Option<Error>>,
     /// Every handle is gone.
     pub(crate) abandoned: AtomicBool,
-}
-
-/// A topic that is produced to.
-pub(crate) struct TopicEntry {
-    sticky: Arc<Sticky>,
-    /// Changed by whoever made the entry, and then under [`Shared::applying`].
-    state: ArcSwap<TopicState>,
-    _interest: Interest,
-}
-
-struct TopicState {
-    topic: Arc<Topic>,
-    /// By partition number; may be longer than the topic's list if that shrank (the topic was made anew).
-    slots: Vec<Arc<Slot>>,
-}
-
-impl TopicState {
-    #[inline]
-    fn slot(&self, partition: i32) -> Option<&Arc<Slot>> {
-        let index = usize::try_from(partition).ok()?;
-        let slot = self.slots.get(index)?;
-        (index < self.topic.partitions.len()).then_some(slot)
-    }
 }
 
 /// What the records of one call have in common: read and looked up once.
@@ -164,8 +137,7 @@ impl Shared {
             budget: Budget::new(config.buffer_memory),
             flushing: Flushing::default(),
             identity: Mutex::new(IdentityMachine::new(idempotent)),
-            topics: ArcSwap::default(),
-            applying: Mutex::default(),
+            topics: Topics::default(),
             homes: Mutex::default(),
             wanted: Mutex::default(),
             control: Notify::new(),
@@ -195,12 +167,18 @@ impl Shared {
         charge: &mut Option<Charge>,
     ) -> Result<Delivery, Obstacle> {
         self.check(record)?;
-        let topics;
+        let (topics, found);
         let entry = match place {
             Some(place) => self.entry_of(place)?,
             None => {
-                topics = self.topics.load();
-                topics.get(record.topic()).ok_or(Obstacle::UnknownTopic)?
+                topics = self.topics.cached();
+                match topics.get(record.topic()) {
+                    Some(entry) => entry,
+                    None => {
+                        found = self.topics.find(record.topic());
+                        found.as_ref().ok_or(Obstacle::UnknownTopic)?
+                    }
+                }
             }
         };
         let state = entry.state.load();
@@ -257,9 +235,8 @@ impl Shared {
                 let entry = match place {
                     Some(place) => Arc::clone(self.entry_of(place)?),
                     None => {
-                        let topics = self.topics.load();
-                        let entry = topics.get(record.topic());
-                        Arc::clone(entry.ok_or(Obstacle::UnknownTopic)?)
+                        let entry = self.topics.get(record.topic());
+                        entry.ok_or(Obstacle::UnknownTopic)?
                     }
                 };
                 topic.insert(Found {
@@ -274,7 +251,12 @@ impl Shared {
         let timestamp = self.timestamp(record, wall)?;
         let note = |partition, batch: &Arc<BatchDone>, index| accepted.add(partition, batch, index);
         let (entry, state) = (&topic.entry, &topic.state);
-        self.accept_in(entry, state, record, timestamp, &mut None, note)
+        let taken = self.accept_in(entry, state, record, timestamp, &mut None, note);
+        if let Err(Obstacle::UnknownTopic) = taken {
+            // It was forgotten meanwhile, and is looked up anew.
+            topic.left = 0;
+        }
+        taken
     }
 
     #[inline]
@@ -291,12 +273,11 @@ impl Shared {
     }
 
     fn entry_of<'a>(&self, place: &'a Place) -> Result<&'a Arc<TopicEntry>, Obstacle> {
-        if let Some(entry) = place.entry.get() {
-            return Ok(entry);
-        }
-        let topics = self.topics.load();
-        let entry = topics.get(&place.name).ok_or(Obstacle::UnknownTopic)?;
-        Ok(place.entry.get_or_init(|| Arc::clone(entry)))
+        let held = match place.held.get() {
+            Some(held) => held,
+            None => self.topics.hold(place).ok_or(Obstacle::UnknownTopic)?,
+        };
+        Ok(&held.entry)
     }
 
     fn timestamp(&self, record: &Record<'_>, wall: &mut Option<i64>) -> Result<i64> {
@@ -350,6 +331,7 @@ impl Shared {
         match slot.append(&producer, parts, charge, note) {
             Appended::Accepted(taken) => Ok(taken),
             Appended::NeedsBytes(bytes) => Err(Obstacle::NeedsBytes(bytes)),
+            Appended::Forgotten => Err(Obstacle::UnknownTopic),
             Appended::Refused(error) if error.kind() == ErrorKind::Closed => Err(self.end().into()),
             Appended::Refused(error) => Err(error.with_topic_partition(slot.tp.clone()).into()),
         }
@@ -433,198 +415,11 @@ impl Shared {
         blocked.filter_map(|home| home.broker).collect()
     }
 
-    // Topics.
-
-    /// Learns of a topic, waiting until the deadline.
-    pub(crate) async fn look_up(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<()> {
-        if name.is_empty() {
-            return Err(no_topic());
-        }
-        let topic = self.cluster.topic(name, true, deadline).await?;
-        self.add_topic(&topic);
-        Ok(())
-    }
-
-    /// Looks whether partitions were added, waiting until the deadline.
-    pub(crate) async fn look_again(self: &Arc<Self>, deadline: Instant) {
-        self.cluster.renewed(deadline).await;
-        self.apply();
-    }
-
-    /// Has a topic looked up in the background.
-    pub(crate) fn want(&self, name: &str) -> Option<Error> {
-        if name.is_empty() {
-            return Some(no_topic());
-        }
-        let snapshot = self.cluster.snapshot();
-        if let Some(code) = snapshot.errors.get(name).filter(|code| is_refusal(**code)) {
-            return Some(Error::from_code(*code, format_args!("topic '{name}'")));
-        }
-        let mut wanted = self.wanted();
-        if wanted.len() < MAX_WANTED && !wanted.contains(name) {
-            wanted.insert(name.into());
-            drop(wanted);
-            self.control.notify_one();
-        }
-        None
-    }
-
-    pub(crate) fn take_wanted(&self) -> Vec<Arc<str>> {
-        self.wanted().iter().cloned().collect()
-    }
-
-    pub(crate) fn found(&self, name: &str) {
-        self.wanted().shift_remove(name);
-    }
-
-    fn wanted(&self) -> MutexGuard<'_, IndexSet<Arc<str>>> {
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn add_topic(self: &Arc<Self>, topic: &Arc<Topic>) {
-        if !self.topics.load().contains_key(&topic.name) {
-            let sticky = Arc::new(Sticky::new(self.slot_config.batch_size));
-            let empty = Topic {
-                partitions: Vec::new(),
-                ..Topic::clone(topic)
-            };
-            let entry = Arc::new(TopicEntry {
-                sticky,
-                state: ArcSwap::from_pointee(TopicState {
-                    topic: Arc::new(empty),
-                    slots: Vec::new(),
-                }),
-                _interest: self.cluster.watch(std::slice::from_ref(&topic.name), true),
-            });
-            self.update_topic(&entry, topic);
-            self.topics.rcu(|topics| {
-                let mut topics = IndexMap::clone(topics);
-                topics
-                    .entry(Arc::clone(&topic.name))
-                    .or_insert_with(|| Arc::clone(&entry));
-                topics
-            });
-            if let Some(entry) = self.topics.load().get(&topic.name) {
-                self.end_late(entry);
-            }
-        }
-        // The snapshot may have moved on before the entry could be seen by the control task.
-        self.apply();
-    }
-
-    /// Takes over the cluster's snapshot: leaders, new partitions, topics made anew.
-    pub(crate) fn apply(self: &Arc<Self>) {
-        // One after the other, each with the newest, so that nobody goes back to what another has left behind.
-        let turn = self.applying.lock().unwrap_or_else(PoisonError::into_inner);
-        let topics = self.topics.load_full();
-        let snapshot = self.cluster.snapshot();
-        for (name, entry) in topics.iter() {
-            match snapshot.topic(name) {
-                Some(topic) => self.update_topic(entry, topic),
-                None => self.orphan_topic(entry),
-            }
-        }
-        drop(turn);
-        for entry in topics.values() {
-            self.end_late(entry);
-        }
-    }
-
-    /// Ends slots that were made while everything was being ended, and may have been missed.
-    fn end_late(&self, entry: &TopicEntry) {
-        let ended = self.ended().clone();
-        if let Some(error) = ended {
-            for slot in &entry.state.load().slots {
-                slot.close(&error);
-            }
-        }
-    }
-
-    fn update_topic(self: &Arc<Self>, entry: &TopicEntry, topic: &Arc<Topic>) {
-        let state = entry.state.load_full();
-        if Arc::ptr_eq(&state.topic, topic) {
-            return;
-        }
-        let anew = state.topic.id != topic.id;
-        let mut slots = state.slots.clone();
-        for (number, partition) in (0..).zip(&topic.partitions) {
-            let before = state.topic.partitions.get(slots_index(number));
-            let home = self.home(partition.leader);
-            match slots.get(slots_index(number)) {
-                Some(slot) => {
-                    // A deleted topic that came back has the same leaders, but slots have been orphaned.
-                    if anew
-                        || before.is_none_or(|before| before.leader != partition.leader)
-                        || slot.lock().queue.leader() != partition.leader
-                    {
-                        slot.set_home(&home, anew);
-                    }
-                }
-                None => slots.push(Slot::new(
-                    TopicPartition {
-                        topic: Arc::clone(&topic.name),
-                        partition: number,
-                    },
-                    Arc::clone(&entry.sticky),
-                    home,
-                    self.compression(&topic.name),
-                )),
-            }
-        }
-        if slots.len() > topic.partitions.len() {
-            let nowhere = self.home(None);
-            for slot in slots.iter().skip(topic.partitions.len()) {
-                slot.set_home(&nowhere, anew);
-            }
-        }
-        entry.state.store(Arc::new(TopicState {
-            topic: Arc::clone(topic),
-            slots,
-        }));
-    }
-
-    fn orphan_topic(self: &Arc<Self>, entry: &TopicEntry) {
-        let state = entry.state.load_full();
-        if state
-            .topic
-            .partitions
-            .iter()
-            .all(|partition| partition.leader.is_none())
-        {
-            return;
-        }
-        let nowhere = self.home(None);
-        for slot in &state.slots {
-            slot.set_home(&nowhere, false);
-        }
-        // Without leaders, but still with its partitions: metadata may only be incomplete for a moment.
-        let mut topic = Topic::clone(&state.topic);
-        for partition in &mut topic.partitions {
-            partition.leader = None;
-        }
-        entry.state.store(Arc::new(TopicState {
-            topic: Arc::new(topic),
-            slots: state.slots.clone(),
-        }));
-    }
-
-    fn compression(&self, topic: &str) -> Compression {
-        let own = self.config.topic_compression.get(topic);
-        own.copied().unwrap_or(self.config.compression)
-    }
-
-    /// The topic's id, for requests that name it so.
-    pub(crate) fn topic_id(&self, name: &str) -> uuid::Uuid {
-        let topics = self.topics.load();
-        topics
-            .get(name)
-            .map_or(uuid::Uuid::nil(), |entry| entry.state.load().topic.id)
-    }
-
     // Senders.
 
-    /// The ready list of a leader; its sender starts with it.
-    fn home(self: &Arc<Self>, broker: Option<BrokerId>) -> Arc<ReadyList> {
+    /// The ready list of a leader; its sender starts with it. Under the lock of the topics, as everything that gives slots
+    /// a home.
+    pub(super) fn home(self: &Arc<Self>, broker: Option<BrokerId>) -> Arc<ReadyList> {
         let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
         let home = homes.entry(broker).or_insert_with(|| {
             let list = ReadyList::new(broker);
@@ -651,6 +446,17 @@ impl Shared {
     /// Whether open batches go without waiting for more records.
     pub(crate) fn is_urgent(&self) -> bool {
         self.flushes.load(Ordering::Acquire) > 0 || self.budget.is_short()
+    }
+
+    /// Ends the sender that asks, if its broker has left the cluster and no slot is there.
+    pub(crate) fn end_home(&self, home: &Arc<ReadyList>) -> bool {
+        let topics = self.topics.lock();
+        if !home.has_left() || topics.slots().iter().any(|slot| slot.lock().is_at(home)) {
+            return false;
+        }
+        let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        homes.swap_remove(&home.broker);
+        true
     }
 
     /// Sends everything accepted so far and waits for its end.
@@ -683,12 +489,10 @@ impl Shared {
 
     /// Every slot there is at this moment.
     pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
-        let topics = self.topics.load_full();
-        let states = topics.values().map(|entry| entry.state.load_full());
-        states.flat_map(|state| state.slots.clone()).collect()
+        self.topics.lock().slots()
     }
 
-    fn ended(&self) -> MutexGuard<'_, Option<Error>> {
+    pub(super) fn ended(&self) -> MutexGuard<'_, Option<Error>> {
         self.ended.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -704,7 +508,8 @@ impl Shared {
             .unwrap_or_else(closed)
     }
 
-    /// Ends everything that is left. Returns how many records certainly were not written and how many may have been.
+    /// Ends everything that is left. Tells the log, and returns, how many records certainly were not written and how many
+    /// may have been.
     pub(crate) fn fail_all(&self, error: &Error) -> (u64, u64) {
         self.stop_intake();
         self.budget.close();
@@ -724,6 +529,15 @@ impl Shared {
             listed.push(notices);
         }
         drop(homes);
+        let (not_sent, maybe_written) = counts;
+        if not_sent + maybe_written > 0 {
+            tracing::warn!(
+                not_sent,
+                maybe_written,
+                %error,
+                "a producer ended with records that were not acknowledged"
+            );
+        }
         counts
     }
 
@@ -731,10 +545,7 @@ impl Shared {
     pub(crate) async fn close(&self, timeout: Duration) -> (u64, u64) {
         self.stop_intake();
         let deadline = now() + timeout.min(FOREVER);
-        let flushed = tokio::time::timeout_at(deadline, self.flush()).await;
-        if flushed.is_err() {
-            tracing::warn!("the producer was closed before everything was delivered");
-        }
+        let _ = tokio::time::timeout_at(deadline, self.flush()).await;
         let counts = self.fail_all(&self.end());
         self.tasks.stop();
         counts
@@ -769,18 +580,16 @@ fn unknown_partition(record: &Record<'_>, partition: i32, state: &TopicState) ->
     ))
 }
 
-fn no_topic() -> Error {
+pub(super) fn no_topic() -> Error {
     Error::new(
         ErrorKind::InvalidArgument,
         "the record names no topic; send it by a TopicProducer or make it with Record::to",
     )
 }
 
-fn slots_index(number: i32) -> usize {
+pub(super) fn slots_index(number: i32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// The header of a batch.
 const BATCH_OVERHEAD: usize = 61;
-/// Topics looked for at once on behalf of calls that do not wait.
-const MAX_WANTED: usize = 1000;

@@ -20,7 +20,7 @@ use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents, end_al
 use crate::producer::budget::{Budget, Charge, rounded};
 use crate::producer::delivery::{BatchDone, Outcome};
 use crate::producer::flush::Flushing;
-use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Rules, Why};
+use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Rules, Spent, Why};
 use crate::producer::ready::{Notice, ReadyList};
 use crate::producer::report::Ledger;
 use crate::producer::sticky::Sticky;
@@ -60,6 +60,8 @@ pub(crate) struct SlotState {
     pub(crate) queue: Queue,
     /// Where the slot goes when it has work.
     home: Arc<ReadyList>,
+    /// Its topic was forgotten: it takes no more records.
+    pub(crate) retired: bool,
     /// Whether it is on the ready list of `home`, or in the hands of its sender, which will look at it.
     pub(crate) queued: bool,
     /// The last request that took a batch, as numbered by the producer: a request may have one per partition.
@@ -71,14 +73,7 @@ pub(crate) struct SlotState {
     last_len: usize,
     /// Why the last attempt failed, for the message of an expired batch.
     pub(crate) last_error: Option<Error>,
-    /// The offset after the last acknowledged record; -1 before the first.
-    acknowledged_to: i64,
-    /// The batch whose offset was not believed.
-    doubted: Option<BatchId>,
 }
-
-/// A partition on which others write so much between two acknowledgements is asked once more.
-const LEAP: i64 = 1 << 20;
 
 /// What is left of a slot for its sender.
 pub(crate) enum Rest {
@@ -94,6 +89,8 @@ pub(crate) enum Appended<T> {
     Accepted(T),
     /// So many bytes must be charged first.
     NeedsBytes(usize),
+    /// The topic is to be looked up anew.
+    Forgotten,
     Refused(Error),
 }
 
@@ -119,8 +116,9 @@ impl Slot {
         sticky: Arc<Sticky>,
         home: Arc<ReadyList>,
         compression: Compression,
+        spent: Option<Spent>,
     ) -> Arc<Self> {
-        let mut queue = Queue::new();
+        let mut queue = Queue::after(spent);
         queue.set_leader(home.broker);
         Arc::new(Self {
             tp,
@@ -129,14 +127,13 @@ impl Slot {
             state: Mutex::new(SlotState {
                 queue,
                 home,
+                retired: false,
                 queued: false,
                 request: 0,
                 wake_armed: None,
                 expiry_armed: false,
                 last_len: 0,
                 last_error: None,
-                acknowledged_to: -1,
-                doubted: None,
             }),
             backlog: AtomicUsize::new(0),
         })
@@ -203,6 +200,9 @@ impl Slot {
         let appended = loop {
             if state.queue.is_closed() {
                 break Appended::Refused(closed());
+            }
+            if state.retired {
+                break Appended::Forgotten;
             }
             let last_len = state.last_len;
             let Some(open) = state.queue.open_mut() else {
@@ -344,12 +344,36 @@ impl Slot {
         }
     }
 
+    /// Whether nothing is in line, and nothing was sent for so long.
+    pub(crate) fn is_idle(&self, time: Instant, idle: Duration) -> bool {
+        self.lock().queue.is_idle(time, idle)
+    }
+
+    /// Takes no more records if it is idle; whether it is.
+    pub(crate) fn retire(&self, time: Instant, idle: Duration) -> bool {
+        let mut state = self.lock();
+        state.retired = state.queue.is_idle(time, idle);
+        state.retired
+    }
+
+    /// Has its present sender end its batches in time, for the one that has the timer ends.
+    pub(crate) fn hand_over_expiry(self: &Arc<Self>) {
+        let mut state = self.lock();
+        state.expiry_armed = false;
+        if state.queued || !state.queue.is_empty() {
+            state.queued = true;
+            state.home.push(Notice::Look {
+                slot: Arc::clone(self),
+                endless: true,
+            });
+        }
+    }
+
     /// Changes who leads the partition.
     pub(crate) fn set_home(self: &Arc<Self>, home: &Arc<ReadyList>, new_log: bool) {
         let mut state = self.lock();
         if new_log {
             state.queue.new_log();
-            state.acknowledged_to = -1;
         }
         if state.queue.set_leader(home.broker) {
             state.home = Arc::clone(home);
@@ -378,26 +402,6 @@ impl SlotState {
         let taken = !self.queued && !self.queue.is_empty();
         self.queued |= taken;
         taken
-    }
-
-    /// Whether an acknowledgement's offset is to be told. No checksum covers it, so one that goes back or leaps is asked
-    /// for again, once.
-    pub(crate) fn believes(&mut self, id: BatchId, offset: i64, records: u32) -> bool {
-        let least = self.acknowledged_to;
-        let fits = least < 0 || (least..least.saturating_add(LEAP)).contains(&offset);
-        // Without any offset it may have been an error.
-        if (offset < 0 || !fits) && self.doubted != Some(id) {
-            self.doubted = Some(id);
-            return false;
-        }
-        if offset >= 0 {
-            self.acknowledged_to = match fits {
-                true => offset.saturating_add(i64::from(records)),
-                // Told twice: so it is, or this is an older batch than the last acknowledged one.
-                false => least.min(offset.saturating_add(i64::from(records))),
-            };
-        }
-        true
     }
 
     /// Puts the slot on its leader's ready list if there is anything in line.
@@ -557,7 +561,7 @@ impl Sealing<'_> {
                 let error = invalid(&error)
                     .with_certainty(Certainty::NotSent)
                     .with_topic_partition(self.slot.tp.clone());
-                log.end(now(), &self.slot.tp, contents, Err(&error));
+                log.end(now(), &done, contents, Err(&error));
                 done.complete(Outcome::Failed(error));
             }
         }

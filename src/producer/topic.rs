@@ -4,14 +4,16 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::producer::shared::TopicEntry;
+use crate::producer::topics::Held;
 use crate::producer::{Deliveries, Delivery, Producer, RecordMetadata, not_sent};
 use crate::record::Record;
 
 /// Sends records to one topic: like [`Producer`], without a look-up per record. Cheap to clone.
 ///
 /// It takes records without a topic ([`Record::new`]) and those of its own topic; another topic is
-/// [`ErrorKind::InvalidArgument`]. Made by [`Producer::topic`]. It keeps the producer alive as a clone of it would.
+/// [`ErrorKind::InvalidArgument`]. Made by [`Producer::topic`]. It keeps the producer alive as a clone of it would, and once
+/// it was used, its topic in the producer's metadata, however long nothing is sent to it
+/// ([`metadata_max_idle`](crate::ProducerBuilder::metadata_max_idle)).
 ///
 /// ```no_run
 /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {
@@ -35,8 +37,8 @@ pub struct TopicProducer {
 /// A topic's name, and the topic once it is known.
 pub(crate) struct Place {
     pub(crate) name: Arc<str>,
-    /// Topics stay where they are for as long as the producer lives, deleted ones too.
-    pub(crate) entry: OnceLock<Arc<TopicEntry>>,
+    /// A topic stays where it is for as long as a handle of it lives, a deleted one too.
+    pub(crate) held: OnceLock<Held>,
 }
 
 impl TopicProducer {
@@ -45,7 +47,7 @@ impl TopicProducer {
             producer,
             place: Arc::new(Place {
                 name,
-                entry: OnceLock::new(),
+                held: OnceLock::new(),
             }),
         }
     }

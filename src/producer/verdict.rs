@@ -15,18 +15,14 @@ pub(crate) fn verdict(code: i16, acks: Acks) -> Answer {
         MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE => Answer::TooLarge,
         _ if classify(code).is_retriable() => Answer::Again(certainty(code, acks)),
         _ if REFUSALS.contains(&code) => Answer::Refused(certainty(code, acks)),
-        // Nothing that a broker says to a batch: the answer is damaged, or means something new.
-        _ => Answer::Again(Certainty::MaybeWritten),
+        // No broker known today says so to a batch, and nobody knows what became of it. Its sequence
+        // must not be used again: a broker that has the batch would take the next one for it.
+        _ => Answer::Refused(Certainty::MaybeWritten),
     }
 }
 
-/// Whether what has such a meaning was not appended, so that a code beside an offset is damaged.
-pub(crate) fn never_with_offset(verdict: Answer) -> bool {
-    !matches!(verdict, Answer::Written | Answer::Again(_))
-}
-
-/// Codes by which brokers refuse a batch for good. Only after UNKNOWN_SERVER_ERROR it may have been appended.
-const REFUSALS: [i16; 15] = [
+/// Codes by which brokers refuse a batch for good, without having appended it.
+const REFUSALS: [i16; 14] = [
     17, // INVALID_TOPIC_EXCEPTION
     21, // INVALID_REQUIRED_ACKS
     29, // TOPIC_AUTHORIZATION_FAILED
@@ -41,7 +37,6 @@ const REFUSALS: [i16; 15] = [
     53, // TRANSACTIONAL_ID_AUTHORIZATION_FAILED
     76, // UNSUPPORTED_COMPRESSION_TYPE
     87, // INVALID_RECORD
-    UNKNOWN_SERVER_ERROR,
 ];
 
 /// Whether no batch of an idempotent producer will ever be accepted after this.
@@ -64,7 +59,6 @@ fn certainty(code: i16, acks: Acks) -> Certainty {
     }
 }
 
-const UNKNOWN_SERVER_ERROR: i16 = -1;
 const NONE: i16 = 0;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
@@ -103,8 +97,11 @@ mod tests {
         // TOPIC_AUTHORIZATION_FAILED
         let refused = Answer::Refused(Certainty::NotSent);
         assert_eq!(verdict(29, Acks::All), refused);
-        // A code of the future, and one that has nothing to do with batches: OFFSET_OUT_OF_RANGE.
-        assert_eq!(again(9999, Acks::All), Certainty::MaybeWritten);
-        assert_eq!(again(1, Acks::All), Certainty::MaybeWritten);
+        // OFFSET_OUT_OF_RANGE, which has nothing to do with batches, and a code of the future.
+        let unknown = Answer::Refused(Certainty::MaybeWritten);
+        assert_eq!(verdict(1, Acks::All), unknown);
+        assert_eq!(verdict(9999, Acks::All), unknown);
+        // UNKNOWN_SERVER_ERROR
+        assert_eq!(verdict(-1, Acks::All), unknown);
     }
 }

@@ -3,11 +3,11 @@
 //! Invariants:
 //! - Partitions take turns; a partition is in line at most once; data of an older epoch never leaves.
 //! - A frame counts whole while a chunk of it is here, for a slice keeps all of it in memory. Where
-//!   that is too much, what is left of frames that are mostly taken is copied out ([`compact`]).
+//!   that is too much, what is left of frames that are [mostly taken] is copied out.
 //! - A partition whose batch is decompressed in part goes on before others do: one such batch is held
 //!   at a time, whatever the number of partitions.
 //!
-//! [`compact`]: FetchBuffer::compact
+//! [mostly taken]: FetchBuffer::mostly_taken
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -244,24 +244,44 @@ impl FetchBuffer {
         self.change(|chunk| chunk.inflated() > 0, Chunk::close);
     }
 
-    /// Copies what is left of frames of which at least half was taken, and lets these go. Whether there
-    /// were any.
-    pub(crate) fn compact(&mut self) -> bool {
-        let before = self.bytes;
-        let mostly_taken: Vec<u64> = self
-            .frames
-            .iter()
-            .filter(|(_, frame)| frame.unread <= frame.len / 2)
-            .map(|(number, _)| *number)
-            .collect();
-        if mostly_taken.is_empty() {
-            return false;
+    /// What is left of frames of which at least half was taken, to be [detached](Chunk::detach)
+    /// outside of the consumer's lock and [put back](Self::replace).
+    pub(crate) fn mostly_taken(&self) -> Vec<Chunk> {
+        let is_mostly_taken = |chunk: &&Chunk| {
+            let frame = self.frames.get(&chunk.frame.number);
+            frame.is_some_and(|frame| frame.unread <= frame.len / 2)
+        };
+        let frames = self.frames.values();
+        let mut any = frames.filter(|frame| frame.unread <= frame.len / 2);
+        if any.next().is_none() {
+            return Vec::new();
         }
-        self.change(
-            |chunk| mostly_taken.binary_search(&chunk.frame.number).is_ok(),
-            Chunk::detach,
-        );
-        self.bytes < before
+        let chunks = self.parts.values().flat_map(|queue| &queue.chunks);
+        chunks.filter(is_mostly_taken).cloned().collect()
+    }
+
+    /// Puts a copy of a chunk in the place of the one in this frame, unless some of that was taken
+    /// meanwhile: so much of it was unread.
+    pub(crate) fn replace(&mut self, frame: FrameId, unread: usize, copy: Chunk) {
+        let Some(queue) = self.parts.get_mut(&copy.tp) else {
+            return;
+        };
+        let at = queue.chunks.iter_mut().find(|chunk| chunk.frame == frame);
+        let Some(at) = at.filter(|old| old.unread() == unread) else {
+            return;
+        };
+        let new = copy.clone();
+        let old = std::mem::replace(at, copy);
+        queue.unread = queue.unread - unread + new.unread();
+        self.discount(&old);
+        self.count(&new);
+    }
+
+    /// The broker left the cluster.
+    pub(crate) fn forget(&mut self, broker: BrokerId) {
+        if self.held.get(&broker) == Some(&0) {
+            self.held.remove(&broker);
+        }
     }
 
     fn change(&mut self, which: impl Fn(&Chunk) -> bool, change: impl Fn(&mut Chunk)) {

@@ -1,109 +1,38 @@
-//! Commits: one after the other, in the order they were asked for.
+//! Commits: one after the other. What is asked for while one is under way is merged into the next.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::parting::{End, Parting};
 use super::{Answer, Control};
 use crate::clock::{Instant, now};
-use crate::consumer::offsets::{self, Identity, ToCommit};
+use crate::consumer::commit::{MAYBE, timed_out};
+use crate::consumer::offsets::{self, Identity, Offsets, ToCommit};
 use crate::consumer::positions::{Position, Positions};
-use crate::consumer::shared::CommitWish;
+use crate::consumer::unsent::{Purpose, Waiter};
 use crate::error::Result;
 use crate::types::TopicPartition;
 
-/// A commit that waits for its turn.
-pub(super) struct Pending {
-    pub(super) purpose: Purpose,
-    pub(super) offsets: Vec<ToCommit>,
-    pub(super) deadline: Instant,
-    /// The membership that it belongs to, if to any; in another one it has nothing to say.
-    pub(super) life: Option<u64>,
-}
-
-/// Why a commit is made, and who waits for it.
-pub(in crate::consumer) enum Purpose {
-    Application(tokio::sync::oneshot::Sender<Result<()>>),
-    Interval,
-    Revocation(u64),
-    Unsubscribe,
-    Close,
-}
-
-impl Purpose {
-    /// Nobody waits for it.
-    pub(in crate::consumer) fn nobody() -> Self {
-        Self::Application(tokio::sync::oneshot::channel().0)
-    }
-
-    fn is_abandoned(&self) -> bool {
-        matches!(self, Self::Application(reply) if reply.is_closed())
-    }
-}
-
 impl Control {
-    /// Takes up what the application wants committed, and what is due.
-    pub(super) fn take_wishes(&mut self, time: Instant) {
+    /// Asks for the commit that is due every `auto.commit.interval.ms`.
+    pub(super) fn commit_at_interval(&mut self, time: Instant) {
+        if self.end != End::NotYet || self.next_commit.is_none_or(|at| at > time) {
+            return;
+        }
+        self.next_commit = Some(time + self.shared.config.auto_commit_interval);
+        // One of them at a time.
+        if !std::mem::replace(&mut self.at_interval, true) {
+            let deadline = time + self.shared.cluster.config().api_timeout;
+            self.commit_finished(Purpose::Interval, deadline);
+        }
+    }
+
+    /// Asks for a commit of what is finished, if that is this consumer's to do, and in any case for
+    /// word when the commits asked for before are over.
+    pub(super) fn commit_finished(&self, purpose: Purpose, deadline: Instant) {
         let mut inner = self.shared.lock();
         let life = inner.assigned_in();
-        for CommitWish {
-            purpose,
-            offsets,
-            life,
-            deadline,
-        } in inner.commits.drain(..)
-        {
-            // Who gives up again and again would fill the queue; a later commit says it all.
-            if self.commits.iter().any(|old| old.purpose.is_abandoned()) {
-                let new: BTreeSet<_> = offsets.iter().map(|one| &one.tp).collect();
-                self.commits.retain(|old| {
-                    !old.purpose.is_abandoned()
-                        || old.offsets.iter().any(|one| !new.contains(&one.tp))
-                });
-            }
-            self.commits.push_back(Pending {
-                purpose,
-                offsets,
-                deadline,
-                life,
-            });
-        }
-        let due = self.next_commit.filter(|at| *at <= time);
-        if due.is_some() && self.end == End::NotYet {
-            let offsets = finished(&inner.positions);
-            self.next_commit = Some(time + self.shared.config.auto_commit_interval);
-            if !offsets.is_empty() && !self.committing {
-                self.commits.push_back(Pending {
-                    purpose: Purpose::Interval,
-                    offsets,
-                    deadline: time + self.shared.cluster.config().api_timeout,
-                    life,
-                });
-            }
-        }
-    }
-
-    /// A commit of what is finished, if that is this consumer's to do.
-    pub(super) fn commit_finished(
-        &mut self,
-        purpose: Purpose,
-        deadline: Instant,
-        of: impl Fn(&TopicPartition) -> bool,
-    ) {
-        let inner = self.shared.lock();
-        let mut offsets = match self.next_commit {
-            Some(_) => finished(&inner.positions),
-            None => Vec::new(),
-        };
-        offsets.retain(|one| of(&one.tp));
-        let life = inner.assigned_in();
-        drop(inner);
-        self.commits.push_back(Pending {
-            purpose,
-            offsets,
-            deadline,
-            life,
-        });
+        let waiter = Waiter { purpose, deadline };
+        inner.unsent.ask(life, Some(waiter), []);
     }
 
     pub(super) fn identity(&self) -> Option<Identity> {
@@ -116,27 +45,34 @@ impl Control {
         })
     }
 
+    /// Sends the next commit, if none is under way.
     pub(super) fn commit(&mut self, time: Instant) {
         while !self.committing {
-            let Some(next) = self.commits.pop_front() else {
+            let mut inner = self.shared.lock();
+            let Some((life, mut next)) = inner.unsent.take() else {
                 return;
             };
+            let late = next.expire(time);
+            if let Some(deadline) = next.wants_finished()
+                && self.next_commit.is_some()
+                && inner.assigned_in() == life
+            {
+                let finished = inner.positions.uncommitted();
+                next.add_finished(to_commit(&inner.positions, finished, deadline));
+            }
+            drop(inner);
+            for waiter in late {
+                let group = self.group.as_deref().unwrap_or_default();
+                let error = timed_out(group, "those before it took so long that it was not made");
+                self.answer(waiter, Err(error));
+            }
             let Some(identity) = self.identity().filter(|_| !next.offsets.is_empty()) else {
-                self.committed(next.purpose, &[], Ok(()));
+                self.committed(time, next.waiters, &Offsets::new(), &Ok(()));
                 continue;
             };
-            if next.purpose.is_abandoned() && next.deadline < time {
-                continue;
-            }
             self.committing = true;
             let shared = Arc::clone(&self.shared);
             self.answers.push(Box::pin(async move {
-                let Pending {
-                    purpose,
-                    offsets,
-                    deadline,
-                    life,
-                } = next;
                 let who = || {
                     let inner = shared.lock();
                     let member = inner.member.clone();
@@ -152,32 +88,68 @@ impl Control {
                     })
                 };
                 let began = now();
+                let seen = !shared.interceptors.is_empty();
+                let seen = seen.then(|| next.offsets.clone());
+                let mut committed = Offsets::new();
                 let outcome =
-                    offsets::commit(&shared.cluster, who, offsets.clone(), deadline).await;
+                    offsets::commit(&shared.cluster, who, next.offsets, &mut committed).await;
                 let took = now().saturating_duration_since(began);
-                Answer::Commit(purpose, offsets, took, outcome)
+                shared.ledger.committed(took, outcome.is_ok());
+                if let Some(seen) = seen {
+                    let offsets = seen.into_iter().map(|(tp, one)| (tp, one.offset));
+                    let told = outcome.as_ref().copied();
+                    let interceptors = &shared.interceptors;
+                    interceptors.on_commit(&offsets.collect::<Vec<_>>(), told);
+                }
+                Answer::Commit(next.waiters, committed, outcome)
             }));
         }
     }
 
+    /// Commits that were asked for in a membership that is over are nobody's to make.
+    pub(super) fn commits_of_another_life(&mut self, waiters: Vec<Waiter>) {
+        let Some(group) = self.group.clone().filter(|_| !waiters.is_empty()) else {
+            return;
+        };
+        for waiter in waiters {
+            self.answer(waiter, Err(offsets::not_a_member(&group)));
+        }
+        self.shared.control.notify_one();
+    }
+
     pub(super) fn committed(
         &mut self,
-        purpose: Purpose,
-        offsets: &[ToCommit],
-        outcome: Result<()>,
+        time: Instant,
+        waiters: Vec<Waiter>,
+        committed: &Offsets,
+        outcome: &Result<()>,
     ) {
-        if outcome.is_ok() {
+        if !committed.is_empty() {
             let mut inner = self.shared.lock();
-            for one in offsets {
-                inner.positions.note_committed(&one.tp, one.offset.offset);
+            for (tp, one) in committed {
+                inner.positions.note_committed(tp, one.offset.offset);
             }
         }
-        match purpose {
+        for waiter in waiters {
+            // Of one that is late nobody knows whether its offsets were among those that were given
+            // up.
+            let late = waiter.deadline <= time && outcome.is_ok() && !committed.is_empty();
+            let outcome = match late {
+                true => Err(timed_out(self.group.as_deref().unwrap_or_default(), MAYBE)),
+                false => outcome.clone(),
+            };
+            self.answer(waiter, outcome);
+        }
+    }
+
+    fn answer(&mut self, waiter: Waiter, outcome: Result<()>) {
+        match waiter.purpose {
             Purpose::Application(reply) => {
                 // Nobody waiting any more is fine.
                 let _ = reply.send(outcome);
             }
             Purpose::Interval => {
+                self.at_interval = false;
                 if let Err(error) = outcome {
                     tracing::warn!(%error, "auto-commit failed; tried again at the next interval");
                 }
@@ -207,20 +179,20 @@ impl Control {
     }
 }
 
-fn finished(positions: &Positions) -> Vec<ToCommit> {
-    to_commit(positions, positions.uncommitted())
-}
-
 /// Positions as they are committed, each with the topic that it is of.
 pub(in crate::consumer) fn to_commit(
     positions: &Positions,
     at: Vec<(TopicPartition, Position)>,
-) -> Vec<ToCommit> {
+    deadline: Instant,
+) -> Offsets {
     let at = at.into_iter();
-    at.map(|(tp, at)| ToCommit {
-        topic_id: positions.topic_id(&tp),
-        tp,
-        offset: at.to_commit(),
+    at.map(|(tp, at)| {
+        let one = ToCommit {
+            topic_id: positions.topic_id(&tp),
+            offset: at.to_commit(),
+            deadline,
+        };
+        (tp, one)
     })
     .collect()
 }

@@ -9,7 +9,6 @@ use kafka_protocol::messages as kp;
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use uuid::Uuid;
 
-use super::commits::Purpose;
 use super::parting::{End, Parting};
 use super::{Answer, Control, Revoking};
 use crate::clock::{Instant, now};
@@ -20,6 +19,7 @@ use crate::consumer::metrics::Rebalance;
 use crate::consumer::offsets::{self, str_bytes};
 use crate::consumer::shared::{News, Shared};
 use crate::consumer::subscription::Farewell;
+use crate::consumer::unsent::Purpose;
 use crate::error::classify::{self, Refresh};
 use crate::error::{Class, Error, ErrorKind, Result};
 use crate::net::pool::closed;
@@ -54,24 +54,32 @@ impl Heart {
 }
 
 impl Control {
-    /// Leaves the group when the application does not poll, comes back when it does.
+    /// Leaves the group when the application does not poll, comes back when it does. Who waits in a
+    /// poll is woken before the time is over, so as to say that it is still there.
     pub(super) fn presence(&mut self, time: Instant) {
         let (Some(membership), End::NotYet) = (&mut self.membership, self.end) else {
             return;
         };
-        let inner = self.shared.lock();
-        let (polling, last) = (inner.polling, inner.polled_at);
-        drop(inner);
-        let absent = !polling && time >= last + self.shared.config.max_poll_interval;
-        if absent && membership.is_in() {
+        let polled_at = self.shared.lock().polled_at;
+        let absent = time >= polled_at + self.shared.config.max_poll_interval;
+        if !absent {
+            membership.resume(time);
+        } else if membership.is_in() {
             tracing::warn!(
                 group = self.group.as_deref(),
                 "no poll within max.poll.interval.ms: leaving the group until the next poll"
             );
             membership.absent(time);
-        } else if !absent {
-            membership.resume(time);
         }
+        if membership.is_in() && time >= self.next_wake(polled_at) {
+            self.woken_at = time;
+            self.shared.ready.notify_waiters();
+        }
+    }
+
+    /// When those who wait in a poll are to be woken.
+    pub(super) fn next_wake(&self, polled_at: Instant) -> Instant {
+        polled_at.max(self.woken_at) + self.shared.config.max_poll_interval / 3
     }
 
     pub(super) fn revocation(&mut self, time: Instant) {
@@ -86,12 +94,11 @@ impl Control {
         }
         revoking.committing = true;
         drop(inner);
-        let (id, partitions) = (revoking.id, revoking.partitions.clone());
+        let id = revoking.id;
         let deadline = time + self.shared.cluster.config().request_timeout;
         // Even if there is nothing to commit: commits asked for before must not come after the partitions
         // have gone to others.
-        let purpose = Purpose::Revocation(id);
-        self.commit_finished(purpose, deadline, |tp| partitions.contains(tp));
+        self.commit_finished(Purpose::Revocation(id), deadline);
     }
 
     /// The revocation is complete.
@@ -126,7 +133,12 @@ impl Control {
         if let Some(membership) = &self.membership {
             let mut inner = self.shared.lock();
             inner.member = membership.member();
-            inner.life = membership.life();
+            let before = std::mem::replace(&mut inner.life, membership.life());
+            if before != inner.life {
+                let ended = inner.unsent.end_of(before);
+                drop(inner);
+                self.commits_of_another_life(ended);
+            }
         }
     }
 

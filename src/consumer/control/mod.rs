@@ -1,8 +1,8 @@
 //! The control task of one consumer: membership, offset lookups, commits, and the end.
 //!
 //! Invariants:
-//! - Commits go out one after the other, in the order they were asked for: an older position never
-//!   overtakes a newer one.
+//! - One commit is under way at a time, and what is asked for meanwhile is merged into the next: an
+//!   older position never overtakes a newer one.
 //! - A revocation is reported as complete only after the application let go (it polls again, or drops
 //!   the guard) and what it has finished is committed.
 //! - The end is bounded: whatever hangs, the tasks stop at the deadline.
@@ -12,27 +12,26 @@ mod lookups;
 mod membership;
 mod parting;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use indexmap::IndexMap;
 use tokio::time::sleep_until;
 
-use self::commits::Pending;
-pub(super) use self::commits::{Purpose, to_commit};
+pub(super) use self::commits::to_commit;
 use self::membership::Heart;
 use self::parting::{End, Parting};
 use super::fetcher;
 use super::group::kip848::{self, HeartbeatAnswer, Membership, Settings, Token};
-use super::offsets::{Found, Lookup, ToCommit};
+use super::offsets::{Found, Lookup, Offsets};
 use super::pattern::Matching;
 use super::positions::{PartEpoch, ResetAsk};
 use super::shared::Shared;
 use super::subscription::Subscription;
+use super::unsent::Waiter;
 use crate::clock::{Instant, now};
 use crate::cluster::snapshot::{Listed, is_refusal};
 use crate::cluster::{AllTopics, Changes, Interest, Snapshot};
@@ -50,7 +49,7 @@ enum Answer {
         Vec<ResetAsk>,
         Result<IndexMap<TopicPartition, Result<Found, i16>>>,
     ),
-    Commit(Purpose, Vec<ToCommit>, Duration, Result<()>),
+    Commit(Vec<Waiter>, Offsets, Result<()>),
     Exists(Option<Error>),
 }
 
@@ -82,10 +81,15 @@ struct Control {
     /// Of consumers that subscribed at some time.
     membership: Option<Membership>,
     heart: Heart,
+    /// When those who wait in a poll were last woken, to say that they are still there.
+    woken_at: Instant,
     answers: Answers,
-    commits: VecDeque<Pending>,
+    /// A commit is under way.
     committing: bool,
+    /// When the next automatic commit is due; `None` without any.
     next_commit: Option<Instant>,
+    /// An automatic commit was asked for and is not over.
+    at_interval: bool,
     /// The revocation under way: its partitions, and whether its commit was made.
     revoking: Option<Revoking>,
     /// Topics of whose absence there was a word in the log.
@@ -120,10 +124,11 @@ impl Control {
             changes,
             membership: None,
             heart: Heart::default(),
+            woken_at: now(),
             answers: Vec::new(),
-            commits: VecDeque::new(),
             committing: false,
             next_commit,
+            at_interval: false,
             revoking: None,
             missed: Vec::new(),
             parting: None,
@@ -162,7 +167,7 @@ impl Control {
         if self.parting.is_none() {
             self.take_up(time);
         }
-        self.take_wishes(time);
+        self.commit_at_interval(time);
         self.presence(time);
         self.revocation(time);
         self.closing(time);
@@ -305,19 +310,9 @@ impl Control {
             }
             Answer::Committed(asked, found) => self.take_committed(time, &asked, found),
             Answer::Listed(asks, found) => self.take_listed(time, &asks, found),
-            Answer::Commit(purpose, offsets, took, outcome) => {
+            Answer::Commit(waiters, committed, outcome) => {
                 self.committing = false;
-                self.shared.ledger.committed(took, outcome.is_ok());
-                if !self.shared.interceptors.is_empty() {
-                    let offsets = offsets
-                        .iter()
-                        .map(|one| (one.tp.clone(), one.offset.clone()));
-                    let told = outcome.as_ref().copied();
-                    self.shared
-                        .interceptors
-                        .on_commit(&offsets.collect::<Vec<_>>(), told);
-                }
-                self.committed(purpose, &offsets, outcome);
+                self.committed(time, waiters, &committed, &outcome);
             }
             Answer::Exists(missing) => {
                 let again = self.checking.take() == Some(true);
@@ -371,8 +366,11 @@ impl Control {
         let inner = self.shared.lock();
         let membership = self.membership.as_ref();
         let absent = membership
-            .filter(|membership| membership.is_in() && !inner.polling && self.end == End::NotYet)
-            .map(|_| inner.polled_at + self.shared.config.max_poll_interval);
+            .filter(|membership| membership.is_in() && self.end == End::NotYet)
+            .map(|_| {
+                let absent = inner.polled_at + self.shared.config.max_poll_interval;
+                absent.min(self.next_wake(inner.polled_at))
+            });
         [
             membership.and_then(Membership::next_timeout),
             absent,

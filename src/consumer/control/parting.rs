@@ -3,11 +3,11 @@
 //! Both commit what is finished before the group is left. What the application wants to read after a subscription
 //! is taken up when that has ended, so that it joins as anybody who comes.
 
-use super::commits::Purpose;
 use super::{Control, Subscription};
 use crate::clock::{Instant, now};
 use crate::consumer::close::{Closing, GroupMembershipOperation};
 use crate::consumer::metrics::Rebalance;
+use crate::consumer::unsent::Purpose;
 
 /// The application unsubscribed (`subscription.rs` says what it did itself).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl Control {
         }
         drop(inner);
         self.end = End::Committing;
-        self.commit_finished(Purpose::Close, deadline, |_| true);
+        self.commit_finished(Purpose::Close, deadline);
     }
 
     /// The last commit is done: leaves the group.

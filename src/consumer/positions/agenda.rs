@@ -247,6 +247,17 @@ impl Positions {
         }
     }
 
+    /// Whether anything is to be read from the broker.
+    pub(crate) fn is_read(&self, broker: BrokerId) -> bool {
+        let agenda = self.agendas.get(&broker);
+        agenda.is_some_and(|agenda| agenda.homes > 0)
+    }
+
+    /// The broker left the cluster; nothing is to be read from it.
+    pub(crate) fn forget_broker(&mut self, broker: BrokerId) {
+        self.agendas.remove(&broker);
+    }
+
     /// The brokers that fetches go to at present.
     pub(crate) fn brokers(&self) -> impl Iterator<Item = BrokerId> {
         let agendas = self.agendas.iter();

@@ -90,11 +90,14 @@ impl Positions {
         })
     }
 
-    /// What is finished and not known as committed.
+    /// What is finished and not known as committed. If the application committed more of what it
+    /// was handed out, that stands.
     pub(crate) fn uncommitted(&self) -> Vec<(TopicPartition, Position)> {
-        let changed = self
-            .booked()
-            .filter(|(_, part)| part.committed != Some(part.finished.offset));
+        let changed = self.booked().filter(|(_, part)| {
+            let covered = part.finished.offset..=part.position.offset;
+            part.committed
+                .is_none_or(|committed| !covered.contains(&committed))
+        });
         changed
             .map(|(tp, part)| (tp.clone(), part.finished))
             .collect()

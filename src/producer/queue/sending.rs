@@ -177,9 +177,11 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             return Adopt::Keep;
         }
         let older = |than: Identity| than.id == offered.id && offered.epoch < than.epoch;
-        if self.identity.is_some_and(older)
-            || self.entries.iter().any(|entry| entry.stamp.is_some())
-        {
+        if self.identity.is_some_and(older) {
+            // Whoever offers it read it before the newer one was taken.
+            return Adopt::Needed(None);
+        }
+        if self.entries.iter().any(|entry| entry.stamp.is_some()) {
             return Adopt::Wait;
         }
         match self.spent {

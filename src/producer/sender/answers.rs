@@ -69,7 +69,7 @@ impl Sender {
             Ok(response) => {
                 if self.shared.config.acks == Acks::None {
                     for part in &parts {
-                        self.settle_part(part, Answer::Written, time, &unknown_offset, None, None);
+                        self.settle_part(part, Answer::Written, time, &unknown_offset, None);
                     }
                     return;
                 }
@@ -80,7 +80,7 @@ impl Sender {
                 );
                 for part in parts.iter().filter(|part| !part.settled) {
                     let answer = Answer::Again(Certainty::MaybeWritten);
-                    self.settle_part(part, answer, time, &unknown_offset, None, Some(&silent));
+                    self.settle_part(part, answer, time, &unknown_offset, Some(&silent));
                 }
             }
             Err(error) => {
@@ -93,7 +93,7 @@ impl Sender {
                     Answer::Refused(certainty)
                 };
                 for part in &parts {
-                    self.settle_part(part, answer, time, &unknown_offset, None, Some(&error));
+                    self.settle_part(part, answer, time, &unknown_offset, Some(&error));
                 }
             }
         }
@@ -124,10 +124,7 @@ impl Sender {
                 guess = index + 1;
                 part.settled = true;
                 let code = answer.error_code;
-                let mut verdict = verdict::verdict(code, self.shared.config.acks);
-                if answer.base_offset >= 0 && verdict::never_with_offset(verdict) {
-                    verdict = Answer::Again(Certainty::MaybeWritten);
-                }
+                let verdict = verdict::verdict(code, self.shared.config.acks);
                 let leader = &answer.current_leader;
                 if leader.leader_id.0 >= 0 {
                     hints.push(LeaderHint {
@@ -151,8 +148,7 @@ impl Sender {
                     append_time: (answer.log_append_time_ms >= 0)
                         .then_some(answer.log_append_time_ms),
                 };
-                let offset = Some(answer.base_offset);
-                self.settle_part(part, verdict, time, &written, offset, error.as_ref());
+                self.settle_part(part, verdict, time, &written, error.as_ref());
                 if matches!(verdict, Answer::Refused(_))
                     && verdict::is_fatal(code, self.shared.rules.idempotent)
                     && let Some(error) = error
@@ -187,30 +183,15 @@ impl Sender {
     fn settle_part(
         &mut self,
         part: &Part,
-        mut answer: Answer,
+        answer: Answer,
         time: Instant,
         written: &dyn Fn() -> Outcome,
-        offset: Option<i64>,
         error: Option<&Error>,
     ) {
         let slot = &part.slot;
         let urgent = self.shared.is_urgent();
         let mut finished = std::mem::take(&mut self.finished);
         let mut state = slot.lock();
-        // The broker knows a batch that it has and tells its offset again, so asking costs nothing but time.
-        let doubt;
-        let mut error = error;
-        if answer == Answer::Written
-            && self.shared.rules.idempotent
-            && let Some(offset) = offset
-            && !state.believes(part.id, offset, part.records)
-        {
-            answer = Answer::Again(Certainty::MaybeWritten);
-            let message =
-                format!("the offset {offset} in the answer does not follow those before it");
-            doubt = Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable);
-            error = Some(&doubt);
-        }
         let retry_at = match answer {
             Answer::Written => time,
             _ => time + self.backoff(state.queue.attempts(part.id)),

@@ -61,7 +61,8 @@ async fn records_for_a_topic_deleted_under_way_end_in_time_and_others_go_on() ->
         }
     }
     assert!(failed >= 150, "{failed}");
-    assert!(producer.close(LONG).await.is_complete());
+    let report = producer.close(LONG).await;
+    assert_eq!((report.failed, report.not_sent), (failed, 0), "{report:?}");
     Ok(())
 }
 
@@ -159,7 +160,12 @@ async fn made_anew(cluster: &Cluster) -> Result {
         }
         assert!(here.is_disjoint(&impossible), "partition {partition}");
     }
-    assert!(producer.close(LONG).await.is_complete());
+    let report = producer.close(LONG).await;
+    assert_eq!(
+        (report.not_sent, report.maybe_written),
+        (0, 0),
+        "{report:?}"
+    );
     Ok(())
 }
 

@@ -1,0 +1,427 @@
+//! The topics that a producer sends to: how they are found, followed, and forgotten.
+//!
+//! All of them stand in one map behind a lock. Records find theirs in a copy without a lock, which is made anew when as
+//! many have missed it as there are topics: so a new topic costs what it costs, however many there are, and one that is
+//! used is soon in the copy. Whatever gives slots a home happens under the lock, so that nobody goes back to an older
+//! snapshot than another has taken over, and no sender ends while a slot comes to it.
+//!
+//! A topic to which nothing was sent for `metadata.max.idle.ms` is forgotten: its entry, its slots, and its place in
+//! metadata requests. Its slots take no more records, and who meets one looks the topic up anew. What brokers expect next
+//! of its sequences is forgotten with them; so the identity under which they ran is noted, one for all topics, and slots
+//! made from then on ask for another: the next epoch, under which sequences start at 0 (KIP-360).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use indexmap::{IndexMap, IndexSet};
+
+use crate::clock::{Instant, now};
+use crate::cluster::snapshot::is_refusal;
+use crate::cluster::{Interest, Snapshot, Topic};
+use crate::error::{Error, Result};
+use crate::producer::queue::Spent;
+use crate::producer::shared::{Shared, no_topic, slots_index};
+use crate::producer::slot::Slot;
+use crate::producer::sticky::Sticky;
+use crate::producer::topic::Place;
+use crate::record::Compression;
+use crate::types::TopicPartition;
+
+type Entries = IndexMap<Arc<str>, Arc<TopicEntry>>;
+
+/// See the module.
+#[derive(Default)]
+pub(crate) struct Topics {
+    known: Mutex<Known>,
+    cached: ArcSwap<Entries>,
+}
+
+#[derive(Default)]
+pub(super) struct Known {
+    entries: Entries,
+    /// How often one was looked for that is not in the copy, since that was made.
+    misses: usize,
+    /// Sequences of forgotten topics ran under this identity.
+    spent: Option<Spent>,
+}
+
+/// A topic that is produced to.
+pub(crate) struct TopicEntry {
+    pub(super) sticky: Arc<Sticky>,
+    /// Changed under the lock of the topics.
+    pub(super) state: ArcSwap<TopicState>,
+    made: Instant,
+    /// Shared with the handles of this topic, which keep it.
+    handles: Arc<()>,
+    _interest: Interest,
+}
+
+/// What a handle of a topic keeps.
+pub(crate) struct Held {
+    pub(super) entry: Arc<TopicEntry>,
+    _handle: Arc<()>,
+}
+
+pub(crate) struct TopicState {
+    pub(super) topic: Arc<Topic>,
+    /// By partition number; may be longer than the topic's list if that shrank (the topic was made anew).
+    pub(super) slots: Vec<Arc<Slot>>,
+}
+
+impl TopicState {
+    #[inline]
+    pub(super) fn slot(&self, partition: i32) -> Option<&Arc<Slot>> {
+        let index = usize::try_from(partition).ok()?;
+        let slot = self.slots.get(index)?;
+        (index < self.topic.partitions.len()).then_some(slot)
+    }
+}
+
+impl Topics {
+    /// Those that are found without a lock: not all.
+    #[inline]
+    pub(super) fn cached(&self) -> Guard<Arc<Entries>> {
+        self.cached.load()
+    }
+
+    /// A topic, if it is known.
+    pub(super) fn get(&self, name: &str) -> Option<Arc<TopicEntry>> {
+        let cached = self.cached.load().get(name).cloned();
+        cached.or_else(|| self.find(name))
+    }
+
+    /// One that is not found without a lock.
+    #[cold]
+    pub(super) fn find(&self, name: &str) -> Option<Arc<TopicEntry>> {
+        let mut known = self.lock();
+        let entry = Arc::clone(known.entries.get(name)?);
+        self.missed(&mut known);
+        Some(entry)
+    }
+
+    /// Has a handle keep its topic, if that is known.
+    #[cold]
+    pub(super) fn hold<'a>(&self, place: &'a Place) -> Option<&'a Held> {
+        // Under the lock: it is not being forgotten.
+        let known = self.lock();
+        let entry = known.entries.get(&place.name)?;
+        Some(place.held.get_or_init(|| Held {
+            entry: Arc::clone(entry),
+            _handle: Arc::clone(&entry.handles),
+        }))
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn missed(&self, known: &mut Known) {
+        known.misses += 1;
+        if known.misses >= known.entries.len() {
+            self.publish(known);
+        }
+    }
+
+    fn publish(&self, known: &mut Known) {
+        known.misses = 0;
+        self.cached.store(Arc::new(known.entries.clone()));
+    }
+}
+
+impl Known {
+    pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
+        let states = self.entries.values().map(|entry| entry.state.load_full());
+        states.flat_map(|state| state.slots.clone()).collect()
+    }
+}
+
+impl TopicEntry {
+    /// Whether nothing was sent to it for so long, nothing is left of that, and no handle keeps it. Its slots take no more
+    /// records then.
+    fn retires(&self, time: Instant, idle: Duration) -> bool {
+        let state = self.state.load();
+        let slots = &state.slots;
+        if self.made + idle > time
+            || Arc::strong_count(&self.handles) > 1
+            || !slots.iter().all(|slot| slot.is_idle(time, idle))
+        {
+            return false;
+        }
+        let retired = slots.iter().take_while(|slot| slot.retire(time, idle));
+        let retired = retired.count();
+        if retired < slots.len() {
+            // One is in use again.
+            for slot in &slots[..retired] {
+                slot.lock().retired = false;
+            }
+        }
+        retired == slots.len()
+    }
+}
+
+impl Shared {
+    /// Learns of a topic, waiting until the deadline.
+    pub(crate) async fn look_up(self: &Arc<Self>, name: &str, deadline: Instant) -> Result<()> {
+        if name.is_empty() {
+            return Err(no_topic());
+        }
+        // Until the entry has an interest of its own, or the topic would be asked for once more.
+        let unknown = self.cluster.snapshot().topic(name).is_none();
+        let _interest = unknown.then(|| self.cluster.watch(&[name.into()], true));
+        let topic = self.cluster.topic(name, true, deadline).await?;
+        self.add_topic(&topic);
+        Ok(())
+    }
+
+    /// Looks whether partitions were added, waiting until the deadline.
+    pub(crate) async fn look_again(self: &Arc<Self>, deadline: Instant) {
+        self.cluster.renewed(deadline).await;
+        self.apply();
+    }
+
+    /// Has a topic looked up in the background.
+    pub(crate) fn want(&self, name: &str) -> Option<Error> {
+        if name.is_empty() {
+            return Some(no_topic());
+        }
+        let snapshot = self.cluster.snapshot();
+        if let Some(code) = snapshot.errors.get(name).filter(|code| is_refusal(**code)) {
+            return Some(Error::from_code(*code, format_args!("topic '{name}'")));
+        }
+        let mut wanted = self.wanted();
+        if wanted.len() < MAX_WANTED && !wanted.contains(name) {
+            wanted.insert(name.into());
+            drop(wanted);
+            self.control.notify_one();
+        }
+        None
+    }
+
+    pub(crate) fn take_wanted(&self) -> Vec<Arc<str>> {
+        self.wanted().iter().cloned().collect()
+    }
+
+    pub(crate) fn found(&self, name: &str) {
+        self.wanted().shift_remove(name);
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, IndexSet<Arc<str>>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes a topic known, as the newest snapshot has it.
+    pub(crate) fn add_topic(self: &Arc<Self>, topic: &Arc<Topic>) {
+        let name = &topic.name;
+        let mut known = self.topics.lock();
+        let snapshot = self.cluster.snapshot();
+        let topic = snapshot.topic(name).unwrap_or(topic);
+        let before = known.entries.get(name).cloned();
+        let is_new = before.is_none();
+        let entry = before.unwrap_or_else(|| {
+            let empty = Topic {
+                partitions: Vec::new(),
+                ..Topic::clone(topic)
+            };
+            Arc::new(TopicEntry {
+                sticky: Arc::new(Sticky::new(self.slot_config.batch_size)),
+                state: ArcSwap::from_pointee(TopicState {
+                    topic: Arc::new(empty),
+                    slots: Vec::new(),
+                }),
+                made: now(),
+                handles: Arc::default(),
+                _interest: self.cluster.watch(std::slice::from_ref(name), true),
+            })
+        });
+        self.update_topic(&entry, topic, known.spent);
+        if is_new {
+            known.entries.insert(Arc::clone(name), Arc::clone(&entry));
+            self.topics.missed(&mut known);
+        }
+        drop(known);
+        self.end_late(&entry);
+    }
+
+    /// Takes over the cluster's snapshot: leaders, new partitions, topics made anew.
+    pub(crate) fn apply(self: &Arc<Self>) {
+        let known = self.topics.lock();
+        let snapshot = self.cluster.snapshot();
+        for (name, entry) in &known.entries {
+            match snapshot.topic(name) {
+                Some(topic) => self.update_topic(entry, topic, known.spent),
+                None => self.orphan_topic(entry),
+            }
+        }
+        self.note_brokers(&snapshot);
+        let entries: Vec<_> = match self.ended().is_some() {
+            true => known.entries.values().cloned().collect(),
+            false => Vec::new(),
+        };
+        drop(known);
+        for entry in entries {
+            self.end_late(&entry);
+        }
+    }
+
+    /// Tells the senders whose brokers are not of the cluster any more, or are again.
+    fn note_brokers(&self, snapshot: &Snapshot) {
+        let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        for home in homes.values() {
+            if let Some(broker) = home.broker {
+                home.set_left(!snapshot.brokers.contains_key(&broker));
+            }
+        }
+    }
+
+    /// Forgets topics to which nothing was sent for `metadata.max.idle.ms`.
+    pub(crate) fn forget_idle(&self) {
+        let idle = self.config.metadata_max_idle;
+        let time = now();
+        let mut known = self.topics.lock();
+        let all = std::mem::take(&mut known.entries);
+        let (idle, rest) = all
+            .into_iter()
+            .partition::<Entries, _>(|(_, entry)| entry.retires(time, idle));
+        known.entries = rest;
+        if idle.is_empty() {
+            return;
+        }
+        self.forget(&mut known, &idle);
+        drop(known);
+        tracing::debug!(
+            topics = idle.len(),
+            "forgot topics that are not used (metadata.max.idle.ms)"
+        );
+    }
+
+    /// Notes under which identity the sequences of topics ran that are known no more.
+    fn forget(&self, known: &mut Known, topics: &Entries) {
+        // Those of an older epoch, or of another id, are forgotten by the brokers as well.
+        let current = self.identity().current();
+        let states = topics.values().map(|entry| entry.state.load_full());
+        let spent = states
+            .flat_map(|state| state.slots.clone())
+            .filter_map(|slot| slot.lock().queue.spent())
+            .filter(|spent| Some(spent.identity) == current)
+            .reduce(|one, other| Spent {
+                fenced: one.fenced || other.fenced,
+                ..one
+            });
+        if spent.is_some() {
+            known.spent = spent;
+        }
+        self.topics.publish(known);
+    }
+
+    #[cfg(test)]
+    pub(super) fn forget_topic(&self, name: &str) {
+        let mut known = self.topics.lock();
+        let entry = known.entries.swap_remove_entry(name);
+        self.forget(&mut known, &entry.into_iter().collect());
+    }
+
+    /// Ends slots that were made while everything was being ended, and may have been missed.
+    fn end_late(&self, entry: &TopicEntry) {
+        let ended = self.ended().clone();
+        if let Some(error) = ended {
+            for slot in &entry.state.load().slots {
+                slot.close(&error);
+            }
+        }
+    }
+
+    /// Under the lock of the topics.
+    fn update_topic(
+        self: &Arc<Self>,
+        entry: &TopicEntry,
+        topic: &Arc<Topic>,
+        spent: Option<Spent>,
+    ) {
+        let state = entry.state.load_full();
+        if Arc::ptr_eq(&state.topic, topic) {
+            return;
+        }
+        let anew = state.topic.id != topic.id;
+        let mut slots = state.slots.clone();
+        for (number, partition) in (0..).zip(&topic.partitions) {
+            let before = state.topic.partitions.get(slots_index(number));
+            let home = self.home(partition.leader);
+            match slots.get(slots_index(number)) {
+                Some(slot) => {
+                    // A deleted topic that came back has the same leaders, but slots have been orphaned.
+                    if anew
+                        || before.is_none_or(|before| before.leader != partition.leader)
+                        || slot.lock().queue.leader() != partition.leader
+                    {
+                        slot.set_home(&home, anew);
+                    }
+                }
+                None => slots.push(Slot::new(
+                    TopicPartition {
+                        topic: Arc::clone(&topic.name),
+                        partition: number,
+                    },
+                    Arc::clone(&entry.sticky),
+                    home,
+                    self.compression(&topic.name),
+                    spent,
+                )),
+            }
+        }
+        if slots.len() > topic.partitions.len() {
+            let nowhere = self.home(None);
+            for slot in slots.iter().skip(topic.partitions.len()) {
+                slot.set_home(&nowhere, anew);
+            }
+        }
+        entry.state.store(Arc::new(TopicState {
+            topic: Arc::clone(topic),
+            slots,
+        }));
+    }
+
+    fn orphan_topic(self: &Arc<Self>, entry: &TopicEntry) {
+        let state = entry.state.load_full();
+        if state
+            .topic
+            .partitions
+            .iter()
+            .all(|partition| partition.leader.is_none())
+        {
+            return;
+        }
+        let nowhere = self.home(None);
+        for slot in &state.slots {
+            slot.set_home(&nowhere, false);
+        }
+        // Without leaders, but still with its partitions: metadata may only be incomplete for a moment.
+        let mut topic = Topic::clone(&state.topic);
+        for partition in &mut topic.partitions {
+            partition.leader = None;
+        }
+        entry.state.store(Arc::new(TopicState {
+            topic: Arc::new(topic),
+            slots: state.slots.clone(),
+        }));
+    }
+
+    fn compression(&self, topic: &str) -> Compression {
+        let own = self.config.topic_compression.get(topic);
+        own.copied().unwrap_or(self.config.compression)
+    }
+
+    /// The topic's id, for requests that name it so.
+    pub(crate) fn topic_id(&self, name: &str) -> uuid::Uuid {
+        let entry = self.topics.get(name);
+        entry.map_or(uuid::Uuid::nil(), |entry| entry.state.load().topic.id)
+    }
+}
+
+/// Topics looked for at once on behalf of calls that do not wait.
+const MAX_WANTED: usize = 1000;
