@@ -1,5 +1,6 @@
 //! An immutable view of the cluster.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -21,6 +22,8 @@ pub(crate) struct Snapshot {
     pub(crate) controller: Option<BrokerId>,
     pub(crate) brokers: IndexMap<BrokerId, Arc<Broker>>,
     pub(crate) topics: IndexMap<Arc<str>, Arc<Topic>>,
+    /// The names of those whose ids are known.
+    by_id: HashMap<Uuid, Arc<str>>,
     /// Error codes of topics that were asked for and not described.
     pub(crate) errors: IndexMap<Arc<str>, i16>,
     /// Which topics there are, as of the last time that all were asked for.
@@ -125,9 +128,8 @@ impl Snapshot {
     }
 
     pub(crate) fn topic_by_id(&self, id: Uuid) -> Option<&Arc<Topic>> {
-        self.topics
-            .values()
-            .find(|topic| topic.id == id && !id.is_nil())
+        let topic = self.topics.get(self.by_id.get(&id)?)?;
+        (topic.id == id).then_some(topic)
     }
 
     pub(crate) fn partition(&self, tp: &TopicPartition) -> Option<&Partition> {
@@ -205,7 +207,8 @@ impl Snapshot {
                 return;
             }
             if GONE.contains(&topic.error_code) {
-                self.topics.swap_remove(name);
+                let gone = self.topics.swap_remove(name);
+                gone.map(|topic| self.by_id.remove(&topic.id));
             }
             self.errors.insert(Arc::from(name), topic.error_code);
             return;
@@ -237,7 +240,13 @@ impl Snapshot {
             partitions,
         };
         if before.is_none_or(|before| **before != merged) {
-            self.topics.insert(name, Arc::new(merged));
+            if !merged.id.is_nil() {
+                self.by_id.insert(merged.id, Arc::clone(&name));
+            }
+            let old = self.topics.insert(name, Arc::new(merged));
+            if let Some(old) = old.filter(|old| old.id != topic.topic_id) {
+                self.by_id.remove(&old.id);
+            }
         }
     }
 
@@ -338,6 +347,7 @@ impl Snapshot {
     /// Forgets topics that nobody watches.
     pub(crate) fn retain(&mut self, watched: impl Fn(&str) -> bool) {
         self.topics.retain(|name, _| watched(name));
+        self.by_id.retain(|_, name| watched(name));
         self.errors.retain(|name, _| watched(name));
         self.doubts.retain(|name, _| watched(name));
     }

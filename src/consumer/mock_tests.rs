@@ -228,6 +228,20 @@ async fn a_pattern_follows_topics_that_come_and_go() {
     consumer.close(20 * SECOND).await.unwrap();
 }
 
+/// Its coordinator knows topics that metadata has not been asked for yet.
+#[tokio::test(start_paused = true)]
+async fn partitions_are_taken_as_soon_as_metadata_knows_their_topic() {
+    let mock = mock(1).await;
+    let pattern = TopicPattern::broker_side("t.*");
+    let builder = mock.client().consumer("g").subscribe_pattern(pattern);
+    let mut consumer = builder.build().await.unwrap();
+    let began = now();
+    settle(&mut consumer, &["t"]).await;
+    let took = now() - began;
+    // The pattern is resolved with the second heartbeat, and the third would be 5 s later.
+    assert!(took < 8 * SECOND, "{took:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_consumer_that_is_assigned_partitions_has_no_pattern() {
     let mock = mock(1).await;

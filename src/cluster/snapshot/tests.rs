@@ -65,6 +65,16 @@ fn a_recreated_topic_starts_anew() {
         (Some((2, 0)), None)
     );
     assert!(snapshot.resolves([&"t".into()]));
+    let found = |snapshot: &Snapshot, id| {
+        let topic = snapshot.topic_by_id(Uuid::from_u128(id));
+        topic.map(|topic| topic.name.to_string())
+    };
+    assert_eq!(
+        (found(&snapshot, 7), found(&snapshot, 8)),
+        (None, Some("t".into()))
+    );
+    snapshot.retain(|_| false);
+    assert_eq!(found(&snapshot, 8), None);
 }
 
 #[test]
@@ -113,6 +123,7 @@ fn a_topic_that_is_gone_is_removed_and_its_error_kept() {
         (snapshot.topics.len(), snapshot.errors.get("t")),
         (0, Some(&3))
     );
+    assert!(snapshot.topic_by_id(Uuid::from_u128(7)).is_none());
     snapshot.merge(&answer(7, &[(1, 5)]));
     assert!(snapshot.errors.is_empty());
     assert!(snapshot.resolves([&"t".into()]));

@@ -337,6 +337,9 @@ impl Control {
 
     fn follow(&mut self, snapshot: &Snapshot) {
         self.shared.follow(snapshot);
+        if let Some(membership) = &mut self.membership {
+            membership.metadata_changed();
+        }
         self.match_topics(snapshot);
         if self.former.is_some() && self.uncovered().is_empty() {
             self.former = None;

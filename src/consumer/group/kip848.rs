@@ -117,6 +117,8 @@ pub(crate) struct Membership {
     sent_at: Option<Instant>,
     /// There is something to tell the broker at once.
     urgent: bool,
+    /// Something changed that `reconcile` looks at.
+    changed: bool,
     /// The target was told, and what is owned not since.
     told: bool,
     /// The last heartbeat said what is owned.
@@ -153,6 +155,7 @@ impl Membership {
             next_heartbeat: None,
             sent_at: None,
             urgent: false,
+            changed: false,
             told: false,
             said_owned: false,
             failures: 0,
@@ -174,8 +177,13 @@ impl Membership {
             self.regex = regex;
             self.urgent = true;
         }
-        self.subscribed = true;
+        self.changed |= !std::mem::replace(&mut self.subscribed, true);
         self.join_if_wanted(now);
+    }
+
+    /// There is news about topics.
+    pub(crate) fn metadata_changed(&mut self) {
+        self.changed = true;
     }
 
     /// Whether partitions of the topic are assigned, or to be.
@@ -244,6 +252,7 @@ impl Membership {
         if let State::Revoking(given_up) = std::mem::replace(&mut self.state, State::Member) {
             subtract(&mut self.owned, &given_up);
             self.urgent = true;
+            self.changed = true;
         } else {
             debug_assert!(false, "revoked without a revocation");
         }
@@ -322,7 +331,10 @@ impl Membership {
         self.epoch = answer.member_epoch;
         if self.state == State::Joining {
             self.state = State::Member;
+            self.changed = true;
         }
+        // Names that are missing are asked for again.
+        self.changed |= !self.asked_names.is_empty() || answer.assignment.is_some();
         if let Some(target) = answer.assignment {
             self.confirmed = self.target == target;
             // But where it answers to what is owned, and that is it.
@@ -451,7 +463,8 @@ impl Membership {
         now: Instant,
         names: impl Fn(Uuid) -> Option<Arc<str>>,
     ) -> Option<Effect> {
-        if self.effects.is_empty() && self.state == State::Member && self.subscribed {
+        let reconciles = self.state == State::Member && self.subscribed;
+        if self.effects.is_empty() && reconciles && std::mem::take(&mut self.changed) {
             self.reconcile(names);
         }
         if self.effects.is_empty() {

@@ -166,6 +166,38 @@ fn joins_with_everything_and_then_sends_only_what_changed() {
     );
 }
 
+/// The control task wakes for each commit, too.
+#[test]
+fn partitions_are_looked_at_when_something_changed() {
+    const TOPICS: u128 = 1_000;
+    let mut rig = Rig::new(settings());
+    let (token, _) = rig.call();
+    let all = (1..=TOPICS).map(|id| (Uuid::from_u128(id), BTreeSet::from([0])));
+    rig.answer(token, ok(1, Some(all.collect())));
+    let looks = std::cell::Cell::new(0);
+    let named = |id: Uuid| {
+        looks.set(looks.get() + 1);
+        Some(Arc::from(format!("topic-{id}")))
+    };
+    match rig.machine.poll(rig.now, named) {
+        Some(Effect::Assign(parts)) => assert_eq!(parts.len(), 1_000),
+        other => panic!("{other:?}"),
+    }
+    let Some(Effect::Call(token, _)) = rig.machine.poll(rig.now, named) else {
+        panic!("no acknowledgement");
+    };
+    rig.answer(token, ok(1, None));
+    let before = looks.replace(0);
+    assert!(before >= 1_000);
+    for _ in 0..500 {
+        assert!(rig.machine.poll(rig.now, named).is_none());
+    }
+    assert_eq!(looks.get(), 0);
+    rig.machine.metadata_changed();
+    assert!(rig.machine.poll(rig.now, named).is_none());
+    assert_eq!(looks.get(), 1_000, "one of them may be gone");
+}
+
 #[test]
 fn revokes_first_then_acknowledges_then_takes() {
     let mut rig = Rig::member(settings());
@@ -422,6 +454,7 @@ fn topics_of_unknown_name_wait_for_metadata() {
             name(id)
         }
     };
+    rig.machine.metadata_changed();
     match rig.machine.poll(rig.now, known) {
         Some(Effect::Assign(parts)) => assert_eq!(parts[0].0.to_string(), "s-0"),
         other => panic!("{other:?}"),
