@@ -129,6 +129,7 @@ mod observe_tests;
 mod producer;
 mod quiet;
 mod record;
+mod sync;
 mod tasks;
 mod types;
 mod wire;
