@@ -130,6 +130,7 @@ mod planted;
 mod producer;
 mod quiet;
 mod record;
+mod sync;
 mod tasks;
 mod types;
 mod wire;

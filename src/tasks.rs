@@ -6,15 +6,11 @@
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use tokio::runtime::Handle;
-use tokio::sync::Notify;
-
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{Arc, AtomicBool, AtomicUsize, Handle, Mutex, Notify, Ordering, PoisonError};
 
 /// The tasks of one client (or of one producer or consumer: `child`).
 #[derive(Clone)]
@@ -100,8 +96,7 @@ impl Tasks {
     }
 
     async fn stopped_alone(&self) {
-        let notified = self.0.stop.notified();
-        tokio::pin!(notified);
+        let mut notified = pin!(self.0.stop.notified());
         notified.as_mut().enable();
         if !self.0.stopping.load(Ordering::Acquire) {
             notified.await;
@@ -139,8 +134,7 @@ impl Tasks {
     /// Waits until no task runs.
     pub(crate) async fn idle(&self) {
         loop {
-            let notified = self.0.idle.notified();
-            tokio::pin!(notified);
+            let mut notified = pin!(self.0.idle.notified());
             notified.as_mut().enable();
             if self.running() == 0 {
                 return;
@@ -336,5 +330,56 @@ mod tests {
         drop(first);
         assert!(tasks.failure().is_none());
         assert_eq!(tasks.running(), 0);
+    }
+
+    /// Tasks are started, end and panic on several threads while the group is stopped and waited for.
+    #[test]
+    fn whoever_waits_for_the_end_hears_of_it() {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(4).enable_time().build().unwrap();
+        let quiet = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let planted = panic.payload().downcast_ref::<&str>() == Some(&"planted");
+            if !planted {
+                quiet(panic);
+            }
+        }));
+        for round in 0..3_000 {
+            let tasks = runtime.block_on(async { Tasks::new().unwrap() });
+            let child = tasks.child();
+            let ends = runtime.spawn({
+                let (tasks, child) = (tasks.clone(), child.clone());
+                async move {
+                    child.stopped().await;
+                    child.idle().await;
+                    tasks.idle().await;
+                }
+            });
+            let starting = std::thread::spawn({
+                let (tasks, child) = (tasks.clone(), child.clone());
+                move || {
+                    for number in 0..6 {
+                        let group = if number % 2 == 0 { &tasks } else { &child };
+                        group.spawn("sleeper", std::future::pending());
+                        group.spawn("worker", tokio::task::yield_now());
+                    }
+                }
+            });
+            match round % 3 {
+                0 => tasks.stop(),
+                1 => child.spawn("doomed", async { panic!("planted") }),
+                _ => tasks.spawn("doomed", async { panic!("planted") }),
+            }
+            starting.join().unwrap();
+            runtime.block_on(async {
+                let ended = tokio::time::timeout(std::time::Duration::from_secs(60), ends);
+                ended.await.expect("somebody waits for ever").unwrap();
+            });
+            // What is started too late ends by itself.
+            runtime.block_on(child.idle());
+            runtime.block_on(tasks.idle());
+            assert_eq!((tasks.running(), child.running()), (0, 0));
+            assert_eq!(tasks.failure().is_some(), round % 3 > 0);
+        }
     }
 }

@@ -122,9 +122,9 @@ impl Control {
             () = self.shared.control.notified() => {}
             () = sleep_until(next) => {
                 if self.look_for_idle <= now() {
-                    self.shared.forget_idle();
-                    // So none is kept for more than one and a half times as long.
                     let idle = self.shared.config.metadata_max_idle;
+                    self.shared.forget_idle(idle);
+                    // So none is kept for more than one and a half times as long.
                     self.look_for_idle = now() + idle / 2;
                 }
                 if self.ask_after.is_some_and(|at| at <= now()) {

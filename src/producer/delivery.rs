@@ -7,11 +7,10 @@ use std::fmt;
 use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use crate::error::{Error, Result};
+use crate::sync::{Arc, AtomicU32, Mutex, MutexGuard, OnceLock, Ordering, PoisonError};
 use crate::types::{Timestamp, TopicPartition};
 
 /// Where a record was written.

@@ -31,6 +31,9 @@ mod slot;
 mod sticky;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod thread_tests;
 mod topic;
 mod topics;
 mod untold;

@@ -279,9 +279,8 @@ impl Shared {
         }
     }
 
-    /// Forgets topics to which nothing was sent for `metadata.max.idle.ms`.
-    pub(crate) fn forget_idle(&self) {
-        let idle = self.config.metadata_max_idle;
+    /// Forgets topics to which nothing was sent for so long (`metadata.max.idle.ms`); how many they are.
+    pub(crate) fn forget_idle(&self, idle: Duration) -> usize {
         let time = now();
         let mut known = self.topics.lock();
         let all = std::mem::take(&mut known.entries);
@@ -290,7 +289,7 @@ impl Shared {
             .partition::<Entries, _>(|(_, entry)| entry.retires(time, idle));
         known.entries = rest;
         if idle.is_empty() {
-            return;
+            return 0;
         }
         self.forget(&mut known, &idle);
         drop(known);
@@ -298,6 +297,7 @@ impl Shared {
             topics = idle.len(),
             "forgot topics that are not used (metadata.max.idle.ms)"
         );
+        idle.len()
     }
 
     /// Notes under which identity the sequences of topics ran that are known no more.
