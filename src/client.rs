@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::metrics::client::ClientMetrics;
 use crate::net::connector::{Connector, Tcp};
 use crate::producer::ProducerBuilder;
+use crate::tasks::Tasks;
 
 /// A connection to a cluster, shared by everything that is made from it.
 ///
@@ -272,11 +273,13 @@ impl ClientBuilder {
 
     /// Makes the client without waiting: it connects in the background when it is needed.
     ///
-    /// Must be called within a tokio runtime.
+    /// The client's tasks run on the tokio runtime on which this is called, and the client works
+    /// only as long as that runtime does, also for callers on other runtimes.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config), naming the setting that cannot be used.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config), naming the setting that cannot be used, or
+    /// if this is called outside of a tokio runtime.
     pub fn build(mut self) -> Result<Client> {
         if let Some((connector, clock)) = self.transport.take() {
             return self.build_on(connector, clock);
@@ -289,19 +292,24 @@ impl ClientBuilder {
         self.build_on(connector, Clock::system())
     }
 
-    /// A client on the transport that was given, with default settings, which need no check.
+    /// A client on the transport and with the tasks that were given, with default settings, which need no check.
     #[cfg(feature = "mock")]
-    pub(crate) fn assemble_on(self, connector: Arc<dyn Connector>, clock: Clock) -> Client {
-        self.assemble(connector, clock)
+    pub(crate) fn assemble_on(
+        self,
+        connector: Arc<dyn Connector>,
+        clock: Clock,
+        tasks: Tasks,
+    ) -> Client {
+        self.assemble(connector, clock, tasks)
     }
 
     /// The same on any transport and clock.
     fn build_on(mut self, connector: Arc<dyn Connector>, clock: Clock) -> Result<Client> {
         self.settings.client.validate()?;
-        Ok(self.assemble(connector, clock))
+        Ok(self.assemble(connector, clock, Tasks::new()?))
     }
 
-    fn assemble(self, connector: Arc<dyn Connector>, clock: Clock) -> Client {
+    fn assemble(self, connector: Arc<dyn Connector>, clock: Clock, tasks: Tasks) -> Client {
         let client = &self.settings.client;
         let addresses = client
             .bootstrap
@@ -310,7 +318,7 @@ impl ClientBuilder {
         let addresses = addresses
             .map(|address| (address.host, address.port))
             .collect();
-        let cluster = Cluster::new(client.clone(), addresses, clock, connector);
+        let cluster = Cluster::new(client.clone(), addresses, clock, connector, tasks);
         Client {
             cluster,
             settings: Arc::new(self.settings),
@@ -338,6 +346,12 @@ impl ClientBuilder {
 mod tests {
     use super::*;
     use futures::FutureExt;
+
+    #[test]
+    fn outside_of_a_runtime_a_client_is_an_error() {
+        let client = Client::builder().bootstrap(["localhost:1"]).build();
+        assert_eq!(client.unwrap_err().kind(), crate::ErrorKind::Config);
+    }
 
     #[tokio::test]
     async fn a_time_without_limit_is_taken() {

@@ -1,24 +1,30 @@
 //! The only place that spawns.
 //!
-//! Every task of a client is counted here, stopped by its owner's signal, and a task that panics
-//! closes the whole client instead of leaving it half alive.
+//! Every task of a client is counted here and stopped by its owner's signal. All of them run on the
+//! runtime on which the client was built, whoever starts them. A task that panics closes the whole
+//! client instead of leaving it half alive, and so does the end of that runtime.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 
 /// The tasks of one client (or of one producer or consumer: `child`).
 #[derive(Clone)]
 pub(crate) struct Tasks(Arc<Inner>);
 
 struct Inner {
+    runtime: Handle,
     running: AtomicUsize,
     stopping: AtomicBool,
-    /// Why everything stops: set by a panic, or left empty by an orderly stop.
+    /// Why everything stops: a panic or the runtime's end; left empty by an orderly stop.
     failure: Mutex<Option<Error>>,
     stop: Notify,
     idle: Notify,
@@ -26,17 +32,33 @@ struct Inner {
 }
 
 impl Tasks {
-    pub(crate) fn new() -> Self {
-        Self::with_parent(None)
+    /// Tasks on the runtime of the caller.
+    pub(crate) fn new() -> Result<Self> {
+        let runtime = Handle::try_current().map_err(|error| {
+            Error::new(
+                ErrorKind::Config,
+                "there is no tokio runtime here: build the client within one, \
+                 for example inside of #[tokio::main]",
+            )
+            .with_source(error)
+        })?;
+        Ok(Self::with_parent(runtime, None))
+    }
+
+    /// A group of its own, on the same runtime.
+    #[cfg(feature = "mock")]
+    pub(crate) fn apart(&self) -> Self {
+        Self::with_parent(self.0.runtime.clone(), None)
     }
 
     /// A group that can be stopped alone and that stops with this one.
     pub(crate) fn child(&self) -> Self {
-        Self::with_parent(Some(self.clone()))
+        Self::with_parent(self.0.runtime.clone(), Some(self.clone()))
     }
 
-    fn with_parent(parent: Option<Self>) -> Self {
+    fn with_parent(runtime: Handle, parent: Option<Self>) -> Self {
         Self(Arc::new(Inner {
+            runtime,
             running: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             failure: Mutex::new(None),
@@ -47,22 +69,20 @@ impl Tasks {
     }
 
     /// Runs `task` until it ends or the group is stopped; dropping at any await must be safe for it.
-    #[allow(clippy::disallowed_methods)]
     pub(crate) fn spawn(
         &self,
         name: &'static str,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        let guard = Running::enter(self.clone(), name);
-        tokio::spawn(async move {
-            let tasks = guard.tasks.clone();
-            tokio::select! {
-                biased;
-                () = tasks.stopped() => {}
-                () = task => {}
-            }
-            guard.leave();
-        });
+        self.0.running.fetch_add(1, Ordering::AcqRel);
+        let tasks = self.clone();
+        let task = Task {
+            name,
+            stopped: Box::pin(async move { tasks.stopped().await }),
+            work: Some(Box::pin(task)),
+            tasks: self.clone(),
+        };
+        drop(self.0.runtime.spawn(task));
     }
 
     /// Completes once the group (or a group above it) is asked to stop.
@@ -94,7 +114,7 @@ impl Tasks {
             || self.0.parent.as_ref().is_some_and(Self::is_stopping)
     }
 
-    /// Why the group stopped, if a task panicked.
+    /// Why the group stopped, if a task panicked or the runtime ended.
     pub(crate) fn failure(&self) -> Option<Error> {
         let own = self
             .0
@@ -129,56 +149,78 @@ impl Tasks {
         }
     }
 
-    fn fail(&self, name: &'static str) {
-        let error = Error::new(
-            ErrorKind::Fatal,
-            format!("the client's task '{name}' panicked; build a new client and report the panic"),
-        );
+    fn fail(&self, error: Error) {
         let mut failure = self
             .0
             .failure
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        failure.get_or_insert(error);
+        failure.get_or_insert_with(|| error.clone());
         drop(failure);
         self.stop();
         if let Some(parent) = &self.0.parent {
-            parent.fail(name);
+            parent.fail(error);
         }
     }
 }
 
-/// Counts a task for as long as its future lives, however it ends.
-struct Running {
+/// A task, counted for as long as its future lives, however it ends.
+struct Task {
     tasks: Tasks,
     name: &'static str,
-    ended: bool,
+    stopped: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Until it ends.
+    work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
-impl Running {
-    fn enter(tasks: Tasks, name: &'static str) -> Self {
-        tasks.0.running.fetch_add(1, Ordering::AcqRel);
-        Self {
-            tasks,
-            name,
-            ended: false,
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if this.stopped.as_mut().poll(cx).is_pending()
+            && let Some(work) = &mut this.work
+        {
+            match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(())) => {}
+                Err(_) => this.tasks.fail(panicked(this.name)),
+            }
         }
-    }
-
-    fn leave(mut self) {
-        self.ended = true;
+        this.work = None;
+        Poll::Ready(())
     }
 }
 
-impl Drop for Running {
+impl Drop for Task {
     fn drop(&mut self) {
-        if !self.ended && std::thread::panicking() {
-            self.tasks.fail(self.name);
+        // The runtime drops what has not ended when it ends itself, and at once what is started
+        // afterwards. The work, when it is dropped, may ask why.
+        if let Some(work) = self.work.take() {
+            if !self.tasks.is_stopping() {
+                self.tasks.fail(runtime_ended());
+            }
+            drop(work);
         }
         if self.tasks.0.running.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.tasks.0.idle.notify_waiters();
         }
     }
+}
+
+fn panicked(name: &str) -> Error {
+    Error::new(
+        ErrorKind::Fatal,
+        format!("the client's task '{name}' panicked; build a new client and report the panic"),
+    )
+}
+
+fn runtime_ended() -> Error {
+    Error::new(
+        ErrorKind::Closed,
+        "the tokio runtime on which the client was built has ended, and the client with it: \
+         build the client on a runtime that lives as long as the client is used",
+    )
 }
 
 #[cfg(test)]
@@ -187,7 +229,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_stopped_group_ends_its_tasks_and_its_children() {
-        let tasks = Tasks::new();
+        let tasks = Tasks::new().unwrap();
         let child = tasks.child();
         child.spawn("sleeper", std::future::pending());
         tasks.spawn("sleeper", std::future::pending());
@@ -201,7 +243,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_stops_the_client_and_says_which_task() {
-        let tasks = Tasks::new();
+        let tasks = Tasks::new().unwrap();
         let child = tasks.child();
         child.spawn("doomed", async { panic!("planted") });
         child.idle().await;
@@ -211,5 +253,88 @@ mod tests {
                 .failure()
                 .is_some_and(|error| error.to_string().contains("doomed"))
         );
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_time().build().unwrap()
+    }
+
+    #[test]
+    fn outside_of_a_runtime_there_are_no_tasks() {
+        let error = Tasks::new().map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("tokio runtime"), "{error}");
+    }
+
+    #[test]
+    fn the_end_of_the_runtime_fails_the_client_and_wakes_who_waits() {
+        /// Notes what it can learn about its end when it is dropped.
+        struct Asks(Tasks, Arc<Mutex<Option<Error>>>);
+        impl Drop for Asks {
+            fn drop(&mut self) {
+                *self.1.lock().unwrap() = self.0.failure();
+            }
+        }
+        let first = runtime();
+        let told = Arc::default();
+        let (tasks, child) = first.block_on(async {
+            let tasks = Tasks::new().unwrap();
+            let child = tasks.child();
+            let asks = Asks(child.clone(), Arc::clone(&told));
+            child.spawn("sleeper", async move {
+                let _asks = asks;
+                std::future::pending().await
+            });
+            tokio::task::yield_now().await;
+            (tasks, child)
+        });
+        let waiting = std::thread::spawn({
+            let tasks = tasks.clone();
+            move || runtime().block_on(tasks.stopped())
+        });
+        assert!(tasks.failure().is_none());
+        drop(first);
+        waiting.join().unwrap();
+        for failure in [
+            tasks.failure(),
+            child.failure(),
+            told.lock().unwrap().take(),
+        ] {
+            let failure = failure.expect("a reason");
+            assert_eq!(failure.kind(), ErrorKind::Closed);
+            assert!(failure.to_string().contains("runtime"), "{failure}");
+        }
+        assert_eq!((tasks.running(), child.running()), (0, 0));
+    }
+
+    #[test]
+    fn a_task_started_elsewhere_runs_on_the_clients_runtime() {
+        let (first, second) = (runtime(), runtime());
+        let tasks = first.block_on(async { Tasks::new().unwrap() });
+        second.block_on(async { tasks.spawn("sleeper", std::future::pending()) });
+        drop(second);
+        assert_eq!(tasks.running(), 1);
+        assert!(tasks.failure().is_none());
+        drop(first);
+        assert!(tasks.failure().is_some());
+        // One that nobody starts any more.
+        let late = runtime().block_on(async { Tasks::new().unwrap() });
+        late.spawn("late", std::future::pending());
+        assert!(late.failure().is_some() && late.running() == 0);
+    }
+
+    #[test]
+    fn the_end_of_the_runtime_is_no_failure_of_what_was_stopped() {
+        let first = runtime();
+        let tasks = first.block_on(async {
+            let tasks = Tasks::new().unwrap();
+            tasks.spawn("sleeper", std::future::pending());
+            tasks.stop();
+            tasks
+        });
+        drop(first);
+        assert!(tasks.failure().is_none());
+        assert_eq!(tasks.running(), 0);
     }
 }

@@ -25,6 +25,7 @@ use crate::config::ClientConfig;
 use crate::error::ErrorKind;
 use crate::net::connector::Connector;
 use crate::net::scripted::{Asked, Far, Scripted};
+use crate::tasks::Tasks;
 use crate::types::BrokerId;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -180,7 +181,13 @@ fn admin() -> (Admin, Script) {
     let transport: Arc<dyn Connector> = connector;
     let bootstrap = vec![("zero".to_owned(), 9092)];
     let config = ClientConfig::default();
-    let cluster = Cluster::new(config, bootstrap, Clock::seeded(5, 0), transport);
+    let cluster = Cluster::new(
+        config,
+        bootstrap,
+        Clock::seeded(5, 0),
+        transport,
+        Tasks::new().unwrap(),
+    );
     (Admin::new(cluster), script)
 }
 

@@ -36,7 +36,12 @@ impl Cluster {
             };
             maybe_done |= error.certainty() == Some(Certainty::MaybeWritten);
             let wait = backoff.fail(self.clock());
-            if !error.is_retriable() || now() + wait >= deadline || self.0.tasks.is_stopping() {
+            let ended = self.0.tasks.is_stopping();
+            if !error.is_retriable() || now() + wait >= deadline || ended {
+                let error = match ended {
+                    true if error.is_retriable() => self.closed(),
+                    _ => error,
+                };
                 return Err(match maybe_done {
                     true => error.with_certainty(Certainty::MaybeWritten),
                     false => error,
@@ -44,7 +49,7 @@ impl Cluster {
                 .context(R::NAME));
             }
             tracing::debug!(api = R::NAME, %error, "trying again");
-            tokio::time::sleep(wait).await;
+            self.is_over(std::future::pending(), now() + wait).await;
         }
     }
 

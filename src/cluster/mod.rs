@@ -7,6 +7,7 @@ mod metadata;
 pub(crate) mod snapshot;
 
 use std::fmt;
+use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -118,9 +119,9 @@ impl Cluster {
         bootstrap: Vec<(String, u16)>,
         clock: Clock,
         connector: Arc<dyn Connector>,
+        tasks: Tasks,
     ) -> Self {
         let config = Arc::new(config);
-        let tasks = Tasks::new();
         let pool = Pool::new(Arc::clone(&config), clock.clone(), tasks.clone(), connector);
         let backoff = (config.retry_backoff, config.retry_backoff_max);
         let machine = MetadataMachine::new(config.metadata_max_age, backoff);
@@ -234,9 +235,18 @@ impl Cluster {
             if self.0.tasks.is_stopping() {
                 return Err(self.closed());
             }
-            if timeout_at(deadline, published).await.is_err() {
+            if self.is_over(published, deadline).await {
                 return Err(self.not_found(&name, code));
             }
+        }
+    }
+
+    /// Waits for news, or for the end of the tasks that would bring them; whether the deadline passed.
+    async fn is_over(&self, news: impl Future<Output = ()>, deadline: Instant) -> bool {
+        tokio::select! {
+            biased;
+            () = self.0.tasks.stopped() => false,
+            told = timeout_at(deadline, news) => told.is_err(),
         }
     }
 
@@ -282,7 +292,7 @@ impl Cluster {
             if self.0.tasks.is_stopping() {
                 return Err(self.closed());
             }
-            if timeout_at(deadline, published).await.is_err() {
+            if self.is_over(published, deadline).await {
                 let timeout = |why: &dyn fmt::Display| {
                     Error::new(
                         ErrorKind::Timeout,
@@ -316,7 +326,7 @@ impl Cluster {
             let mut published = pin!(self.0.published.notified());
             published.as_mut().enable();
             let over = self.metadata().rounds >= round || self.0.tasks.is_stopping();
-            if over || timeout_at(deadline, published).await.is_err() {
+            if over || self.is_over(published, deadline).await {
                 return;
             }
         }

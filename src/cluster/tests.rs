@@ -146,6 +146,7 @@ fn cluster(bootstrap: &[&str]) -> (Cluster, Script, Arc<Scripted>) {
         bootstrap,
         Clock::seeded(3, 0),
         transport,
+        Tasks::new().unwrap(),
     );
     (cluster, script, connector)
 }
@@ -389,6 +390,7 @@ async fn the_end_of_the_client_ends_waits_for_connections() {
         vec![("one".to_owned(), 9092)],
         Clock::seeded(3, 0),
         connector,
+        Tasks::new().unwrap(),
     );
     // It takes the connection and says nothing.
     let _far = Far::accept(&mut accepting).await;

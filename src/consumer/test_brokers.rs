@@ -19,6 +19,7 @@ use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::ClientConfig;
 use crate::net::scripted::{Far, Scripted};
+use crate::tasks::Tasks;
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 
@@ -39,6 +40,7 @@ where
         bootstrap,
         Clock::seeded(5, 0),
         connector,
+        Tasks::new().unwrap(),
     )
 }
 

@@ -186,7 +186,7 @@ impl MockClusterBuilder {
                 port = if port == 0 { 0 } else { port.wrapping_add(1) };
             }
         }
-        let tasks = Tasks::new();
+        let tasks = Tasks::new()?;
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             changed: Notify::new(),

@@ -172,7 +172,9 @@ impl MockCluster {
     #[must_use]
     pub fn client(&self) -> Client {
         let (builder, connector, clock) = self.parts(self.next_name());
-        builder.assemble_on(connector, clock)
+        // Like any client it is the runtime's on which it is built, if it is built on one.
+        let tasks = Tasks::new().unwrap_or_else(|_| self.shared.tasks.apart());
+        builder.assemble_on(connector, clock, tasks)
     }
 
     /// Settings of a client of this cluster, to be connected through memory.

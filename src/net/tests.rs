@@ -31,7 +31,7 @@ struct Bench {
 
 fn bench() -> Bench {
     let (connector, accepting) = Scripted::new();
-    let tasks = Tasks::new();
+    let tasks = Tasks::new().unwrap();
     let config = Arc::new(ClientConfig::default());
     let pool = Pool::new(config, Clock::seeded(1, 0), tasks.clone(), connector);
     Bench {

@@ -26,6 +26,7 @@ use crate::config::ClientConfig;
 use crate::net::scripted::{Asked, Far, Scripted};
 use crate::producer::config::ProducerConfig;
 use crate::record::Compression;
+use crate::tasks::Tasks;
 
 /// What the broker `one` does. `two` takes no connections.
 #[derive(Default)]
@@ -111,6 +112,7 @@ fn cluster() -> (Cluster, Arc<Script>) {
         vec![("one".to_owned(), 9092)],
         Clock::seeded(1, 1_700_000_000_000),
         connector,
+        Tasks::new().unwrap(),
     );
     (cluster, script)
 }

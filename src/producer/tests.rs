@@ -20,6 +20,7 @@ use crate::error::{Certainty, ErrorKind};
 use crate::net::connector::Tcp;
 use crate::net::scripted::{Far, Scripted};
 use crate::producer::config::ProducerConfig;
+use crate::tasks::Tasks;
 use crate::types::BrokerId;
 
 /// A producer that knows a topic `t` of three partitions, of a cluster that never answers.
@@ -34,6 +35,7 @@ async fn producer(change: impl FnOnce(&mut ProducerConfig)) -> Producer {
             send_buffer: None,
             receive_buffer: None,
         }),
+        Tasks::new().unwrap(),
     );
     let mut config = ProducerConfig::default();
     change(&mut config);
@@ -73,6 +75,7 @@ async fn cut_off() -> Producer {
         vec![("one".to_owned(), 9092)],
         Clock::seeded(1, 1_700_000_000_000),
         connector,
+        Tasks::new().unwrap(),
     );
     let config = ProducerConfig::default();
     ProducerBuilder::new(cluster, config).build().await.unwrap()
