@@ -412,6 +412,7 @@ async fn interceptors_see_everything_once_and_their_panics_harm_nobody() -> Resu
         stream.next().await.unwrap()?;
     }
     drop(stream);
+    consumer.finish();
     let mut partitions = consumer.split_by_partition();
     let (_, mut batches) = partitions.next().await.unwrap()?;
     batches.next().await.unwrap()?;

@@ -230,6 +230,7 @@ impl ConsumerBuilder {
             check_crcs: config.check_crcs,
             read_committed: config.isolation == IsolationLevel::ReadCommitted,
             pool: CodecPool::new(1).keeping(kept_outputs(config.fetch_max_bytes)),
+            damage: Arc::default(),
         };
         let mut positions = Positions::new(rules);
         positions.assign(by_name(&partitions));

@@ -115,7 +115,7 @@ impl<'a> Polling<'a> {
         let began = now();
         let mut inner = shared.lock();
         let absent = began >= inner.polled_at + shared.config.max_poll_interval;
-        inner.positions.finish();
+        shared.ask(&mut inner);
         inner.polling = true;
         inner.listens = listens;
         drop(inner);
@@ -175,9 +175,22 @@ fn urgent(shared: &Shared) -> Result<Option<Turn>> {
     Ok(std::mem::take(&mut inner.wakeup).then_some(Turn::Woken))
 }
 
+/// Who asks for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Poll,
+    /// The application lets go of partitions itself.
+    Events,
+    /// A stream of records, which knows better what is finished.
+    Stream,
+}
+
 /// Waits for something to hand out. Cancel safe: what is taken is returned at once.
-async fn next_turn(shared: &Shared, listens: bool) -> Result<Turn> {
-    let _inside = Polling::enter(shared, listens);
+async fn next_turn(shared: &Shared, by: By) -> Result<Turn> {
+    let _inside = match by {
+        By::Stream => Polling::stay(shared),
+        _ => Polling::enter(shared, by == By::Events),
+    };
     // A loop over polls that never have to wait leaves room for other tasks.
     tokio::task::coop::consume_budget().await;
     loop {
@@ -198,11 +211,11 @@ async fn next_turn(shared: &Shared, listens: bool) -> Result<Turn> {
 }
 
 /// As `Consumer::poll`, for those that have no consumer at hand.
-async fn poll(shared: &Shared) -> Result<Option<Batches>> {
+async fn poll(shared: &Shared, by: By) -> Result<Option<Batches>> {
     loop {
-        match next_turn(shared, false).await? {
+        match next_turn(shared, by).await? {
             Turn::Records(batches) => return Ok(Some(batches)),
-            Turn::News(News::Revoking(id, _)) => shared.release(id),
+            Turn::News(News::Revoking(id, partitions)) => shared.let_go_of(id, &partitions),
             Turn::News(_) => {}
             Turn::Woken => return Ok(Some(Batches::default())),
             Turn::End => return Ok(None),
@@ -242,7 +255,7 @@ impl Consumer {
     /// Cancel safe: nothing is taken unless it is returned, so `tokio::time::timeout(d, consumer.poll())`
     /// loses nothing.
     pub async fn poll(&mut self) -> Result<Option<Batches>> {
-        poll(&self.shared).await
+        poll(&self.shared, By::Poll).await
     }
 
     /// As [`poll`](Self::poll), with empty batches if there is nothing within `timeout`.
@@ -291,7 +304,7 @@ impl Consumer {
     ///
     /// Cancel safe, as [`poll`](Self::poll).
     pub async fn next_event(&mut self) -> Result<Option<Event>> {
-        Ok(match next_turn(&self.shared, true).await? {
+        Ok(match next_turn(&self.shared, By::Events).await? {
             Turn::Records(batches) => Some(Event::Records(batches)),
             Turn::Woken => Some(Event::Records(Batches::default())),
             Turn::News(News::Assigned(partitions)) => Some(Event::Assigned(partitions)),
@@ -338,6 +351,24 @@ impl Consumer {
     /// ```
     pub fn split_by_partition(&mut self) -> PartitionStreams<'_> {
         PartitionStreams::new(self)
+    }
+
+    /// Everything that was handed out so far is finished, as a further [`poll`](Self::poll) would
+    /// say: for ending cleanly, since [`close`](Self::close) commits only what is finished. What
+    /// streams of [`split_by_partition`](Self::split_by_partition) have in hand is theirs to
+    /// finish.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// if let Some(batches) = consumer.poll().await? {
+    ///     println!("{} records processed", batches.record_count());
+    ///     consumer.finish();
+    /// }
+    /// consumer.close(std::time::Duration::from_secs(30)).await
+    /// # }
+    /// ```
+    pub fn finish(&mut self) {
+        self.shared.lock().positions.finish();
     }
 
     /// Commits everything that was handed out so far of what is assigned, the last poll included. Returns

@@ -72,6 +72,11 @@ impl Control {
         if due.is_some() && self.end == End::NotYet {
             let offsets = finished(&inner.positions);
             self.next_commit = Some(time + self.shared.config.auto_commit_interval);
+            if inner.held {
+                // A stream that waits for records looks whether those that it gave out are still in
+                // use.
+                self.shared.ready.notify_waiters();
+            }
             if !offsets.is_empty() && !self.committing {
                 self.commits.push_back(Pending {
                     purpose: Purpose::Interval,
@@ -168,8 +173,13 @@ impl Control {
     ) {
         if outcome.is_ok() {
             let mut inner = self.shared.lock();
+            let own = matches!(purpose, Purpose::Application(_));
             for one in offsets {
-                inner.positions.note_committed(&one.tp, one.offset.offset);
+                let (tp, offset) = (&one.tp, one.offset.offset);
+                match own {
+                    true => inner.positions.finish_committed(tp, offset),
+                    false => inner.positions.note_committed(tp, offset),
+                }
             }
         }
         match purpose {
