@@ -46,6 +46,7 @@ impl Batches {
     }
 
     /// For each partition the offset after its last record here: what to commit once all is done.
+    /// Where a record cannot be read ([`PartitionBatch::records`]), commit up to that one instead.
     #[must_use]
     pub fn offsets(&self) -> BTreeMap<TopicPartition, OffsetAndMetadata> {
         let offsets = self.parts.iter();

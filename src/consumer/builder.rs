@@ -120,8 +120,9 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Whether finished records are committed in the background (`enable.auto.commit`), also before
-    /// partitions are given up and at the end. Default: yes, if there is a group.
+    /// Whether finished records (see [`Consumer`]) are committed in the background
+    /// (`enable.auto.commit`), also before partitions are given up and at the end. Default: yes, if
+    /// there is a group.
     pub fn auto_commit(mut self, on: bool) -> Self {
         self.config.auto_commit = on;
         self

@@ -73,15 +73,31 @@ use crate::clock::{Instant, now};
 use crate::error::Result;
 #[cfg(doc)]
 use crate::error::{Error, ErrorKind};
+#[cfg(doc)]
+use crate::record::OwnedRecord;
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 use shared::{News, Shared};
 
 /// Reads records: as a member of a group, which shares the partitions of topics among its members,
 /// or from given partitions.
 ///
-/// Records are fetched ahead in the background. Whatever [`poll`](Self::poll) returned counts as
-/// finished when `poll` is called again (or at [`close`](Self::close)); with auto-commit, which is
-/// the default for groups, that is what is committed: every record is processed at least once.
+/// Records are fetched ahead in the background.
+///
+/// **What was not finished is never committed by the library**: with auto-commit, which is the
+/// default for groups, finished records are committed, and every record is processed at least once.
+/// Finished is what the application shows that it is done with:
+///
+/// - with [`poll`](Self::poll) and [`next_event`](Self::next_event), what was handed out, when
+///   more is asked for;
+/// - with [`stream`](Self::stream), a record, when a later one is asked for while neither it nor an
+///   earlier one of its partition is kept;
+/// - with these three, all that was handed out so far, when [`finish`](Self::finish) or
+///   [`commit`](Self::commit) is called;
+/// - with [`split_by_partition`](Self::split_by_partition), what the stream of a partition handed
+///   out, when it is asked for more.
+///
+/// Leaving in any other way finishes nothing: an error and then `?`, a panic,
+/// [`close`](Self::close), dropping the stream or the consumer. Those records are read again.
 ///
 /// ```no_run
 /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
@@ -245,6 +261,10 @@ impl Consumer {
     /// returns it, and after any other the consumer goes on, whether or not the trouble may pass by itself
     /// ([`Error::is_retriable`]).
     ///
+    /// After an error of the application's own, do not poll on, for that would say that the records
+    /// are finished: process them again, write them elsewhere, [`seek`](Self::seek) back to where
+    /// it failed, or [`close`](Self::close) the consumer, which does not commit them.
+    ///
     /// An error about one partition ([`Error::topic_partition`]) does not stop the others. Damaged records
     /// are fetched and reported again, at most once a second; to leave them out, [`seek`](Self::seek) to the
     /// end of [`Error::unreadable`]. Without a position and with `auto.offset.reset=none`
@@ -317,8 +337,42 @@ impl Consumer {
         })
     }
 
-    /// The records one by one. A record counts as finished when records after it are asked for; those
-    /// not asked for when the stream is dropped are handed out again by the next poll or stream.
+    /// The records one by one.
+    ///
+    /// A record is finished when a later one is asked for while neither it nor an earlier one of
+    /// its partition is still in use, that is, while the application keeps no [`OwnedRecord`] of
+    /// them. So records may be worked on side by side:
+    ///
+    /// ```no_run
+    /// # async fn process(record: &ottla::OwnedRecord) -> ottla::Result<()> { Ok(()) }
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// use futures::{StreamExt, TryStreamExt};
+    /// let records = consumer.stream();
+    /// let work = records.map(|record| async move {
+    ///     let record = record?; // kept until this has ended
+    ///     process(&record).await
+    /// });
+    /// work.buffer_unordered(16).try_for_each(|()| async { Ok(()) }).await
+    /// # }
+    /// ```
+    ///
+    /// - A record that is kept for long, as in a cache, holds back the commits of its partition
+    ///   (after `max.poll.interval.ms` there is a warning in the log), and what comes behind it may
+    ///   be read again: copy what you keep. [`Bytes`](bytes::Bytes) taken from a record do not
+    ///   count.
+    /// - The record at which the stream was left, the last one given out, is not finished unless
+    ///   more was asked for after it. It and what is behind it are handed out again by the next
+    ///   poll or stream of this consumer, and not committed by [`close`](Self::close). Whoever is
+    ///   done with it says so, when the stream is dropped, by [`finish`](Self::finish) or
+    ///   [`commit`](Self::commit). So a loop that makes a stream for each record has to call
+    ///   `finish` after each, or it gets the same one again.
+    /// - What failed must be kept, or nothing more be asked for: a record that was dropped while
+    ///   more was asked for counts as finished. With `buffer_unordered` and `for_each_concurrent`,
+    ///   an error that ends the loop comes before more is asked for. Adapters that keep order
+    ///   (`buffered`) and tasks that were spawned ask for more while an error waits to be seen:
+    ///   return the record with the error there.
+    ///
+    /// Errors are as those of [`poll`](Self::poll); one that is not fatal does not end the stream.
     pub fn stream(&mut self) -> RecordStream<'_> {
         RecordStream::new(self)
     }
@@ -326,6 +380,16 @@ impl Consumer {
     /// The partitions assigned, each with a stream of its batches: for a task per partition. The streams of
     /// partitions that are given up end, and a revocation is complete when they have: a task that loops over
     /// its stream finishes the batch it has, and with auto-commit that is committed.
+    ///
+    /// A stream that is dropped before it has ended, because its task failed or panicked, gives
+    /// back the batch that it had: that is not committed, and the partition is offered again, from
+    /// that batch on, after a pause that grows (`retry.backoff.ms` up to `retry.backoff.max.ms`).
+    /// [`PartitionStream::attempt`] says how often that was so.
+    ///
+    /// When the [`PartitionStreams`] are dropped, all streams end as soon as they are asked for
+    /// more. Whatever reads next (a poll, another split) goes on from the first record that is not
+    /// finished; partitions of which an old stream still has a batch in hand wait until it asks for
+    /// more or is dropped. So does [`close`](Self::close), for half of its time.
     ///
     /// Keep asking for the next partition while the streams are in use: that is where revocations come in,
     /// and it counts as polling (`max.poll.interval.ms` does not watch over the tasks). Errors of partitions
@@ -371,8 +435,10 @@ impl Consumer {
         self.shared.lock().positions.finish();
     }
 
-    /// Commits everything that was handed out so far of what is assigned, the last poll included. Returns
-    /// when the group's coordinator has it; if there is nothing that it does not have, at once.
+    /// Commits everything that was handed out so far of what is assigned, the last poll included,
+    /// and that is finished then: do not call it after an error, unless what was handed out is done
+    /// with all the same. Records that could not be read do not count as handed out. Returns when
+    /// the group's coordinator has it; if there is nothing that it does not have, at once.
     ///
     /// # Errors
     ///

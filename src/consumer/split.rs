@@ -118,7 +118,7 @@ impl Split {
 
     /// Whether the partition waits for its stream to be taken; until when it is not offered.
     pub(super) fn offers(&self, tp: &TopicPartition) -> Option<Option<Instant>> {
-        match self.again.get(tp) {
+        match self.again.get(tp).filter(|_| self.on) {
             Some(until) => Some(Some(*until)),
             None => self.new.contains(tp).then_some(None),
         }
@@ -517,6 +517,10 @@ impl Shared {
             }
             if !inner.positions.hand_out(tp, chunk.epoch, taken.next) {
                 continue;
+            }
+            if taken.batch.is_none() {
+                // What was passed over is nothing that it could have in hand.
+                inner.positions.finish_one(tp, serial);
             }
             if !chunk.is_done() {
                 inner.buffer.put_back(chunk);
