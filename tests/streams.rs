@@ -279,6 +279,45 @@ async fn records_in_use_hold_back_the_commits_of_their_partition_and_nothing_els
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stream_that_waits_notices_that_records_are_not_in_use_any_more() {
+    let mock = cluster(2).await;
+    let mut consumer = consumer(&mock.client()).await;
+    let (give, given) = tokio::sync::oneshot::channel();
+    let waiting = tokio::spawn(async move {
+        let mut records = consumer.stream();
+        let both = [
+            next_record(&mut records).await,
+            next_record(&mut records).await,
+        ];
+        assert!(give.send(both).is_ok());
+        records.next().await
+    });
+    let both = given.await.unwrap();
+    sleep(SECOND).await;
+    assert_eq!(committed(&mock), 0);
+    drop(both);
+    sleep(SECOND).await;
+    assert_eq!(committed(&mock), 2);
+    waiting.abort();
+}
+
+#[test]
+fn closing_keeps_its_time_though_nobody_runs_the_clients_runtime() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        builder.enable_all().start_paused(true).build().unwrap()
+    };
+    let stopped = runtime();
+    let (_mock, consumer) = stopped.block_on(async {
+        let mock = cluster(1).await;
+        let consumer = consumer(&mock.client()).await;
+        (mock, consumer)
+    });
+    let closed = runtime().block_on(soon(consumer.close(SECOND)));
+    assert_eq!(closed.unwrap_err().kind(), ottla::ErrorKind::Timeout);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_record_at_which_a_stream_was_left_comes_again_unless_the_application_is_done_with_it()
 {
     for (way, next, end) in [(0, 4, 4), (1, 5, 5), (2, 5, 5)] {
