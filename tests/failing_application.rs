@@ -71,9 +71,11 @@ enum End {
     Client,
     /// An error, and then the broker is gone.
     Broker,
+    /// An error, and then the runtime of the client is gone.
+    Runtime,
 }
 
-const ENDS: [End; 10] = [
+const ENDS: [End; 11] = [
     End::Clean,
     End::CleanRemaining,
     End::Close,
@@ -84,6 +86,7 @@ const ENDS: [End; 10] = [
     End::Unsubscribe,
     End::Client,
     End::Broker,
+    End::Runtime,
 ];
 
 impl End {
@@ -325,24 +328,39 @@ fn app(end: End, auto: bool) -> Arc<App> {
     })
 }
 
+/// Reads in that way up to the error, or until all is processed. Whether it was the latter; an
+/// error if it panicked.
+async fn reads(
+    client: &Client,
+    (reading, auto): (Reading, bool),
+    app: &Arc<App>,
+) -> Result<(bool, Consumer), tokio::task::JoinError> {
+    let mut consumer = consumer(client, reading, auto).await;
+    let app = Arc::clone(app);
+    let reader = tokio::spawn(async move {
+        let outcome = timeout(600 * SECOND, read(reading, &mut consumer, &app)).await;
+        // Records that never come are as bad as an error.
+        let is_ok = outcome.is_ok_and(|outcome| outcome.is_ok());
+        (is_ok, consumer)
+    });
+    reader.await
+}
+
+fn outcome(mock: &MockCluster, app: &App) -> Vec<(i64, i64)> {
+    let partitions = 0..PARTITIONS;
+    partitions
+        .map(|partition| (committed(mock, partition), app.next(partition)))
+        .collect()
+}
+
 /// Reads in that way up to that end. Returns of each partition what is committed and what was
 /// finished, and whether reading ended as it should.
 async fn run(reading: Reading, end: End, auto: bool) -> (Vec<(i64, i64)>, bool) {
     let mock = cluster().await;
     let client = mock.client();
     let app = app(end, auto);
-    let mut consumer = consumer(&client, reading, auto).await;
-    let reader = tokio::spawn({
-        let app = Arc::clone(&app);
-        async move {
-            let outcome = timeout(600 * SECOND, read(reading, &mut consumer, &app)).await;
-            // Records that never come are as bad as an error.
-            let is_ok = outcome.is_ok_and(|outcome| outcome.is_ok());
-            (is_ok, consumer)
-        }
-    });
     let mut as_it_should = true;
-    match reader.await {
+    match reads(&client, (reading, auto), &app).await {
         Ok((is_ok, mut consumer)) => {
             as_it_should = is_ok == end.is_clean(reading);
             let remain = CloseOptions::new();
@@ -361,18 +379,41 @@ async fn run(reading: Reading, end: End, auto: bool) -> (Vec<(i64, i64)>, bool) 
                     let _ = consumer.close(2 * SECOND).await;
                     mock.restart(1).await.unwrap();
                 }
-                End::Panic => unreachable!("it panicked"),
+                End::Panic | End::Runtime => unreachable!("{end:?}"),
             }
         }
         Err(panic) => assert!(end == End::Panic && panic.is_panic(), "{panic:?}"),
     }
     // What is left in the background may end.
     sleep(10 * SECOND).await;
-    let outcome: Vec<_> = (0..PARTITIONS)
-        .map(|partition| (committed(&mock, partition), app.next(partition)))
-        .collect();
+    let outcome = outcome(&mock, &app);
     next_member_goes_on(&mock, &outcome).await;
     (outcome, as_it_should)
+}
+
+/// The same where the runtime of the client and of the cluster ends: what was committed is known,
+/// and whoever goes on with the consumer is told.
+fn run_without_runtime(reading: Reading, auto: bool) -> (Vec<(i64, i64)>, bool) {
+    let first = runtime();
+    let app = app(End::Runtime, auto);
+    let (mock, is_ok, mut consumer) = first.block_on(async {
+        let mock = cluster().await;
+        let reads = reads(&mock.client(), (reading, auto), &app).await;
+        let (is_ok, consumer) = reads.unwrap();
+        (mock, is_ok, consumer)
+    });
+    drop(first);
+    let told = runtime().block_on(async {
+        let polled = timeout(SECOND, consumer.poll()).await;
+        let closed = timeout(SECOND, consumer.close(60 * SECOND)).await;
+        polled.is_ok_and(|polled| polled.is_err()) && closed.is_ok_and(|closed| closed.is_err())
+    });
+    (outcome(&mock, &app), told && !is_ok)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().start_paused(true).build().unwrap()
 }
 
 /// Another member of the group reads from there on, and to the end.
@@ -417,14 +458,12 @@ fn what_was_not_finished_is_never_committed() {
             let row = format!("{reading:?}, {commits}");
             write!(table, "\n{row:20}").unwrap();
             for end in ENDS {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .start_paused(true)
-                    .build()
-                    .unwrap();
-                let (outcome, as_it_should) = runtime.block_on(run(reading, end, auto));
+                let (outcome, as_it_should) = match end {
+                    End::Runtime => run_without_runtime(reading, auto),
+                    _ => runtime().block_on(run(reading, end, auto)),
+                };
                 // A stream knows exactly, and could still say so.
-                let gone = matches!(end, End::Client | End::Broker);
+                let gone = matches!(end, End::Client | End::Broker | End::Runtime);
                 let exact = end.is_clean(reading) || reading == Reading::Stream && !gone;
                 let is_right = outcome.iter().all(|(committed, finished)| match exact {
                     true => committed == finished,

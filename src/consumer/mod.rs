@@ -569,7 +569,8 @@ impl Consumer {
     }
 
     /// The offset of the next record to be handed out; `None` for a partition that is not assigned or
-    /// whose start is not known yet.
+    /// whose start is not known yet. After a [`stream`](Self::stream) was dropped, that is behind
+    /// the last record that it gave out, until reading goes on where it was left.
     #[must_use]
     pub fn position(&self, tp: &TopicPartition) -> Option<i64> {
         self.handle().position(tp)
