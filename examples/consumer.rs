@@ -104,16 +104,16 @@ async fn print(consumer: &mut Consumer, options: &Options) -> Result<(), Box<dyn
         .timeout_ms
         .map_or(Duration::MAX, Duration::from_millis);
     let (start, mut told, mut count) = (Instant::now(), Instant::now(), 0);
-    'poll: while count < options.max_messages {
+    let usual = consumer.max_poll_records();
+    while count < options.max_messages {
+        let left = usize::try_from(options.max_messages - count);
+        consumer.set_max_poll_records(left.map_or(usual, |left| usual.min(left)));
         let Ok(polled) = tokio::time::timeout(patience, consumer.poll()).await else {
             break;
         };
         let Some(batches) = polled? else { break };
         for batch in &batches {
             for record in batch.records() {
-                if count == options.max_messages {
-                    break 'poll;
-                }
                 let record = record?;
                 count += 1;
                 if options.quiet {
@@ -127,6 +127,7 @@ async fn print(consumer: &mut Consumer, options: &Options) -> Result<(), Box<dyn
             }
         }
         out.flush()?;
+        consumer.finish(); // and so committed, however this ends
         if told.elapsed() >= Duration::from_secs(1) {
             told = Instant::now();
             let lag = consumer.lag();

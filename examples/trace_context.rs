@@ -115,6 +115,7 @@ async fn run(client: &Client, topic: &str) -> Result<(), Box<dyn Error>> {
                 traces.retain(|known| Some(known) != trace.as_ref());
             }
         }
+        consumer.finish();
     }
     let Counts {
         written,

@@ -151,7 +151,9 @@ async fn follow(
             Ok(Some(Event::Records(batches))) if !batches.is_empty() => {
                 left = left.saturating_sub(batches.record_count() as u64);
                 let offsets = report(&batches, options.verbose)?;
-                if !options.enable_autocommit {
+                if options.enable_autocommit {
+                    consumer.finish();
+                } else {
                     commit(consumer, offsets, signals).await?;
                 }
             }

@@ -28,7 +28,7 @@
 //!             println!("{:?} = {:?}", record.key(), record.value());
 //!         }
 //!     }
-//!     consumer.commit().await?; // or leave it to auto-commit
+//!     consumer.commit().await?; // or leave it to auto-commit: polling on says that these are done
 //!     println!("{} records behind, {:?}", consumer.lag().records(), consumer.lag().time());
 //! }
 //! # Ok(())
@@ -44,7 +44,7 @@
 //! | Every `send` and delivery ends by its deadline (`max.block.ms`, `delivery.timeout.ms`) | always |
 //! | Memory for records on their way stays within `buffer.memory`, and an eighth of it in empty buffers | always |
 //! | Fetched data waiting to be handed out stays within `fetch.max.bytes` | always, but that a batch larger than that is still read, alone, and that data left of an answer keeps the whole answer alive |
-//! | A group processes every record at least once; only what was finished is committed | commit after processing, or auto-commit |
+//! | A group processes every record at least once: what was not finished (see [`Consumer`]) is never committed by the library | auto-commit, or commits after processing |
 //! | Dropping any future loses nothing but what its *Cancel safety* section says | always |
 //! | Bytes from a broker never panic, abort or allocate without bound | always |
 //!
@@ -65,6 +65,7 @@
 //! | `listTopics` | [`admin::Admin::list_topics`] |
 //! | `unsubscribe` | [`Consumer::unsubscribe`], which does not wait |
 //! | `subscription()` | [`Consumer::subscription`] |
+//! | `close()`, which commits the position | [`Consumer::close`] commits only what is finished: call [`Consumer::finish`] or [`Consumer::commit`] before |
 //! | `close(CloseOptions)` | [`Consumer::close_with`] |
 //!
 //! # Settings

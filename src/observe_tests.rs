@@ -443,6 +443,7 @@ async fn interceptors_see_everything_once_and_their_panics_harm_nobody() -> Resu
         stream.next().await.unwrap()?;
     }
     drop(stream);
+    consumer.finish();
     let mut partitions = consumer.split_by_partition();
     let (_, mut batches) = partitions.next().await.unwrap()?;
     batches.next().await.unwrap()?;
@@ -457,12 +458,61 @@ async fn interceptors_see_everything_once_and_their_panics_harm_nobody() -> Resu
         .times(2)
         .fail(GROUP_AUTHORIZATION_FAILED);
     consumer.commit().await.unwrap_err();
-    assert_eq!(*audit.committed.lock().unwrap(), [(3, true), (7, false)]);
+    // The stream of the partition gave its batch back.
+    assert_eq!(*audit.committed.lock().unwrap(), [(3, true), (6, false)]);
 
     let told = log
         .events("an interceptor panicked; it is called all the same, and this is not said again");
     let methods: Vec<&str> = told.iter().map(|(.., fields)| &*fields["method"]).collect();
     let expected = ["on_send", "on_acknowledgement", "on_consume", "on_commit"];
     assert_eq!(methods, expected.map(|method| format!("\"{method}\"")));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn operators_are_told_what_holds_back_commits_and_which_tasks_failed() -> Result<()> {
+    let (log, _guard) = Log::start();
+    let mock = MockCluster::builder().topic("t", 1).in_memory();
+    let mock = mock.start().await?;
+    let client = mock.client();
+    let producer = client.producer().build().await?;
+    for _ in 0..3 {
+        producer.deliver(Record::to("t").value("v")).await?;
+    }
+    let consumer = client.consumer("g").subscribe(["t"]);
+    let consumer = consumer.offset_reset(OffsetReset::Earliest);
+    let mut consumer = consumer.max_poll_interval(MINUTE).build().await?;
+    let mut records = consumer.stream();
+    drop(records.next().await.unwrap()?);
+    let kept = records.next().await.unwrap()?;
+    drop(records.next().await.unwrap()?);
+    let message = "auto-commit is held back because records given out by the stream from this \
+                   offset on are still kept: drop them when they are done, copy what is to stay";
+    for (minutes, told) in [(1, false), (5, true)] {
+        let nothing = tokio::time::timeout(minutes * MINUTE - MINUTE / 4, records.next());
+        assert!(nothing.await.is_err());
+        assert_eq!(!log.events(message).is_empty(), told, "{minutes}");
+    }
+    let events = log.events(message);
+    assert!(events.len() <= 10, "each half minute: {}", events.len());
+    let (level, _, fields) = &events[0];
+    assert_eq!(*level, Level::WARN);
+    assert_eq!((&*fields["partition"], &*fields["offset"]), ("t-0", "1"));
+    drop((records, kept));
+
+    let mut partitions = consumer.split_by_partition();
+    for attempt in ["1", "2"] {
+        let (_, mut batches) = partitions.next().await.unwrap()?;
+        batches.next().await.unwrap()?;
+        drop(batches);
+        let events = log.events(
+            "the stream of a partition was dropped before it ended: it is offered again from this \
+             offset on",
+        );
+        let (level, _, fields) = events.last().unwrap();
+        assert_eq!(*level, Level::WARN);
+        assert_eq!((&*fields["partition"], &*fields["offset"]), ("t-0", "1"));
+        assert_eq!(fields["attempt"], attempt);
+    }
     Ok(())
 }

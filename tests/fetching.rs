@@ -401,9 +401,14 @@ async fn asking_for_records_can_be_given_up_at_any_await() {
                             _ => None,
                         }),
                     3 => {
-                        // A stream that is dropped gives back what it did not hand out.
+                        // A stream that is dropped gives back what it did not hand out, and what it
+                        // handed out last unless the application is done with that.
                         let mut stream = consumer.stream();
                         let next = give_up_after(stream.next(), polls).await;
+                        drop(stream);
+                        if next.is_some() {
+                            consumer.finish();
+                        }
                         stream_offsets.extend(
                             next.iter()
                                 .flatten()
@@ -420,6 +425,9 @@ async fn asking_for_records_can_be_given_up_at_any_await() {
                                 .iter()
                                 .flat_map(|batch| batch.as_ref().unwrap().records());
                             stream_offsets.extend(records.map(|record| record.unwrap().offset()));
+                            // Nobody offers more: it ends, and is done with what it had.
+                            drop(split);
+                            assert!(batches.next().await.is_none());
                         }
                         None
                     }

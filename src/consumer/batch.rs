@@ -1,7 +1,8 @@
 //! What `poll` hands out: batches of records, decoded where they lie.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::positions::{PartEpoch, Position};
 use crate::error::{Error, ErrorKind, Result};
@@ -27,7 +28,7 @@ pub struct Batches {
 }
 
 impl Batches {
-    /// How many records there are.
+    /// How many records there are, as the headers of their stored batches say.
     #[must_use]
     pub fn record_count(&self) -> usize {
         self.parts.iter().map(PartitionBatch::record_count).sum()
@@ -45,6 +46,7 @@ impl Batches {
     }
 
     /// For each partition the offset after its last record here: what to commit once all is done.
+    /// Where a record cannot be read ([`PartitionBatch::records`]), commit up to that one instead.
     #[must_use]
     pub fn offsets(&self) -> BTreeMap<TopicPartition, OffsetAndMetadata> {
         let offsets = self.parts.iter();
@@ -84,6 +86,7 @@ pub struct PartitionBatch {
     pub(super) next: Position,
     pub(super) high_watermark: i64,
     pub(super) last_stable: i64,
+    pub(super) damage: Arc<Damage>,
 }
 
 /// Some consecutive records of one stored batch.
@@ -92,6 +95,38 @@ pub(super) struct Segment {
     pub(super) batch: DecodedBatch,
     pub(super) from: RecordCursor,
     pub(super) count: usize,
+    /// The position before its first record.
+    pub(super) start: Position,
+}
+
+/// Where records turned out to be unreadable while the application read them: nothing from there on
+/// counts as handed out. Noted by whoever reads, taken over by whoever looks at positions next.
+#[derive(Debug, Default)]
+pub(crate) struct Damage {
+    any: AtomicBool,
+    found: Mutex<Vec<(TopicPartition, PartEpoch, i64)>>,
+}
+
+impl Damage {
+    #[cold]
+    pub(super) fn note(&self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) {
+        let found = (tp.clone(), epoch, offset);
+        let mut noted = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if !noted.contains(&found) {
+            noted.push(found);
+        }
+        self.any.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_noted(&self) -> bool {
+        self.any.load(Ordering::Acquire)
+    }
+
+    pub(super) fn take(&self) -> Vec<(TopicPartition, PartEpoch, i64)> {
+        let mut noted = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        self.any.store(false, Ordering::Release);
+        std::mem::take(&mut noted)
+    }
 }
 
 impl PartitionBatch {
@@ -113,7 +148,8 @@ impl PartitionBatch {
         self.tp.partition()
     }
 
-    /// How many records there are; at least one.
+    /// How many records there are, as the headers of their stored batches say; at least one. Where
+    /// a record cannot be read ([`records`](Self::records)), there are fewer.
     #[must_use]
     pub fn record_count(&self) -> usize {
         self.segments.iter().map(|segment| segment.count).sum()
@@ -143,15 +179,41 @@ impl PartitionBatch {
     /// The records in order, borrowed: no allocation per record.
     ///
     /// An item is an error if the bytes of a record contradict themselves though the batch's checksum
-    /// is right (or was not checked). Nothing after it can be read from its stored batch.
+    /// is right (or was not checked). It is the last item, [`Error::unreadable`] says which offsets
+    /// cannot be read, and the partition stops there: nothing from there on counts as handed out or
+    /// is committed, and polls return the error again, at most once a second, while other
+    /// partitions go on. To leave those offsets out, [`seek`](super::Consumer::seek) to the range's
+    /// end.
     #[must_use]
     pub fn records(&self) -> BatchRecords<'_> {
         BatchRecords {
-            tp: &self.tp,
+            batch: self,
             segments: self.segments.iter(),
             current: None,
             left: 0,
         }
+    }
+
+    /// A record of this segment cannot be read. Notes that the partition stops there; the error
+    /// says which offsets cannot be read: those up to the end of the stored batch, as far as what
+    /// follows agrees.
+    #[cold]
+    pub(super) fn unreadable(&self, index: usize, error: &RecordError) -> Error {
+        let error = corrupt(&self.tp, error);
+        let Some(Segment {
+            batch, from, start, ..
+        }) = self.segments.get(index)
+        else {
+            return error;
+        };
+        let sound = batch.records_from(*from).map_while(std::result::Result::ok);
+        let from = sound.last().map_or(start.offset, |last| last.offset() + 1);
+        let following = self.segments.get(index + 1);
+        let bound = following.map_or(self.high_watermark, |next| next.batch.header().base_offset);
+        let end = batch.header().next_offset();
+        let end = if end <= bound { end } else { from };
+        self.damage.note(&self.tp, self.epoch, from);
+        error.with_unreadable(from..end.max(from.saturating_add(1)))
     }
 
     /// The records in order, each on its own: keys and values share the batch's bytes.
@@ -172,7 +234,7 @@ impl<'a> IntoIterator for &'a PartitionBatch {
 /// Iterator over the records of a [`PartitionBatch`].
 #[derive(Clone)]
 pub struct BatchRecords<'a> {
-    tp: &'a TopicPartition,
+    batch: &'a PartitionBatch,
     segments: std::slice::Iter<'a, Segment>,
     current: Option<Records<'a>>,
     left: usize,
@@ -203,17 +265,21 @@ impl<'a> Iterator for BatchRecords<'a> {
 }
 
 impl BatchRecords<'_> {
+    /// Ends, and says where.
     #[cold]
     fn fail(&mut self, error: &RecordError) -> Error {
+        // The segment that is being read is the one before the rest.
+        let index = self.batch.segments.len() - self.segments.len() - 1;
         self.left = 0;
-        corrupt(self.tp, error)
+        self.segments = [].iter();
+        self.batch.unreadable(index, error)
     }
 }
 
 impl std::fmt::Debug for BatchRecords<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("BatchRecords")
-            .field("partition", self.tp)
+            .field("partition", &self.batch.tp)
             .finish_non_exhaustive()
     }
 }

@@ -5,10 +5,11 @@
 //! what they take decompressed stays within its portion.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::batch::{PartitionBatch, Segment, corrupt, topic_of};
+use super::batch::{Damage, PartitionBatch, Segment, corrupt, topic_of};
 use super::positions::{PartEpoch, Position, Survey};
 use crate::error::Error;
 use crate::record::{
@@ -30,6 +31,8 @@ pub(crate) struct Reading {
     pub(crate) check_crcs: bool,
     pub(crate) read_committed: bool,
     pub(crate) pool: CodecPool,
+    /// Of the batches that are handed out.
+    pub(crate) damage: Arc<Damage>,
 }
 
 /// What one Fetch answer had for one partition.
@@ -243,6 +246,7 @@ impl Chunk {
                     break;
                 }
             };
+            let start = next;
             portion.any = true;
             portion.records -= count;
             portion.bytes = portion.bytes.saturating_sub(inflated);
@@ -263,7 +267,12 @@ impl Chunk {
                     portion.given += inflated;
                 }
             }
-            segments.push(Segment { batch, from, count });
+            segments.push(Segment {
+                batch,
+                from,
+                count,
+                start,
+            });
         }
         if segments.is_empty()
             && let Some(error) = &self.failed
@@ -277,6 +286,7 @@ impl Chunk {
             next,
             high_watermark: self.high_watermark,
             last_stable: self.last_stable,
+            damage: Arc::clone(&reading.damage),
         });
         Ok(Taken { batch, next })
     }

@@ -120,8 +120,9 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Whether finished records are committed in the background (`enable.auto.commit`), also before
-    /// partitions are given up and at the end. Default: yes, if there is a group.
+    /// Whether finished records (see [`Consumer`]) are committed in the background
+    /// (`enable.auto.commit`), also before partitions are given up and at the end. Default: yes, if
+    /// there is a group.
     pub fn auto_commit(mut self, on: bool) -> Self {
         self.config.auto_commit = on;
         self
@@ -230,6 +231,7 @@ impl ConsumerBuilder {
             check_crcs: config.check_crcs,
             read_committed: config.isolation == IsolationLevel::ReadCommitted,
             pool: CodecPool::new(1).keeping(kept_outputs(config.fetch_max_bytes)),
+            damage: Arc::default(),
         };
         let mut positions = Positions::new(rules);
         positions.assign(by_name(&partitions));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::timeout_at;
+
 use super::Consumer;
 use super::shared::Shared;
 use crate::clock::{Instant, now};
@@ -76,20 +78,49 @@ pub enum GroupMembershipOperation {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Closing {
     pub(super) deadline: Instant,
-    /// The application has finished with all it was given.
-    pub(super) finished: bool,
+    /// Until when streams of single partitions are waited for.
+    pub(super) patience: Instant,
     pub(super) operation: GroupMembershipOperation,
 }
 
 impl Consumer {
-    /// Ends in order: counts all that was handed out as finished, commits it if auto-commit is on,
-    /// leaves the group (a static member keeps its place for the session time-out), stops the background
-    /// tasks. Bounded by `timeout`.
+    /// Ends in order: commits what is finished if auto-commit is on, leaves the group (a static
+    /// member keeps its place for the session time-out), stops the background tasks. Bounded by
+    /// `timeout`.
+    ///
+    /// What was handed out last does not count as finished, unlike in Java, where `close` commits
+    /// the position: closing a consumer after an error loses nothing, and those records are read
+    /// again. Whoever has processed them says so before, by [`finish`](Self::finish) or
+    /// [`commit`](Self::commit):
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use ottla::{Batches, Consumer};
+    /// # type Result = std::result::Result<(), Box<dyn std::error::Error>>;
+    /// # async fn process(batches: &Batches) -> Result { Ok(()) }
+    /// async fn run(consumer: &mut Consumer) -> Result {
+    ///     while let Some(batches) = consumer.poll().await? {
+    ///         process(&batches).await?; // what it fails with is not committed
+    ///         consumer.finish(); // so that `close` commits this, whatever ends the loop
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # async fn example(mut consumer: Consumer) -> Result {
+    /// let outcome = run(&mut consumer).await;
+    /// consumer.close(Duration::from_secs(30)).await?;
+    /// outcome
+    /// # }
+    /// ```
+    ///
+    /// Streams of [`split_by_partition`](Self::split_by_partition) that are still in use end when
+    /// they are asked for more. Those that have a batch in hand are waited for, for half of
+    /// `timeout` at most; what is not finished then is not committed.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Timeout`] if that was not done in time: the tasks are stopped all the same, and the
-    /// group notices by the session time-out.
+    /// group notices by the session time-out. [`ErrorKind::Closed`] if the runtime on which the
+    /// client was built has ended: nothing could be committed.
     ///
     /// # Cancel safety
     ///
@@ -120,16 +151,25 @@ impl Consumer {
     /// Cancel safe: it goes on in the background.
     pub async fn close_with(mut self, options: CloseOptions) -> Result<()> {
         self.closed = true;
-        let deadline = now() + options.timeout.min(FOREVER);
+        let (began, timeout) = (now(), options.timeout.min(FOREVER));
+        let deadline = began + timeout;
         self.shared.ask_to_close(Closing {
             deadline,
-            // Who closes has finished with what was handed out.
-            finished: true,
+            patience: began + timeout / 2,
             operation: options.operation,
         });
-        self.shared.tasks.stopped().await;
-        self.shared.tasks.idle().await;
-        if now() >= deadline {
+        let tasks = &self.shared.tasks;
+        let ended = async {
+            tasks.stopped().await;
+            tasks.idle().await;
+        };
+        // The tasks keep the deadline themselves, if there is a runtime that runs them.
+        let ended = timeout_at(deadline, ended).await;
+        if let Some(error) = tasks.failure() {
+            return Err(error);
+        }
+        if ended.is_err() || now() >= deadline {
+            tasks.stop();
             let message = "the consumer could not commit and leave its group in time";
             return Err(Error::new(ErrorKind::Timeout, message));
         }
@@ -145,13 +185,14 @@ impl Shared {
 }
 
 impl Drop for Consumer {
-    /// As [`close`](Consumer::close), in the background and within 5 s, but what was handed out last does
-    /// not count as finished: an error or a panic may have ended its processing.
+    /// As [`close`](Consumer::close), in the background and within 5 s; streams of single
+    /// partitions are not waited for.
     fn drop(&mut self) {
         if !self.closed {
+            let time = now();
             self.shared.ask_to_close(Closing {
-                deadline: now() + DROP_TIMEOUT,
-                finished: false,
+                deadline: time + DROP_TIMEOUT,
+                patience: time,
                 operation: GroupMembershipOperation::Default,
             });
         }

@@ -46,8 +46,9 @@ impl Shared {
     pub(super) fn commit_position(self: &Arc<Self>) -> PendingCommit {
         let mut forlorn = None;
         let commit = self.commit(|inner, deadline| {
-            let positions = &inner.positions;
+            let positions = &mut inner.positions;
             forlorn = positions.forlorn().cloned();
+            positions.finish();
             to_commit(positions, positions.handed_out(), deadline)
         });
         let Some(tp) = forlorn else {
@@ -95,7 +96,10 @@ impl Shared {
         })
     }
 
-    fn commit(self: &Arc<Self>, what: impl FnOnce(&Inner, Instant) -> Offsets) -> PendingCommit {
+    fn commit(
+        self: &Arc<Self>,
+        what: impl FnOnce(&mut Inner, Instant) -> Offsets,
+    ) -> PendingCommit {
         let group = match self.group() {
             Ok(group) => group,
             Err(error) => return PendingCommit::over(Err(error)),
@@ -105,7 +109,7 @@ impl Shared {
         {
             let mut inner = self.lock();
             // Under one lock: what was handed out belongs to the membership of this moment.
-            let (offsets, life) = (what(&inner, deadline), inner.assigned_in());
+            let (offsets, life) = (what(&mut inner, deadline), inner.assigned_in());
             if offsets.is_empty() {
                 return PendingCommit::over(Ok(()));
             }
@@ -116,7 +120,10 @@ impl Shared {
         self.control.notify_one();
         let shared = Arc::clone(self);
         PendingCommit(Box::pin(async move {
-            let closed = || Err(Error::new(ErrorKind::Closed, "the client was closed"));
+            let closed = || {
+                let closed = || Error::new(ErrorKind::Closed, "the client was closed");
+                Err(shared.tasks.failure().unwrap_or_else(closed))
+            };
             tokio::select! {
                 biased;
                 outcome = outcome => outcome.unwrap_or_else(|_| closed()),

@@ -55,7 +55,7 @@ impl Revoking {
 
 impl Drop for Revoking {
     fn drop(&mut self) {
-        self.shared.release(self.id);
+        self.shared.let_go_of(self.id, &self.partitions);
     }
 }
 

@@ -42,6 +42,27 @@ pub enum Explanation {
         /// How many bytes of them.
         bytes: usize,
     },
+    /// Records are here for the partition's stream (see
+    /// [`split_by_partition`](super::Consumer::split_by_partition)): its task has to ask for more.
+    ReadyForStream {
+        /// How many bytes of them.
+        bytes: usize,
+        /// Which attempt it is; see [`PartitionStream::attempt`](super::PartitionStream::attempt).
+        attempt: u32,
+    },
+    /// The partition's stream was dropped before it had ended, as when its task failed; another one
+    /// is offered after a pause.
+    StreamDropped {
+        /// The offset that the next stream begins with.
+        offset: i64,
+        /// How many streams were dropped so.
+        attempt: u32,
+        /// What is left of the pause.
+        left: Duration,
+    },
+    /// The partition waits for its stream to be taken from the
+    /// [`PartitionStreams`](super::PartitionStreams).
+    StreamOffered,
     /// Metadata names no leader: the topic does not exist (any more), or its replicas are down.
     NoLeader,
     /// The last answer for the partition was an error; it is asked again after a pause.
@@ -123,7 +144,24 @@ impl Shared {
             }
             Stage::AwaitingReset | Stage::Active => {}
         }
+        match inner.split.offers(tp) {
+            Some(Some(until)) => {
+                return Explanation::StreamDropped {
+                    offset: at.position.offset,
+                    attempt: at.attempts,
+                    left: until.saturating_duration_since(time),
+                };
+            }
+            Some(None) if !at.streamed => return Explanation::StreamOffered,
+            _ => {}
+        }
         let buffered = inner.buffer.unread(tp);
+        if buffered > 0 && at.streamed {
+            return Explanation::ReadyForStream {
+                bytes: buffered,
+                attempt: at.attempts,
+            };
+        }
         if buffered > 0 {
             return Explanation::Ready { bytes: buffered };
         }
@@ -202,6 +240,24 @@ impl fmt::Display for Explanation {
             }
             Self::Ready { bytes } => {
                 write!(f, "{bytes} bytes of records are here: poll for them")
+            }
+            Self::ReadyForStream { bytes, attempt } => write!(
+                f,
+                "{bytes} bytes of records are here for the partition's stream (attempt \
+                 {attempt}): its task is busy with what it has, or does not ask for more"
+            ),
+            Self::StreamDropped {
+                offset,
+                attempt,
+                left,
+            } => write!(
+                f,
+                "its stream was dropped before it had ended (attempt {attempt}; its task failed \
+                 or gave up): offered again from offset {offset} on in {left:?}, to whoever asks \
+                 for the next partition"
+            ),
+            Self::StreamOffered => {
+                f.write_str("its stream waits to be taken: ask for the next of the partition streams")
             }
             Self::NoLeader => f.write_str(
                 "no broker leads the partition: the topic may not exist (any more), or the brokers \

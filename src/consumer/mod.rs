@@ -85,15 +85,31 @@ use crate::clock::{Instant, now};
 use crate::error::Result;
 #[cfg(doc)]
 use crate::error::{Error, ErrorKind};
+#[cfg(doc)]
+use crate::record::OwnedRecord;
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 use shared::{Inner, News, Shared};
 
 /// Reads records: as a member of a group, which shares the partitions of topics among its members,
 /// or from given partitions.
 ///
-/// Records are fetched ahead in the background. Whatever [`poll`](Self::poll) returned counts as
-/// finished when `poll` is called again (or at [`close`](Self::close)); with auto-commit, which is
-/// the default for groups, that is what is committed: every record is processed at least once.
+/// Records are fetched ahead in the background.
+///
+/// **What was not finished is never committed by the library**: with auto-commit, which is the
+/// default for groups, finished records are committed, and every record is processed at least once.
+/// Finished is what the application shows that it is done with:
+///
+/// - with [`poll`](Self::poll) and [`next_event`](Self::next_event), what was handed out, when
+///   more is asked for;
+/// - with [`stream`](Self::stream), a record, when a later one is asked for while neither it nor an
+///   earlier one of its partition is kept;
+/// - with these three, all that was handed out so far, when [`finish`](Self::finish) or
+///   [`commit`](Self::commit) is called;
+/// - with [`split_by_partition`](Self::split_by_partition), what the stream of a partition handed
+///   out, when it is asked for more.
+///
+/// Leaving in any other way finishes nothing: an error and then `?`, a panic,
+/// [`close`](Self::close), dropping the stream or the consumer. Those records are read again.
 ///
 /// ```no_run
 /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
@@ -190,12 +206,23 @@ fn urgent(shared: &Shared) -> Result<Option<Turn>> {
     Ok(std::mem::take(&mut inner.wakeup).then_some(Turn::Woken))
 }
 
+/// Who asks for more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum By {
+    Poll,
+    /// The application lets go of partitions itself.
+    Events,
+    /// A stream of records, which knows better what is finished.
+    Stream,
+}
+
 /// Waits for something to hand out. Cancel safe: what is taken is returned at once.
-async fn next_turn(shared: &Shared, listens: bool) -> Result<Turn> {
+async fn next_turn(shared: &Shared, by: By) -> Result<Turn> {
     let mut polling = Polling::enter(shared, |inner| {
-        // Everything that was handed out before is finished.
-        inner.positions.finish();
-        inner.listens = listens;
+        if by != By::Stream {
+            shared.ask(inner);
+            inner.listens = by == By::Events;
+        }
     });
     // A loop over polls that never have to wait leaves room for other tasks.
     tokio::task::coop::consume_budget().await;
@@ -215,11 +242,11 @@ async fn next_turn(shared: &Shared, listens: bool) -> Result<Turn> {
 }
 
 /// As `Consumer::poll`, for those that have no consumer at hand.
-async fn poll(shared: &Shared) -> Result<Option<Batches>> {
+async fn poll(shared: &Shared, by: By) -> Result<Option<Batches>> {
     loop {
-        match next_turn(shared, false).await? {
+        match next_turn(shared, by).await? {
             Turn::Records(batches) => return Ok(Some(batches)),
-            Turn::News(News::Revoking(id, _)) => shared.release(id),
+            Turn::News(News::Revoking(id, partitions)) => shared.let_go_of(id, &partitions),
             Turn::News(_) => {}
             Turn::Woken => return Ok(Some(Batches::default())),
             Turn::End => return Ok(None),
@@ -249,6 +276,10 @@ impl Consumer {
     /// returns it, and after any other the consumer goes on, whether or not the trouble may pass by itself
     /// ([`Error::is_retriable`]).
     ///
+    /// After an error of the application's own, do not poll on, for that would say that the records
+    /// are finished: process them again, write them elsewhere, [`seek`](Self::seek) back to where
+    /// it failed, or [`close`](Self::close) the consumer, which does not commit them.
+    ///
     /// An error about one partition ([`Error::topic_partition`]) does not stop the others. Damaged records
     /// are fetched and reported again, at most once a second; to leave them out, [`seek`](Self::seek) to the
     /// end of [`Error::unreadable`]. Without a position and with `auto.offset.reset=none`
@@ -259,7 +290,7 @@ impl Consumer {
     /// Cancel safe: nothing is taken unless it is returned, so `tokio::time::timeout(d, consumer.poll())`
     /// loses nothing.
     pub async fn poll(&mut self) -> Result<Option<Batches>> {
-        poll(&self.shared).await
+        poll(&self.shared, By::Poll).await
     }
 
     /// As [`poll`](Self::poll), with empty batches if there is nothing within `timeout`.
@@ -308,7 +339,7 @@ impl Consumer {
     ///
     /// Cancel safe, as [`poll`](Self::poll).
     pub async fn next_event(&mut self) -> Result<Option<Event>> {
-        Ok(match next_turn(&self.shared, true).await? {
+        Ok(match next_turn(&self.shared, By::Events).await? {
             Turn::Records(batches) => Some(Event::Records(batches)),
             Turn::Woken => Some(Event::Records(Batches::default())),
             Turn::News(News::Assigned(partitions)) => Some(Event::Assigned(partitions)),
@@ -321,8 +352,42 @@ impl Consumer {
         })
     }
 
-    /// The records one by one. A record counts as finished when records after it are asked for; those
-    /// not asked for when the stream is dropped are handed out again by the next poll or stream.
+    /// The records one by one.
+    ///
+    /// A record is finished when a later one is asked for while neither it nor an earlier one of
+    /// its partition is still in use, that is, while the application keeps no [`OwnedRecord`] of
+    /// them. So records may be worked on side by side:
+    ///
+    /// ```no_run
+    /// # async fn process(record: &ottla::OwnedRecord) -> ottla::Result<()> { Ok(()) }
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// use futures::{StreamExt, TryStreamExt};
+    /// let records = consumer.stream();
+    /// let work = records.map(|record| async move {
+    ///     let record = record?; // kept until this has ended
+    ///     process(&record).await
+    /// });
+    /// work.buffer_unordered(16).try_for_each(|()| async { Ok(()) }).await
+    /// # }
+    /// ```
+    ///
+    /// - A record that is kept for long, as in a cache, holds back the commits of its partition
+    ///   (after `max.poll.interval.ms` there is a warning in the log), and what comes behind it may
+    ///   be read again: copy what you keep. [`Bytes`](bytes::Bytes) taken from a record do not
+    ///   count.
+    /// - The record at which the stream was left, the last one given out, is not finished unless
+    ///   more was asked for after it. It and what is behind it are handed out again by the next
+    ///   poll or stream of this consumer, and not committed by [`close`](Self::close). Whoever is
+    ///   done with it says so, when the stream is dropped, by [`finish`](Self::finish) or
+    ///   [`commit`](Self::commit). So a loop that makes a stream for each record has to call
+    ///   `finish` after each, or it gets the same one again.
+    /// - What failed must be kept, or nothing more be asked for: a record that was dropped while
+    ///   more was asked for counts as finished. With `buffer_unordered` and `for_each_concurrent`,
+    ///   an error that ends the loop comes before more is asked for. Adapters that keep order
+    ///   (`buffered`) and tasks that were spawned ask for more while an error waits to be seen:
+    ///   return the record with the error there.
+    ///
+    /// Errors are as those of [`poll`](Self::poll); one that is not fatal does not end the stream.
     pub fn stream(&mut self) -> RecordStream<'_> {
         RecordStream::new(self)
     }
@@ -330,6 +395,16 @@ impl Consumer {
     /// The partitions assigned, each with a stream of its batches: for a task per partition. The streams of
     /// partitions that are given up end, and a revocation is complete when they have: a task that loops over
     /// its stream finishes the batch it has, and with auto-commit that is committed.
+    ///
+    /// A stream that is dropped before it has ended, because its task failed or panicked, gives
+    /// back the batch that it had: that is not committed, and the partition is offered again, from
+    /// that batch on, after a pause that grows (`retry.backoff.ms` up to `retry.backoff.max.ms`).
+    /// [`PartitionStream::attempt`] says how often that was so.
+    ///
+    /// When the [`PartitionStreams`] are dropped, all streams end as soon as they are asked for
+    /// more. Whatever reads next (a poll, another split) goes on from the first record that is not
+    /// finished; partitions of which an old stream still has a batch in hand wait until it asks for
+    /// more or is dropped. So does [`close`](Self::close), for half of its time.
     ///
     /// Keep asking for the next partition while the streams are in use: that is where revocations come in,
     /// and it counts as polling (`max.poll.interval.ms` does not watch over the tasks). Errors of partitions
@@ -357,8 +432,28 @@ impl Consumer {
         PartitionStreams::new(self)
     }
 
-    /// Commits everything that was handed out so far of what is assigned, the last poll included. Returns
-    /// when the group's coordinator has it; if there is nothing that it does not have, at once.
+    /// Everything that was handed out so far is finished, as a further [`poll`](Self::poll) would
+    /// say: for ending cleanly, since [`close`](Self::close) commits only what is finished. What
+    /// streams of [`split_by_partition`](Self::split_by_partition) have in hand is theirs to
+    /// finish.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// if let Some(batches) = consumer.poll().await? {
+    ///     println!("{} records processed", batches.record_count());
+    ///     consumer.finish();
+    /// }
+    /// consumer.close(std::time::Duration::from_secs(30)).await
+    /// # }
+    /// ```
+    pub fn finish(&mut self) {
+        self.shared.lock().positions.finish();
+    }
+
+    /// Commits everything that was handed out so far of what is assigned, the last poll included,
+    /// and that is finished then: do not call it after an error, unless what was handed out is done
+    /// with all the same. Records that could not be read do not count as handed out. Returns when
+    /// the group's coordinator has it; if there is nothing that it does not have, at once.
     ///
     /// # Errors
     ///
@@ -494,7 +589,8 @@ impl Consumer {
     }
 
     /// The offset of the next record to be handed out; `None` for a partition that is not assigned or
-    /// whose start is not known yet.
+    /// whose start is not known yet. After a [`stream`](Self::stream) was dropped, that is behind
+    /// the last record that it gave out, until reading goes on where it was left.
     #[must_use]
     pub fn position(&self, tp: &TopicPartition) -> Option<i64> {
         self.handle().position(tp)

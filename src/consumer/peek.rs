@@ -36,6 +36,7 @@ impl Reading {
             check_crcs: true,
             read_committed: false,
             pool: CodecPool::new(1),
+            damage: std::sync::Arc::default(),
         }
     }
 }

@@ -12,6 +12,7 @@ use kafka_protocol::messages::fetch_response::PartitionData;
 use super::test_brokers::{self, SECOND, fetched, metadata, offset};
 use super::*;
 use crate::cluster::Cluster;
+use crate::error::Error;
 use crate::net::scripted::{Far, body};
 use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
 
@@ -201,5 +202,143 @@ async fn what_is_no_batch_at_all_is_left_out_offset_by_offset() {
         let length: i32 = length;
         let ranges = left_out(with(8, &length.to_be_bytes()), true).await;
         assert_eq!(ranges, each, "length {length}");
+    }
+}
+
+/// A batch whose checksum is right, although its second record says that it has more bytes than
+/// there are.
+fn contradictory() -> Bytes {
+    let record = (batch(0).len() - 61) / 3;
+    // Behind length (2 bytes), attributes, two deltas and the null key comes the length of the
+    // value.
+    let at = 61 + record + 2 + 1 + 1 + 1 + 1;
+    let mut poison = BytesMut::from(&batch(0)[..]);
+    assert_eq!(poison[at..at + 2], [0xc8, 0x01], "100");
+    poison[at..at + 2].copy_from_slice(&[0xfe, 0x01]);
+    let crc = crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, &poison[21..]);
+    let crc = u32::try_from(crc).unwrap();
+    poison[17..21].copy_from_slice(&crc.to_be_bytes());
+    poison.freeze()
+}
+
+/// The offsets of partition 0 up to the error, and this.
+type Told = (Vec<i64>, Error);
+
+async fn told_by_poll(consumer: &mut Consumer) -> Told {
+    let mut seen = Vec::new();
+    loop {
+        for batch in &consumer.poll().await.unwrap().unwrap() {
+            for record in batch.records() {
+                match record {
+                    Ok(record) if record.partition() == 0 => seen.push(record.offset()),
+                    Ok(_) => {}
+                    Err(error) => return (seen, error),
+                }
+            }
+        }
+    }
+}
+
+async fn told_by_stream(consumer: &mut Consumer) -> Told {
+    let mut stream = consumer.stream();
+    let mut seen = Vec::new();
+    loop {
+        match futures::StreamExt::next(&mut stream).await.unwrap() {
+            Ok(record) if record.partition() == 0 => seen.push(record.offset()),
+            Ok(_) => {}
+            Err(error) => return (seen, error),
+        }
+    }
+}
+
+async fn told_by_split(consumer: &mut Consumer) -> Told {
+    let mut partitions = consumer.split_by_partition();
+    loop {
+        let next = futures::StreamExt::next(&mut partitions).await;
+        let (tp, mut batches) = next.unwrap().unwrap();
+        if tp.partition() == 0 {
+            let batch = futures::StreamExt::next(&mut batches).await;
+            let batch = batch.unwrap().unwrap();
+            let mut seen = Vec::new();
+            for record in &batch {
+                match record {
+                    Ok(record) => seen.push(record.offset()),
+                    Err(error) => return (seen, error),
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_stops_at_a_record_that_cannot_be_read_inside_of_a_sound_batch() {
+    let bad = TopicPartition::new("t", 0);
+    for way in 0..3 {
+        let answers = Arc::new(AtomicU32::new(u32::MAX));
+        let bytes = contradictory();
+        let poison = Poison { bytes, answers };
+        let builder = ConsumerBuilder::new(start(&poison), config::ConsumerConfig::default());
+        let builder = builder.assign([bad.clone(), TopicPartition::new("t", 1)]);
+        let builder = builder.offset_reset(OffsetReset::Earliest);
+        let mut consumer = builder.build().await.unwrap();
+        let (seen, error) = match way {
+            0 => told_by_poll(&mut consumer).await,
+            1 => told_by_stream(&mut consumer).await,
+            _ => told_by_split(&mut consumer).await,
+        };
+        assert_eq!(seen, [0]);
+        assert_eq!(error.topic_partition(), Some(&bad), "{error}");
+        assert_eq!(error.unreadable(), Some(1..COUNT), "way {way}: {error}");
+        assert!(!error.is_fatal());
+        // Neither automatically nor by hand is anything committed from there on.
+        if way < 2 {
+            assert_eq!(consumer.position(&bad), Some(1), "way {way}");
+        }
+        consumer.finish();
+        {
+            let mut inner = consumer.shared.lock();
+            let handed_out = inner.positions.handed_out();
+            let behind = |(tp, at): &(_, positions::Position)| *tp == bad && at.offset > 1;
+            assert!(!handed_out.iter().any(behind), "{handed_out:?}");
+            inner.positions.ask(&positions::Held::new());
+            let finished = inner.positions.uncommitted();
+            assert!(!finished.iter().any(behind), "{finished:?}");
+        }
+        // The error comes again, at most once a second, until something is done about it; the other
+        // partition goes on.
+        let (began, mut errors) = (now(), 0);
+        let mut others = BTreeSet::new();
+        while now() < began + 10 * SECOND {
+            match consumer.poll_timeout(SECOND / 10).await {
+                Ok(batches) => {
+                    for record in batches.iter().flatten().flatten() {
+                        // The stream gave back what it had; that is read again up to the damage.
+                        let record = match record {
+                            Ok(record) => record,
+                            Err(error) if way == 2 => {
+                                assert_eq!(error.unreadable(), Some(1..COUNT), "{error}");
+                                continue;
+                            }
+                            Err(error) => panic!("{error}"),
+                        };
+                        assert!(record.partition() == 1 || way == 2 && record.offset() == 0);
+                        others.insert(record.offset());
+                    }
+                }
+                Err(error) => {
+                    assert_eq!(error.unreadable(), Some(1..COUNT), "{error}");
+                    errors += 1;
+                }
+            }
+        }
+        assert!((5..=10).contains(&errors), "way {way}: {errors}");
+        consumer.seek(&bad, COUNT).unwrap();
+        let mut after = Vec::new();
+        while after.len() < 3 {
+            for record in consumer.poll().await.unwrap().iter().flatten().flatten() {
+                after.push(record.unwrap().offset());
+            }
+        }
+        assert_eq!(after, [3, 4, 5], "way {way}");
     }
 }

@@ -38,6 +38,7 @@ mod standing;
 use self::agenda::Agenda;
 pub(crate) use self::agenda::{Plan, Slot};
 pub(crate) use self::fetching::{Answer, Planned, Survey};
+pub(crate) use self::progress::Held;
 pub(crate) use self::standing::Stage;
 
 /// A place in a log: the next offset, and the leader epoch of the record before it (-1 if unknown).

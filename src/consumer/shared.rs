@@ -17,7 +17,7 @@ use super::fetchable::Fetchable;
 use super::fetcher::enough;
 use super::lag::Lag;
 use super::metrics::{ConsumerMetrics, Fetches, Ledger};
-use super::positions::{Known, Leader, PartEpoch, Position, Positions, ResetTo};
+use super::positions::{Held, Known, Leader, PartEpoch, Position, Positions, ResetTo};
 use super::split::Split;
 use super::subscription::{Farewell, Subscription};
 use super::unsent::UnsentCommits;
@@ -25,6 +25,7 @@ use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Snapshot};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interceptor::{Chain, ConsumerInterceptor};
+use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::{BrokerId, TopicPartition};
 
@@ -35,6 +36,8 @@ pub(super) struct Shared {
     pub(super) reading: Reading,
     pub(super) ledger: Ledger,
     pub(super) interceptors: Chain<dyn ConsumerInterceptor>,
+    /// For auto-commits held back by records in use.
+    pub(super) held_gate: Gate,
     inner: Mutex<Inner>,
     /// There may be something for the application; now and then, whether it is still there.
     pub(super) ready: Notify,
@@ -60,6 +63,8 @@ pub(super) struct Inner {
     /// The consumer cannot go on.
     pub(super) fatal: Option<Error>,
     pub(super) wakeup: bool,
+    /// A stream of records waits for records while such that it gave out are in use.
+    pub(super) held: bool,
     /// `max.poll.records`, as it is now.
     pub(super) max_poll_records: usize,
     pub(super) unsent: UnsentCommits,
@@ -111,6 +116,7 @@ impl Shared {
             reading,
             ledger,
             interceptors,
+            held_gate: Gate::default(),
             inner: Mutex::new(Inner {
                 positions,
                 buffer: FetchBuffer::default(),
@@ -123,6 +129,7 @@ impl Shared {
                 errors: VecDeque::new(),
                 fatal: None,
                 wakeup: false,
+                held: false,
                 max_poll_records,
                 unsent: UnsentCommits::default(),
                 closing: None,
@@ -144,7 +151,47 @@ impl Shared {
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.reading.damage.is_noted() {
+            self.stop_at_damage(&mut inner);
+        }
+        inner
+    }
+
+    /// Records that were handed out cannot be read: their partitions stop there, and fetch them
+    /// again after a while, for the error to be told again.
+    #[cold]
+    fn stop_at_damage(&self, inner: &mut Inner) {
+        for (tp, epoch, offset) in self.reading.damage.take() {
+            if inner.give_back(&tp, epoch, offset) {
+                inner.positions.rewind(&tp, Some(now()));
+            }
+        }
+        self.fetchable.notify_waiters();
+    }
+
+    pub(super) fn auto_commits(&self) -> bool {
+        self.config.auto_commit && self.config.group_id.is_some()
+    }
+
+    /// The application asks for more: what it was given before is finished.
+    pub(super) fn ask(&self, inner: &mut Inner) {
+        if inner.ask(&Held::new()) {
+            self.fetchable.notify_waiters();
+        }
+    }
+
+    /// The application lets go of the partitions of a revocation, which waits for the streams of
+    /// single partitions that still have something of them in hand.
+    pub(super) fn let_go_of(&self, revocation: u64, partitions: &[TopicPartition]) {
+        let mut inner = self.lock();
+        let busy = inner.end_streams(partitions);
+        if !busy.is_empty() {
+            inner.split.revoking = Some((revocation, busy));
+            return;
+        }
+        drop(inner);
+        self.release(revocation);
     }
 
     /// The application polls.
@@ -366,6 +413,10 @@ impl Shared {
             return Err(not_assigned(tp));
         }
         inner.buffer.discard(tp);
+        // What was wrong where it was is no matter any more.
+        inner
+            .errors
+            .retain(|error| error.topic_partition() != Some(tp));
         drop(inner);
         self.fetchable.notify_waiters();
         self.control.notify_one();
@@ -385,15 +436,20 @@ impl Inner {
 
     fn next_chunk(&mut self) -> Option<(Chunk, Position)> {
         let positions = &self.positions;
-        let chunk = self.buffer.take(|chunk| taking(positions, chunk))?;
+        let chunk = self.buffer.take(|chunk| taking(positions, chunk, None))?;
         let position = positions.position(&chunk.tp)?;
         Some((chunk, position))
     }
 
-    /// The same, of one partition.
-    pub(super) fn next_chunk_of(&mut self, tp: &TopicPartition) -> Option<(Chunk, Position)> {
+    /// The same, of one partition, for its stream.
+    pub(super) fn next_chunk_of(
+        &mut self,
+        tp: &TopicPartition,
+        reader: u64,
+    ) -> Option<(Chunk, Position)> {
         let positions = &self.positions;
-        let chunk = self.buffer.take_of(tp, |chunk| taking(positions, chunk))?;
+        let taking = |chunk: &Chunk| taking(positions, chunk, Some(reader));
+        let chunk = self.buffer.take_of(tp, taking)?;
         let position = positions.position(tp)?;
         Some((chunk, position))
     }
@@ -406,11 +462,30 @@ impl Inner {
         }
     }
 
-    /// Records from `offset` on were handed out and come back unread.
-    pub(super) fn give_back(&mut self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) {
-        if self.positions.hand_back(tp, epoch, offset) {
+    /// Records from `offset` on were handed out and come back unread; false if that is stale.
+    pub(super) fn give_back(&mut self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) -> bool {
+        let back = self.positions.hand_back(tp, epoch, offset);
+        if back {
             self.buffer.discard(tp);
         }
+        back
+    }
+
+    /// The application asks for more: see [`Positions::ask`]. Whether something is to be fetched
+    /// again.
+    pub(super) fn ask(&mut self, held: &Held) -> bool {
+        let again = self.positions.ask(held);
+        for tp in &again {
+            self.buffer.discard(tp);
+        }
+        !again.is_empty()
+    }
+
+    /// Ends the streams of these partitions. Those that have something in hand are returned.
+    pub(super) fn end_streams(&mut self, partitions: &[TopicPartition]) -> BTreeSet<u64> {
+        let mut alive = self.split.end(partitions);
+        alive.retain(|(serial, tp)| self.positions.has_in_hand(tp, *serial));
+        alive.into_iter().map(|(serial, _)| serial).collect()
     }
 
     /// What counts against the budget at present.
@@ -511,10 +586,11 @@ impl Inner {
     }
 }
 
-fn taking(positions: &Positions, chunk: &Chunk) -> Taking {
-    if positions.may_hand_out(&chunk.tp, chunk.epoch) {
+fn taking(positions: &Positions, chunk: &Chunk, reader: Option<u64>) -> Taking {
+    let tp = &chunk.tp;
+    if positions.may_hand_out(tp, chunk.epoch) && positions.reader(tp) == reader {
         Taking::Yes
-    } else if positions.position_under(&chunk.tp, chunk.epoch).is_some() {
+    } else if positions.position_under(tp, chunk.epoch).is_some() {
         Taking::Later
     } else {
         Taking::Never

@@ -1,8 +1,14 @@
 //! A stream for each partition, so that each can have a task of its own.
 //!
-//! Invariants: a revocation is complete only after every stream of its partitions has ended (or was
-//! dropped); what a stream handed out counts as finished when it is asked for more, or has ended by
-//! itself, but not when it is dropped before.
+//! Invariants:
+//! - What a stream handed out counts as finished when it is asked for more (which may end it). A
+//!   stream that is dropped before gives back what it had, and its partition is offered again,
+//!   after a pause.
+//! - A revocation, and the end of the consumer, wait for the streams that have something in hand.
+//! - One stream reads a partition at a time ([`Positions::reader`]), and no poll does meanwhile:
+//!   what one has in hand, nobody else is handed until it has finished with it or given it back.
+//!
+//! [`Positions::reader`]: super::positions::Positions::reader
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -16,6 +22,7 @@ use futures_core::Stream;
 use tokio::sync::Notify;
 
 use super::batch::PartitionBatch;
+use super::control::sleep_at;
 use super::shared::{Inner, News, Shared};
 use super::{Consumer, Polling};
 use crate::clock::{Instant, now};
@@ -30,6 +37,8 @@ pub(super) struct Split {
     on: bool,
     /// Partitions whose stream was not given out yet.
     new: BTreeSet<TopicPartition>,
+    /// Partitions whose stream was dropped, and when they are offered again.
+    again: BTreeMap<TopicPartition, Instant>,
     /// Streams that live. By serial number: the old stream of a partition may still be about when there
     /// is a new one.
     live: BTreeMap<u64, Live>,
@@ -39,7 +48,7 @@ pub(super) struct Split {
     /// Partitions of which nothing is here and whose stream waits.
     hungry: BTreeSet<TopicPartition>,
     /// The revocation under way and the streams that it waits for.
-    revoking: Option<(u64, BTreeSet<u64>)>,
+    pub(super) revoking: Option<(u64, BTreeSet<u64>)>,
 }
 
 #[derive(Debug)]
@@ -59,6 +68,7 @@ pub(super) const STALLED: Duration = Duration::from_secs(1);
 impl Split {
     pub(super) fn add(&mut self, tp: &TopicPartition) {
         let going_on = self.newest(tp).is_some_and(|live| live.on);
+        self.again.remove(tp);
         if self.on && !going_on {
             self.new.insert(tp.clone());
         }
@@ -90,19 +100,32 @@ impl Split {
         !self.hungry.contains(tp) && asked.is_none_or(|until| until <= now)
     }
 
-    /// Ends the streams of these partitions; what is still alive of them.
-    pub(super) fn end(&mut self, partitions: &[TopicPartition]) -> BTreeSet<u64> {
+    /// Ends the streams of these partitions; those that are still alive.
+    pub(super) fn end(&mut self, partitions: &[TopicPartition]) -> Vec<(u64, TopicPartition)> {
         let partitions: BTreeSet<_> = partitions.iter().collect();
         self.new.retain(|tp| !partitions.contains(tp));
-        let mut alive = BTreeSet::new();
+        self.again.retain(|tp, _| !partitions.contains(tp));
+        let mut alive = Vec::new();
         for (serial, live) in &mut self.live {
             if partitions.contains(&live.tp) {
                 live.on = false;
                 live.news.notify_one();
-                alive.insert(*serial);
+                alive.push((*serial, live.tp.clone()));
             }
         }
         alive
+    }
+
+    /// Whether the partition waits for its stream to be taken; until when it is not offered.
+    pub(super) fn offers(&self, tp: &TopicPartition) -> Option<Option<Instant>> {
+        match self.again.get(tp).filter(|_| self.on) {
+            Some(until) => Some(Some(*until)),
+            None => self.new.contains(tp).then_some(None),
+        }
+    }
+
+    fn goes_on(&self, serial: u64) -> bool {
+        self.live.get(&serial).is_some_and(|live| live.on)
     }
 
     /// A stream is no more; the revocation that waited for it, and for no other.
@@ -137,8 +160,6 @@ type Given = (TopicPartition, PartitionStream);
 impl<'a> PartitionStreams<'a> {
     pub(super) fn new(consumer: &'a mut Consumer) -> Self {
         let mut inner = consumer.shared.lock();
-        // What was polled before is finished.
-        inner.positions.finish();
         inner.listens = false;
         let Inner {
             positions, split, ..
@@ -146,7 +167,9 @@ impl<'a> PartitionStreams<'a> {
         split.id += 1;
         split.on = true;
         split.wake_all();
-        split.new = positions.assigned().cloned().collect();
+        let assigned = positions.assigned();
+        let offered = assigned.filter(|tp| !split.again.contains_key(*tp));
+        split.new = offered.cloned().collect();
         let id = split.id;
         drop(inner);
         Self {
@@ -159,21 +182,38 @@ impl<'a> PartitionStreams<'a> {
 
 /// Waits for the next partition. Cancel safe: it is taken only if it is returned.
 async fn next_partition(shared: Arc<Shared>, id: u64) -> Option<Result<Given>> {
-    let mut polling = Polling::enter(&shared, |_| {});
+    // What was polled before is finished.
+    let mut polling = Polling::enter(&shared, |inner| shared.ask(inner));
     loop {
         let mut ready = pin!(shared.ready.notified());
         ready.as_mut().enable();
-        let given = shared.next_split(id).transpose();
-        if given.is_some() || shared.tasks.is_stopping() {
-            polling.leave();
-            return given;
-        }
-        polling.wait(ready).await;
+        let given = match shared.next_split(id) {
+            Ok(Next::Given(given)) => Some(Ok(given)),
+            Err(error) => Some(Err(error)),
+            Ok(Next::Later(_)) if shared.tasks.is_stopping() => None,
+            Ok(Next::Later(due)) => {
+                tokio::select! {
+                    biased;
+                    () = polling.wait(ready) => {}
+                    () = sleep_at(due) => {}
+                }
+                continue;
+            }
+        };
+        polling.leave();
+        return given;
     }
 }
 
+/// What there is of partitions to be given out.
+enum Next {
+    Given(Given),
+    /// None now; when there may be one by time alone.
+    Later(Option<Instant>),
+}
+
 impl Shared {
-    fn next_split(self: &Arc<Self>, id: u64) -> Result<Option<Given>> {
+    fn next_split(self: &Arc<Self>, id: u64) -> Result<Next> {
         let mut released = Vec::new();
         let mut inner = self.lock();
         if let Some(error) = inner.fatal.clone().or_else(|| self.tasks.failure()) {
@@ -186,11 +226,11 @@ impl Shared {
                     partitions.iter().for_each(|tp| inner.split.add(tp));
                 }
                 News::Revoking(revocation, partitions) => {
-                    let alive = inner.split.end(&partitions);
-                    if alive.is_empty() {
+                    let busy = inner.end_streams(&partitions);
+                    if busy.is_empty() {
                         released.push(revocation);
                     } else {
-                        inner.split.revoking = Some((revocation, alive));
+                        inner.split.revoking = Some((revocation, busy));
                     }
                 }
                 News::Lost(partitions) => {
@@ -204,45 +244,99 @@ impl Shared {
             released.into_iter().for_each(|id| self.release(id));
             return Err(error);
         }
-        let mut given = None;
-        while let Some(tp) = inner.split.new.pop_first() {
-            if inner.positions.is_assigned(&tp) {
-                let split = &mut inner.split;
-                split.serial += 1;
-                let serial = split.serial;
-                let news = Arc::new(Notify::new());
-                let live = Live {
-                    tp: tp.clone(),
-                    on: true,
-                    news: Arc::clone(&news),
-                    asked: now(),
-                };
-                split.live.insert(serial, live);
-                split.newest.insert(tp.clone(), serial);
-                given = Some((tp, serial, news));
-                break;
-            }
-        }
+        let given = self.offer(&mut inner, id);
+        let due = inner.split.again.values().min().copied();
         drop(inner);
         released.into_iter().for_each(|id| self.release(id));
-        Ok(given.map(|(tp, serial, news)| {
-            let stream = PartitionStream {
-                shared: Arc::clone(self),
-                tp: tp.clone(),
-                split: id,
-                serial,
-                news,
-                waiting: None,
-            };
-            (tp, stream)
-        }))
+        Ok(given.map_or(Next::Later(due), Next::Given))
     }
 
-    fn stream_gone(&self, serial: u64) {
-        let done = self.lock().split.gone(serial);
+    /// A stream of the first partition that may have one now.
+    fn offer(self: &Arc<Self>, inner: &mut Inner, id: u64) -> Option<Given> {
+        let Inner {
+            positions, split, ..
+        } = inner;
+        let time = now();
+        split.again.retain(|tp, at| {
+            let later = *at > time;
+            if !later {
+                split.new.insert(tp.clone());
+            }
+            later
+        });
+        split.new.retain(|tp| positions.is_assigned(tp));
+        // An older stream that still has something of it in hand comes first.
+        let free = split.new.iter().find(|tp| positions.reader(tp).is_none());
+        let tp = free.cloned()?;
+        split.new.remove(&tp);
+        split.serial += 1;
+        let serial = split.serial;
+        let news = Arc::new(Notify::new());
+        let live = Live {
+            tp: tp.clone(),
+            on: true,
+            news: Arc::clone(&news),
+            asked: time,
+        };
+        split.live.insert(serial, live);
+        split.newest.insert(tp.clone(), serial);
+        let stream = PartitionStream {
+            shared: Arc::clone(self),
+            tp: tp.clone(),
+            split: id,
+            serial,
+            attempt: positions.give_to(&tp, serial),
+            news,
+            waiting: None,
+        };
+        Some((tp, stream))
+    }
+
+    /// A stream has ended, or was dropped.
+    fn stream_gone(&self, tp: &TopicPartition, split: u64, serial: u64, ended: bool) {
+        let mut inner = self.lock();
+        let Inner {
+            positions,
+            split: all,
+            buffer,
+            ..
+        } = &mut *inner;
+        if !all.live.contains_key(&serial) {
+            return;
+        }
+        let has_in_hand = positions.has_in_hand(tp, serial);
+        let goes_on = all.goes_on(serial) && all.id == split && !self.tasks.is_stopping();
+        if ended {
+            positions.take_from(tp, serial);
+        } else if let Some((offset, attempt)) = positions.dropped(tp, serial) {
+            if has_in_hand {
+                buffer.discard(tp);
+            }
+            if goes_on {
+                let config = self.cluster.config();
+                let doubled = 1_u32 << (attempt - 1).min(16);
+                let pause = config.retry_backoff.saturating_mul(doubled);
+                let pause = pause.min(config.retry_backoff_max);
+                all.again.insert(tp.clone(), now() + pause);
+                tracing::warn!(
+                    partition = %tp,
+                    offset,
+                    attempt,
+                    again_in = ?pause,
+                    "the stream of a partition was dropped before it ended: it is offered \
+                     again from this offset on"
+                );
+            }
+        }
+        buffer.ready_again(tp);
+        let done = all.gone(serial);
+        drop(inner);
         if let Some(revocation) = done {
             self.release(revocation);
         }
+        self.ready.notify_waiters();
+        self.fetchable.notify_waiters();
+        self.control.notify_one();
     }
 }
 
@@ -262,22 +356,30 @@ impl Stream for PartitionStreams<'_> {
 }
 
 impl Drop for PartitionStreams<'_> {
-    /// Ends the streams of all partitions.
+    /// Ends the streams of all partitions, when they are asked for more.
     fn drop(&mut self) {
         self.waiting = None;
         let mut inner = self.consumer.shared.lock();
-        inner.positions.unpark_all();
-        let split = &mut inner.split;
+        let Inner {
+            positions,
+            split,
+            buffer,
+            ..
+        } = &mut *inner;
+        positions.unpark_all();
         split.on = false;
         split.new.clear();
         split.hungry.clear();
-        split.live.values_mut().for_each(|live| live.on = false);
-        split.wake_all();
-        let waiting = split.revoking.take();
-        drop(inner);
-        if let Some((revocation, _)) = waiting {
-            self.consumer.shared.release(revocation);
+        for (serial, live) in &mut split.live {
+            live.on = false;
+            // Those that have nothing in hand are not waited for.
+            if !positions.has_in_hand(&live.tp, *serial) {
+                positions.take_from(&live.tp, *serial);
+                buffer.ready_again(&live.tp);
+            }
         }
+        split.wake_all();
+        drop(inner);
         self.consumer.shared.fetchable.notify_waiters();
     }
 }
@@ -291,12 +393,15 @@ impl fmt::Debug for PartitionStreams<'_> {
 /// The batches of one partition, in order; see [`Consumer::split_by_partition`].
 ///
 /// It ends when the partition is given up, and when the [`PartitionStreams`] it came from or the consumer
-/// do. What it handed out counts as finished when it is asked for more.
+/// do. What it handed out counts as finished when it is asked for more. Dropped before it has
+/// ended, it gives back what it handed out last, which is not committed, and its partition is
+/// offered again ([`attempt`](Self::attempt)).
 pub struct PartitionStream {
     shared: Arc<Shared>,
     tp: TopicPartition,
     split: u64,
     serial: u64,
+    attempt: u32,
     news: Arc<Notify>,
     #[allow(clippy::type_complexity)]
     waiting: Option<Pin<Box<dyn Future<Output = Option<Result<PartitionBatch>>> + Send>>>,
@@ -307,6 +412,35 @@ impl PartitionStream {
     #[must_use]
     pub fn topic_partition(&self) -> &TopicPartition {
         &self.tp
+    }
+
+    /// How many streams of this partition were dropped before they had ended, since the partition
+    /// was assigned: 0 for the first stream. Each of them stopped at records that this one begins
+    /// with, so that the application can give up or write them elsewhere after so many.
+    ///
+    /// ```no_run
+    /// # async fn example(mut batches: ottla::PartitionStream) -> ottla::Result<()> {
+    /// use futures::StreamExt;
+    /// # async fn process(record: &ottla::OwnedRecord) -> Result<(), String> { Ok(()) }
+    /// # async fn write_to_dead_letters(record: &ottla::OwnedRecord) {}
+    /// let last_attempt = batches.attempt() >= 5;
+    /// while let Some(batch) = batches.next().await {
+    ///     for record in batch?.owned_records() {
+    ///         let record = record?;
+    ///         match process(&record).await {
+    ///             Ok(()) => {}
+    ///             Err(_) if last_attempt => write_to_dead_letters(&record).await,
+    ///             // Dropping the stream has the partition offered again from this batch on.
+    ///             Err(_) => return Ok(()),
+    ///         }
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        self.attempt
     }
 }
 
@@ -323,10 +457,10 @@ async fn next_batch(
         let mut more = pin!(news.notified());
         more.as_mut().enable();
         if !shared.goes_on(&tp, split, serial) {
-            shared.stream_gone(serial);
+            shared.stream_gone(&tp, split, serial, true);
             return None;
         }
-        if let Some(batch) = shared.take_of(&tp).transpose() {
+        if let Some(batch) = shared.take_of(&tp, serial).transpose() {
             return Some(batch);
         }
         tokio::select! {
@@ -341,9 +475,7 @@ impl Shared {
     /// What the stream had is finished; whether there may be more.
     fn goes_on(&self, tp: &TopicPartition, split: u64, serial: u64) -> bool {
         let mut inner = self.lock();
-        if inner.split.newest.get(tp) == Some(&serial) {
-            inner.positions.finish_one(tp);
-        }
+        inner.positions.finish_one(tp, serial);
         let Some(live) = inner.split.live.get_mut(&serial) else {
             return false;
         };
@@ -352,11 +484,11 @@ impl Shared {
     }
 
     /// What can be handed out of one partition now, decoded outside of the lock.
-    fn take_of(&self, tp: &TopicPartition) -> Result<Option<PartitionBatch>> {
+    fn take_of(&self, tp: &TopicPartition, serial: u64) -> Result<Option<PartitionBatch>> {
         loop {
             let mut portion = self.portion(|_| self.config.max_poll_records);
             let mut inner = self.lock();
-            let Some((mut chunk, position)) = inner.next_chunk_of(tp) else {
+            let Some((mut chunk, position)) = inner.next_chunk_of(tp, serial) else {
                 inner.split.hungry.insert(tp.clone());
                 let mut wanted = std::mem::take(&mut inner.starved);
                 if inner.positions.unpark(tp) {
@@ -379,8 +511,18 @@ impl Shared {
                     return Err(error);
                 }
             };
+            if !inner.split.goes_on(serial) || inner.positions.reader(tp) != Some(serial) {
+                // Ended meanwhile: what was taken is fetched again by whoever reads on.
+                inner.buffer.discard(tp);
+                inner.positions.rewind(tp, None);
+                return Ok(None);
+            }
             if !inner.positions.hand_out(tp, chunk.epoch, taken.next) {
                 continue;
+            }
+            if taken.batch.is_none() {
+                // What was passed over is nothing that it could have in hand.
+                inner.positions.finish_one(tp, serial);
             }
             if !chunk.is_done() {
                 inner.buffer.put_back(chunk);
@@ -419,7 +561,8 @@ impl Stream for PartitionStream {
 impl Drop for PartitionStream {
     fn drop(&mut self) {
         self.waiting = None;
-        self.shared.stream_gone(self.serial);
+        let (tp, split, serial) = (&self.tp, self.split, self.serial);
+        self.shared.stream_gone(tp, split, serial, false);
     }
 }
 

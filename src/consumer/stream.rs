@@ -1,4 +1,11 @@
 //! Records one by one.
+//!
+//! Invariant: a record is finished when a later one was asked for at a time when neither it nor an
+//! earlier one of its partition was in use, that is, kept by the application. What is looked at for
+//! that is the counter of each segment's stored batch, of which every owned record has a share: of
+//! the segment that is being given out when a record is asked for, of all others when that takes a
+//! poll. Nothing is looked at when the stream is dropped, because what is not kept any more may
+//! have failed.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -9,21 +16,63 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
-use super::batch::{Batches, PartitionBatch, corrupt};
-use super::{Consumer, poll};
+use super::batch::{Batches, PartitionBatch, Segment};
+use super::positions::{Held, PartEpoch, Position};
+use super::{By, Consumer, poll};
+use crate::clock::{Instant, now};
 use crate::error::Result;
-use crate::record::{OwnedRecord, RecordCursor};
+use crate::record::{DecodedBatch, OwnedRecord, RecordCursor};
+use crate::types::TopicPartition;
 
 /// The records of a [`Consumer`], one by one; see [`Consumer::stream`].
 pub struct RecordStream<'a> {
     consumer: &'a mut Consumer,
     #[allow(clippy::type_complexity)]
     waiting: Option<Pin<Box<dyn Future<Output = Result<Option<Batches>>> + Send>>>,
+    /// Something was asked for.
+    asked: bool,
     batches: VecDeque<PartitionBatch>,
-    /// Where in the front batch: its segment, the place in it, the records left of it.
-    at: Option<(usize, RecordCursor, usize)>,
-    /// The offset after the last record given out of the front batch.
-    given: Option<i64>,
+    /// Which segment of the front batch is being given out, and where in it.
+    index: usize,
+    current: Option<Current>,
+    /// Segments that were given out, in order, and how many of the first are known not to be in
+    /// use.
+    given: VecDeque<Given>,
+    free: usize,
+}
+
+/// A segment that is being given out.
+struct Current {
+    /// Shared with nothing but records that the application keeps.
+    batch: DecodedBatch,
+    at: RecordCursor,
+    left: usize,
+    /// The position after the last record given out.
+    next: Position,
+    /// What is before it was not in use when something was asked for.
+    finished: Position,
+}
+
+struct Given {
+    tp: TopicPartition,
+    epoch: PartEpoch,
+    batch: DecodedBatch,
+    /// What is before it is finished, as far as this segment goes.
+    start: Position,
+    /// Since when it is known to be in use while there is nothing else to give out.
+    since: Option<Instant>,
+}
+
+impl Current {
+    fn new(segment: &Segment) -> Self {
+        Self {
+            batch: segment.batch.apart(),
+            at: segment.from,
+            left: segment.count,
+            next: segment.start,
+            finished: segment.start,
+        }
+    }
 }
 
 impl<'a> RecordStream<'a> {
@@ -31,9 +80,29 @@ impl<'a> RecordStream<'a> {
         Self {
             consumer,
             waiting: None,
+            asked: false,
             batches: VecDeque::new(),
-            at: None,
-            given: None,
+            index: 0,
+            current: None,
+            given: VecDeque::new(),
+            free: 0,
+        }
+    }
+
+    /// Something is asked for: what was given out and is not in use is finished.
+    fn ask(&mut self) {
+        self.asked = true;
+        let given = &self.given;
+        while given
+            .get(self.free)
+            .is_some_and(|given| !given.batch.is_shared())
+        {
+            self.free += 1;
+        }
+        if let Some(current) = &mut self.current
+            && !current.batch.is_shared()
+        {
+            current.finished = current.next;
         }
     }
 
@@ -41,35 +110,94 @@ impl<'a> RecordStream<'a> {
     fn next_here(&mut self) -> Option<Result<OwnedRecord>> {
         loop {
             let front = self.batches.front()?;
-            let (index, cursor, left) = match self.at {
-                Some(at) => at,
-                None => {
-                    let first = front.segments.first()?;
-                    (0, first.from, first.count)
-                }
-            };
-            let Some(segment) = front.segments.get(index) else {
+            let Some(segment) = front.segments.get(self.index) else {
                 self.batches.pop_front();
-                (self.at, self.given) = (None, None);
+                self.index = 0;
                 continue;
             };
-            let mut records = segment.batch.records_from(cursor);
-            let record = if left > 0 { records.next() } else { None };
-            match record {
-                Some(Ok(record)) => {
-                    self.at = Some((index, records.cursor(), left - 1));
-                    self.given = Some(record.offset() + 1);
-                    return Some(Ok(record.to_owned()));
-                }
-                other => {
-                    let next = front.segments.get(index + 1);
-                    let from = next.map_or_else(RecordCursor::default, |next| next.from);
-                    self.at = Some((index + 1, from, next.map_or(0, |next| next.count)));
-                    if let Some(Err(error)) = other {
-                        return Some(Err(corrupt(&front.tp, &error)));
-                    }
-                }
+            let current = self.current.get_or_insert_with(|| Current::new(segment));
+            let mut records = current.batch.records_from(current.at);
+            let record = match current.left {
+                0 => None,
+                _ => records.next(),
+            };
+            if let Some(Ok(record)) = record {
+                current.at = records.cursor();
+                current.left -= 1;
+                current.next.offset = record.offset() + 1;
+                return Some(Ok(record.to_owned()));
             }
+            let error = match record {
+                Some(Err(error)) => Some(front.unreadable(self.index, &error)),
+                _ => None,
+            };
+            let tp = front.tp.clone();
+            if let Some(current) = self.current.take() {
+                self.given.push_back(Given {
+                    tp: tp.clone(),
+                    epoch: front.epoch,
+                    batch: current.batch,
+                    start: current.finished,
+                    since: None,
+                });
+            }
+            self.index += 1;
+            if let Some(error) = error {
+                // The partition stops there.
+                self.index = 0;
+                self.batches.retain(|batch| batch.tp != tp);
+                return Some(Err(error));
+            }
+        }
+    }
+
+    /// All that is here was given out, and more is asked for: what is not in use is finished.
+    fn settle(&mut self) {
+        if self.waiting.is_some() && self.given.is_empty() {
+            return;
+        }
+        self.given.retain(|given| given.batch.is_shared());
+        self.free = 0;
+        let mut held = Held::new();
+        for given in &self.given {
+            let at = (given.epoch, given.start);
+            held.entry(given.tp.clone()).or_insert(at);
+        }
+        let shared = &self.consumer.shared;
+        let mut inner = shared.lock();
+        if inner.ask(&held) {
+            shared.fetchable.notify_waiters();
+        }
+        inner.listens = false;
+        inner.held = !held.is_empty();
+        drop(inner);
+        if !held.is_empty() && shared.auto_commits() {
+            self.warn();
+        }
+    }
+
+    /// Says so if records have been in use for so long that something is wrong.
+    fn warn(&mut self) {
+        let shared = &self.consumer.shared;
+        let (time, patience) = (now(), shared.config.max_poll_interval);
+        let mut oldest: Option<(Instant, &Given)> = None;
+        for given in &mut self.given {
+            let since = *given.since.get_or_insert(time);
+            if since + patience <= time && oldest.is_none_or(|(oldest, _)| since < oldest) {
+                oldest = Some((since, given));
+            }
+        }
+        if let Some((since, given)) = oldest
+            && let Some(untold) = shared.held_gate.pass(time)
+        {
+            tracing::warn!(
+                partition = %given.tp,
+                offset = given.start.offset,
+                held = ?time.saturating_duration_since(since),
+                untold,
+                "auto-commit is held back because records given out by the stream from this \
+                 offset on are still kept: drop them when they are done, copy what is to stay"
+            );
         }
     }
 }
@@ -79,13 +207,15 @@ impl Stream for RecordStream<'_> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        this.ask();
         loop {
             if let Some(record) = this.next_here() {
                 return Poll::Ready(Some(record));
             }
+            this.settle();
             let waiting = this.waiting.get_or_insert_with(|| {
                 let shared = Arc::clone(&this.consumer.shared);
-                Box::pin(async move { poll(&shared).await })
+                Box::pin(async move { poll(&shared, By::Stream).await })
             });
             let outcome = ready!(waiting.as_mut().poll(cx));
             this.waiting = None;
@@ -101,18 +231,34 @@ impl Stream for RecordStream<'_> {
 impl Drop for RecordStream<'_> {
     /// What was not given out goes back.
     fn drop(&mut self) {
+        self.waiting = None;
+        if !self.asked {
+            return;
+        }
+        let mut held = Held::new();
+        for given in self.given.drain(..).skip(self.free) {
+            held.entry(given.tp).or_insert((given.epoch, given.start));
+        }
         let mut inner = self.consumer.shared.lock();
+        let mut index = self.index;
         // From the front: the first batch of a partition takes those behind it along.
-        let mut given = self.given;
         for batch in self.batches.drain(..) {
-            let first = batch.segments.first();
-            let first = first
-                .and_then(|segment| segment.batch.records_from(segment.from).next()?.ok())
-                .map(|record| record.offset());
-            if let Some(offset) = given.take().or(first) {
-                inner.give_back(&batch.tp, batch.epoch, offset);
+            let start = batch.segments.get(index).map(|segment| segment.start);
+            index = 0;
+            let from = match self.current.take() {
+                Some(current) => {
+                    let finished = (batch.epoch, current.finished);
+                    held.entry(batch.tp.clone()).or_insert(finished);
+                    Some(current.next)
+                }
+                None => start,
+            };
+            if let Some(from) = from {
+                inner.give_back(&batch.tp, batch.epoch, from.offset);
             }
         }
+        inner.positions.leave(&held);
+        inner.held = false;
         drop(inner);
         self.consumer.shared.fetchable.notify_waiters();
     }

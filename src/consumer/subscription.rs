@@ -97,7 +97,7 @@ impl Consumer {
     }
 
     /// Reads these partitions from now on, instead of those it was built with. Partitions that stay keep
-    /// their positions; with auto-commit, what was handed out of the others is committed.
+    /// their positions; with auto-commit, what is finished of the others is committed.
     ///
     /// # Errors
     ///
@@ -111,7 +111,8 @@ impl Consumer {
     /// [`subscribe`](Self::subscribe) or [`assign`](Self::assign) again, to something of either kind.
     ///
     /// It does not wait, and there is nothing to give up half-way: from now on nothing is handed out of what was
-    /// assigned, and in the background what was handed out is committed, if auto-commit is on (for at most
+    /// assigned, and in the background what is finished ([`finish`](Self::finish)) is committed, if
+    /// auto-commit is on (for at most
     /// `request.timeout.ms`), and then the group is told at once, so that others get the partitions. A static
     /// member (`group.instance.id`) keeps its place for the session time-out, as at [`close`](Self::close).
     /// What is subscribed afterwards waits for that. Until there is something to read again, polls wait.
@@ -169,7 +170,6 @@ impl Shared {
                            `unsubscribe` first";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        inner.positions.finish();
         if matches!(inner.farewell, Some(Farewell::Told(..))) {
             // Whoever was to let go has gone on to something else.
             let all: Vec<_> = inner.positions.assigned().cloned().collect();
@@ -203,7 +203,6 @@ impl Shared {
         if inner.wanted == Subscription::Nothing {
             return;
         }
-        inner.positions.finish();
         let all: Vec<_> = inner.positions.assigned().cloned().collect();
         let is_member = inner.wanted.is_of_group();
         match (&inner.farewell, is_member) {

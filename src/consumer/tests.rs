@@ -142,9 +142,15 @@ async fn given_one(script: &Script) -> Consumer {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_consumer_commits_what_was_handed_out_and_a_dropped_one_what_is_finished() {
+async fn consumers_that_are_closed_or_dropped_commit_what_is_finished() {
     let script = Script::default();
     given_one(&script).await.close(3 * SECOND).await.unwrap();
+    assert_eq!(script.says().committed, [0], "where it began");
+
+    let script = Script::default();
+    let mut consumer = given_one(&script).await;
+    consumer.finish();
+    consumer.close(3 * SECOND).await.unwrap();
     assert_eq!(script.says().committed, [1]);
 
     let script = Script::default();

@@ -55,6 +55,29 @@ impl DecodedBatch {
         })))
     }
 
+    /// The same batch with a counter of its own: whether records of it are in use is then known of
+    /// this one alone.
+    pub(crate) fn apart(&self) -> Self {
+        let Stored {
+            header,
+            body,
+            topic,
+            partition,
+        } = &*self.0;
+        Self(Arc::new(Stored {
+            header: *header,
+            body: body.clone(),
+            topic: Arc::clone(topic),
+            partition: *partition,
+        }))
+    }
+
+    /// Whether there is a clone of it, such as in an owned record.
+    #[inline]
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     #[inline]
     pub(crate) fn header(&self) -> &BatchHeader {
         &self.0.header

@@ -24,6 +24,7 @@ fn reading(read_committed: bool) -> Reading {
         check_crcs: true,
         read_committed,
         pool: CodecPool::new(1),
+        damage: Arc::default(),
     }
 }
 

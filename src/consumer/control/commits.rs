@@ -19,6 +19,10 @@ impl Control {
             return;
         }
         self.next_commit = Some(time + self.shared.config.auto_commit_interval);
+        if self.shared.lock().held {
+            // A stream that waits for records looks whether those that it gave out are still in use.
+            self.shared.ready.notify_waiters();
+        }
         // One of them at a time.
         if !std::mem::replace(&mut self.at_interval, true) {
             let deadline = time + self.shared.cluster.config().api_timeout;
@@ -127,7 +131,7 @@ impl Control {
         if !committed.is_empty() {
             let mut inner = self.shared.lock();
             for (tp, one) in committed {
-                inner.positions.note_committed(tp, one.offset.offset);
+                inner.positions.finish_committed(tp, one.offset.offset);
             }
         }
         for waiter in waiters {

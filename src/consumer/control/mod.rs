@@ -383,7 +383,10 @@ impl Control {
                 .next_timeout()
                 .filter(|_| self.end == End::NotYet),
             self.next_commit.filter(|_| self.end == End::NotYet),
-            inner.closing.map(|closing| closing.deadline),
+            inner.closing.map(|closing| match self.end {
+                End::NotYet | End::Waiting => closing.patience.min(closing.deadline),
+                _ => closing.deadline,
+            }),
         ]
         .into_iter()
         .flatten()
@@ -406,7 +409,7 @@ fn membership(shared: &Shared) -> Membership {
     Membership::new(settings, id.into_uuid().to_string().into())
 }
 
-async fn sleep_at(at: Option<Instant>) {
+pub(super) async fn sleep_at(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

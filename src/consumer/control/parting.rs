@@ -22,6 +22,8 @@ pub(super) enum Parting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
     NotYet,
+    /// For streams of single partitions that have something in hand.
+    Waiting,
     Committing,
     Leaving,
     Over,
@@ -63,10 +65,10 @@ impl Control {
     }
 
     pub(super) fn closing(&mut self, time: Instant) {
-        let closing = self.shared.lock().closing;
+        let mut inner = self.shared.lock();
         let Some(Closing {
-            deadline, finished, ..
-        }) = closing
+            deadline, patience, ..
+        }) = inner.closing
         else {
             return;
         };
@@ -74,18 +76,21 @@ impl Control {
             self.end = End::Over;
             return;
         }
-        if self.end != End::NotYet {
+        if !matches!(self.end, End::NotYet | End::Waiting) {
             return;
         }
-        let mut inner = self.shared.lock();
-        if finished {
-            inner.positions.finish();
-        }
         let all: Vec<_> = inner.positions.assigned().cloned().collect();
-        for tp in &all {
-            inner.positions.set_revoking(tp);
+        if self.end == End::NotYet {
+            for tp in &all {
+                inner.positions.set_revoking(tp);
+            }
         }
+        let busy = inner.end_streams(&all);
         drop(inner);
+        if !busy.is_empty() && time < patience {
+            self.end = End::Waiting;
+            return;
+        }
         self.end = End::Committing;
         self.commit_finished(Purpose::Close, deadline);
     }

@@ -29,6 +29,9 @@ pub(super) enum State {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) epoch: PartEpoch,
+    /// The epoch in which the position was set: what was handed out since is of the present run of
+    /// records.
+    pub(super) since: PartEpoch,
     pub(super) state: State,
     pub(super) topic_id: Uuid,
     /// The assignment named the topic by id: another id is another topic, not ours.
@@ -59,6 +62,13 @@ pub(super) struct Part {
     pub(super) finished: Position,
     /// Handed out more than is finished.
     pub(super) unfinished: bool,
+    /// What is not finished is read again when the application asks for more, unless it says before
+    /// that it has finished with it: a `RecordStream` was dropped there.
+    pub(super) left: bool,
+    /// The `PartitionStream` that reads it, by its serial number.
+    pub(super) reader: Option<u64>,
+    /// How many of its streams were dropped before they had ended.
+    pub(super) attempts: u32,
     /// Something was handed out since the position was set.
     pub(super) given: bool,
     pub(super) committed: Option<i64>,
@@ -78,6 +88,7 @@ impl Part {
         let nowhere = Position::new(-1);
         Self {
             epoch,
+            since: epoch,
             state: State::NoPosition,
             topic_id,
             pinned: !topic_id.is_nil(),
@@ -99,6 +110,9 @@ impl Part {
             position: nowhere,
             finished: nowhere,
             unfinished: false,
+            left: false,
+            reader: None,
+            attempts: 0,
             given: false,
             committed: None,
             unproven: false,
@@ -209,12 +223,28 @@ impl Part {
     /// Another life: what is buffered, awaited or known of the old position counts no more.
     pub(super) fn renew(&mut self, epoch: PartEpoch) {
         self.live_again(epoch);
+        self.since = epoch;
+        self.left = false;
         self.asking = false;
         self.failures = 0;
         self.doubts = 0;
         self.not_before = None;
         self.gone = false;
         self.trouble = None;
+    }
+
+    /// The application has finished with all it was given.
+    pub(super) fn finish(&mut self) {
+        self.finished = self.position;
+        self.unfinished = false;
+        self.left = false;
+    }
+
+    /// The application has finished with what is before.
+    pub(super) fn finish_to(&mut self, at: Position) {
+        if (self.finished.offset..=self.position.offset).contains(&at.offset) {
+            self.finished = at;
+        }
     }
 
     pub(super) fn start(&mut self, at: Position) {

@@ -1,9 +1,14 @@
 //! What the application was given, has finished with, and gives back.
 
+use std::collections::BTreeMap;
+
 use super::part::{Part, State};
 use super::{PartEpoch, Position, Positions};
 use crate::clock::Instant;
 use crate::types::TopicPartition;
+
+/// A place in each of some partitions, and the epoch in which what is there was handed out.
+pub(crate) type Held = BTreeMap<TopicPartition, (PartEpoch, Position)>;
 
 impl Positions {
     /// Whether data of this epoch may be handed out now.
@@ -48,23 +53,77 @@ impl Positions {
         true
     }
 
-    /// The application asks for more: it has finished with all it was given.
+    /// The application says that it has finished with all it was given, except for what the streams
+    /// of single partitions have.
     pub(crate) fn finish(&mut self) {
-        for tp in self.unfinished.drain(..) {
-            if let Some(part) = self.parts.get_mut(&tp) {
-                part.finished = part.position;
-                part.unfinished = false;
+        let parts = &mut self.parts;
+        self.unfinished.retain(|tp| {
+            let Some(part) = parts.get_mut(tp) else {
+                return false;
+            };
+            if part.reader.is_none() {
+                part.finish();
+            }
+            part.unfinished
+        });
+    }
+
+    /// The application asks for more: it has finished with all it was given, except for what the
+    /// streams of single partitions have, and for what is from the `held` position of a partition
+    /// on. Where a stream of records was dropped, what is not finished is read again: these
+    /// partitions are returned, and what is buffered of them is void.
+    pub(crate) fn ask(&mut self, held: &Held) -> Vec<TopicPartition> {
+        let mut again = Vec::new();
+        let parts = &mut self.parts;
+        self.unfinished.retain(|tp| {
+            let Some(part) = parts.get_mut(tp) else {
+                return false;
+            };
+            if part.reader.is_some() {
+                return true;
+            }
+            if part.left {
+                again.push(tp.clone());
+            } else if let Some((_, at)) = held.get(tp).filter(|(epoch, _)| *epoch >= part.since) {
+                part.finish_to(*at);
+            } else {
+                part.finish();
+            }
+            part.unfinished
+        });
+        for tp in &again {
+            self.unfinished.swap_remove(tp);
+            self.read_again(tp);
+        }
+        for tp in held.keys() {
+            self.book(tp);
+        }
+        again
+    }
+
+    /// A stream of records is dropped: it has finished with what it gave out, up to the `held`
+    /// position of a partition.
+    pub(crate) fn leave(&mut self, held: &Held) {
+        // Nothing is left there yet, or the stream would not have been given anything.
+        self.ask(held);
+        for tp in held.keys() {
+            let part = self.parts.get_mut(tp);
+            if let Some(part) = part.filter(|part| part.unfinished && part.reader.is_none()) {
+                part.left = part.finished.offset != part.position.offset;
             }
         }
     }
 
-    /// The application has finished with all it was given of one partition.
-    pub(crate) fn finish_one(&mut self, tp: &TopicPartition) {
-        if let Some(part) = self.parts.get_mut(tp).filter(|part| part.unfinished) {
-            part.finished = part.position;
-            part.unfinished = false;
-            self.unfinished.swap_remove(tp);
+    /// Goes back to what is not finished, and fetches from there.
+    fn read_again(&mut self, tp: &TopicPartition) {
+        let renewed = self.new_epoch();
+        if let Some(part) = self.parts.get_mut(tp).filter(|part| part.is_placed()) {
+            part.live_again(renewed);
+            part.position = part.finished;
+            part.fetch = part.finished;
+            part.finish();
         }
+        self.touch(tp);
     }
 
     /// What was handed out so far and is not known as committed: what the application's own commit
@@ -111,6 +170,17 @@ impl Positions {
         self.book(tp);
     }
 
+    /// Notes what the application has committed itself: it has finished with what is before.
+    pub(crate) fn finish_committed(&mut self, tp: &TopicPartition, offset: i64) {
+        if let Some(part) = self.parts.get_mut(tp) {
+            part.finish_to(match offset == part.position.offset {
+                true => part.position,
+                false => Position::new(offset),
+            });
+        }
+        self.note_committed(tp, offset);
+    }
+
     /// Notes whether there may be something to commit of the partition.
     pub(super) fn book(&mut self, tp: &TopicPartition) {
         if self.parts.get(tp).is_some_and(Part::is_ahead) {
@@ -146,7 +216,8 @@ impl Positions {
     /// What was handed out from `offset` on comes back unread; false if that is stale.
     pub(crate) fn hand_back(&mut self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) -> bool {
         let renewed = self.new_epoch();
-        let Some(part) = self.current(tp, epoch).filter(|part| part.is_placed()) else {
+        let part = self.parts.get_mut(tp);
+        let Some(part) = part.filter(|part| part.is_placed() && epoch >= part.since) else {
             return false;
         };
         if !(part.finished.offset..part.position.offset).contains(&offset) {
@@ -157,5 +228,60 @@ impl Positions {
         part.fetch = part.position;
         self.touch(tp);
         true
+    }
+}
+
+/// The streams of single partitions.
+impl Positions {
+    /// The stream that reads the partition, by its serial number.
+    pub(crate) fn reader(&self, tp: &TopicPartition) -> Option<u64> {
+        self.parts.get(tp)?.reader
+    }
+
+    /// From now on this stream reads the partition. How many before it were dropped before they had
+    /// ended.
+    pub(crate) fn give_to(&mut self, tp: &TopicPartition, reader: u64) -> u32 {
+        self.parts.get_mut(tp).map_or(0, |part| {
+            part.reader = Some(reader);
+            part.attempts
+        })
+    }
+
+    /// Whether the stream has something in hand that it has not finished with.
+    pub(crate) fn has_in_hand(&self, tp: &TopicPartition, reader: u64) -> bool {
+        let part = self.parts.get(tp);
+        part.is_some_and(|part| part.reader == Some(reader) && part.unfinished)
+    }
+
+    /// The stream asks for more, or ends: it has finished with all it was given.
+    pub(crate) fn finish_one(&mut self, tp: &TopicPartition, reader: u64) {
+        let part = self.parts.get_mut(tp);
+        if let Some(part) = part.filter(|part| part.reader == Some(reader) && part.unfinished) {
+            part.finish();
+            self.unfinished.swap_remove(tp);
+        }
+    }
+
+    /// The stream reads no more.
+    pub(crate) fn take_from(&mut self, tp: &TopicPartition, reader: u64) {
+        let part = self.parts.get_mut(tp);
+        if let Some(part) = part.filter(|part| part.reader == Some(reader)) {
+            part.reader = None;
+        }
+    }
+
+    /// The stream was dropped: what it has not finished with is read again. Where that begins, and
+    /// how many streams were dropped so; `None` if it does not read the partition any more.
+    pub(crate) fn dropped(&mut self, tp: &TopicPartition, reader: u64) -> Option<(i64, u32)> {
+        let part = self.parts.get_mut(tp);
+        let part = part.filter(|part| part.reader == Some(reader))?;
+        part.reader = None;
+        part.attempts = part.attempts.saturating_add(1);
+        let (at, attempts) = (part.finished.offset, part.attempts);
+        if std::mem::take(&mut part.unfinished) {
+            self.unfinished.swap_remove(tp);
+            self.read_again(tp);
+        }
+        Some((at, attempts))
     }
 }

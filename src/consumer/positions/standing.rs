@@ -15,6 +15,10 @@ pub(crate) struct Standing {
     pub(crate) paused: bool,
     pub(crate) revoking: bool,
     pub(crate) parked: bool,
+    /// A stream of its own reads it.
+    pub(crate) streamed: bool,
+    /// How many of those were dropped before they had ended.
+    pub(crate) attempts: u32,
     pub(crate) read_from: Option<BrokerId>,
     pub(crate) not_before: Option<Instant>,
     pub(crate) trouble: Option<Error>,
@@ -60,6 +64,8 @@ impl Positions {
             paused: part.paused,
             revoking: part.revoking,
             parked: part.parked,
+            streamed: part.reader.is_some(),
+            attempts: part.attempts,
             read_from: part.read_from(),
             not_before: part.not_before,
             trouble: part.trouble.clone(),

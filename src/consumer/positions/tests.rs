@@ -730,7 +730,13 @@ fn one_partition_is_finished_apart_from_the_others() {
         positions.accept(B1, &asked, &answer(batches(50)), now);
         positions.hand_out(&asked.tp, asked.epoch, Position::new(50));
     }
-    positions.finish_one(&tp(0));
+    assert_eq!(positions.give_to(&tp(0), 7), 0);
+    positions.finish_one(&tp(0), 6);
+    assert!(
+        positions.has_in_hand(&tp(0), 7),
+        "what another stream says is not of this one"
+    );
+    positions.finish_one(&tp(0), 7);
     let finished: Vec<_> = positions
         .uncommitted()
         .into_iter()
@@ -739,4 +745,5 @@ fn one_partition_is_finished_apart_from_the_others() {
     assert_eq!(finished, [(tp(0), 50), (tp(1), 0)]);
 }
 
+mod finishing;
 mod requests;

@@ -81,6 +81,7 @@ async fn a_dropped_stream_hands_back_and_pauses_hold() -> Result {
         assert_eq!(record.offset(), expected);
     }
     drop(stream);
+    consumer.finish();
     assert_eq!(consumer.position(&tp), Some(10));
     consumer.pause(std::slice::from_ref(&tp))?;
     let nothing = consumer.poll_timeout(Duration::from_secs(2)).await?;

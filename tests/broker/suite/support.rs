@@ -95,6 +95,7 @@ pub(crate) async fn take(
         }
     }
     assert_eq!(seen, count, "more records than were sent");
+    consumer.finish();
     Ok(records)
 }
 
