@@ -295,7 +295,8 @@ impl ClientBuilder {
         self.build_on(connector, Clock::system())
     }
 
-    /// A client on the transport and with the tasks that were given, with default settings, which need no check.
+    /// A client on the transport and with the tasks that were given, with default settings, which
+    /// need no check.
     #[cfg(feature = "mock")]
     pub(crate) fn assemble_on(
         self,

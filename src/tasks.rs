@@ -332,7 +332,8 @@ mod tests {
         assert_eq!(tasks.running(), 0);
     }
 
-    /// Tasks are started, end and panic on several threads while the group is stopped and waited for.
+    /// Tasks are started, end and panic on several threads while the group is stopped and waited
+    /// for.
     #[test]
     fn whoever_waits_for_the_end_hears_of_it() {
         let mut builder = tokio::runtime::Builder::new_multi_thread();

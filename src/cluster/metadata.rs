@@ -139,7 +139,8 @@ impl MetadataMachine {
         self.topics.contains_key(topic)
     }
 
-    /// Whether a round about everything is under way: what it brings may be older than a wish of now.
+    /// Whether a round about everything is under way: what it brings may be older than a wish of
+    /// now.
     pub(crate) fn is_asking_everything(&self) -> bool {
         self.asking.as_ref().is_some_and(|asking| asking.everything)
     }
@@ -194,7 +195,8 @@ impl MetadataMachine {
         !self.unresolved.is_empty() || (self.all > 0 && !self.all_resolved)
     }
 
-    /// The round under way ended; `spread` is a random factor around 1. Whether it was about everything.
+    /// The round under way ended; `spread` is a random factor around 1. Whether it was about
+    /// everything.
     pub(crate) fn ended(&mut self, now: Instant, ended: Ended, spread: f64) -> bool {
         let Some(asked) = self.asking.take() else {
             return false;

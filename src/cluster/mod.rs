@@ -287,7 +287,8 @@ impl Cluster {
         }
     }
 
-    /// Waits for news, or for the end of the tasks that would bring them; whether the deadline passed.
+    /// Waits for news, or for the end of the tasks that would bring them; whether the deadline
+    /// passed.
     async fn is_over(&self, news: impl Future<Output = ()>, deadline: Instant) -> bool {
         tokio::select! {
             biased;
@@ -359,9 +360,8 @@ impl Cluster {
         self.inner.wishes.notify_one();
     }
 
-    /// Waits until a round of metadata requests about everything that was not begun yet has ended, well or not, or the
-    /// deadline passed.
-    /// Cancel safe.
+    /// Waits until a round of metadata requests about everything that was not begun yet has ended,
+    /// well or not, or the deadline passed. Cancel safe.
     pub(crate) async fn renewed(&self, deadline: Instant) {
         let round = {
             let mut metadata = self.metadata();

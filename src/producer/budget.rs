@@ -139,7 +139,8 @@ impl Budget {
         self.is_waited_for() || self.0.refused.load(Ordering::Acquire)
     }
 
-    /// Says that somebody who does not wait got no bytes. Whether nobody else was refused since bytes last came back.
+    /// Says that somebody who does not wait got no bytes. Whether nobody else was refused since
+    /// bytes last came back.
     pub(crate) fn refuse(&self) -> bool {
         !self.0.refused.swap(true, Ordering::AcqRel)
     }

@@ -131,9 +131,10 @@ impl ProducerBuilder {
         self
     }
 
-    /// How long nothing is sent to a topic until the producer forgets it (`metadata.max.idle.ms`): its metadata is not kept
-    /// up to date any more, and asked for again with the next record. So a producer that sends to ever new topics keeps those
-    /// of the last minutes alone. At least 5 seconds. Default: 5 minutes.
+    /// How long nothing is sent to a topic until the producer forgets it (`metadata.max.idle.ms`):
+    /// its metadata is not kept up to date any more, and asked for again with the next record. So a
+    /// producer that sends to ever new topics keeps those of the last minutes alone. At least 5
+    /// seconds. Default: 5 minutes.
     pub fn metadata_max_idle(mut self, idle: Duration) -> Self {
         self.config.metadata_max_idle = idle;
         self
@@ -145,10 +146,11 @@ impl ProducerBuilder {
         self
     }
 
-    /// Has a function called with the outcome of every batch: written or failed. This is the cheapest way to see every
-    /// record acknowledged: it costs nothing per record. When a [`Delivery`](crate::Delivery) has ended or
-    /// [`Producer::flush`] returns, the calls for these records have been made. That it was called for a failure does not
-    /// keep `flush` from telling it too.
+    /// Has a function called with the outcome of every batch: written or failed. This is the
+    /// cheapest way to see every record acknowledged: it costs nothing per record. When a
+    /// [`Delivery`](crate::Delivery) has ended or [`Producer::flush`] returns, the calls for these
+    /// records have been made. That it was called for a failure does not keep `flush` from telling
+    /// it too.
     ///
     /// It is called by the tasks that send, without any lock held, so that it may use the producer; but it must be quick
     /// and not block. A panic in it is logged and otherwise ignored. A function that holds the producer keeps it from

@@ -1,4 +1,5 @@
-//! The producer on the mock cluster: buffers that are full, topics and brokers that come and go. On a paused clock.
+//! The producer on the mock cluster: buffers that are full, topics and brokers that come and go. On
+//! a paused clock.
 
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;

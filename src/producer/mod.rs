@@ -192,8 +192,8 @@ impl Producer {
                 Err(error)
             }
             Err(Obstacle::NeedsBytes(bytes)) => {
-                // Nobody waits, but who tries again must not have to wait for lingers to end. Once is enough: until bytes
-                // come back, nothing lingers.
+                // Nobody waits, but who tries again must not have to wait for lingers to end. Once
+                // is enough: until bytes come back, nothing lingers.
                 if self.shared().budget.refuse() {
                     self.shared().urge();
                 }

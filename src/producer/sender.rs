@@ -385,8 +385,9 @@ impl Sender {
         true
     }
 
-    /// No attempt at this broker can go otherwise: what no request has carried ends at once, what waits to be sent again
-    /// when its time is over. The link has closed; another one may find another broker at this address.
+    /// No attempt at this broker can go otherwise: what no request has carried ends at once, what
+    /// waits to be sent again when its time is over. The link has closed; another one may find
+    /// another broker at this address.
     fn refuse(&mut self, error: &Error) {
         self.link = None;
         self.pause();

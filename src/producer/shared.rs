@@ -417,8 +417,8 @@ impl Shared {
 
     // Senders.
 
-    /// The ready list of a leader; its sender starts with it. Under the lock of the topics, as everything that gives slots
-    /// a home.
+    /// The ready list of a leader; its sender starts with it. Under the lock of the topics, as
+    /// everything that gives slots a home.
     pub(super) fn home(self: &Arc<Self>, broker: Option<BrokerId>) -> Arc<ReadyList> {
         let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
         let home = homes.entry(broker).or_insert_with(|| {
@@ -508,8 +508,8 @@ impl Shared {
             .unwrap_or_else(closed)
     }
 
-    /// Ends everything that is left. Tells the log, and returns, how many records certainly were not written and how many
-    /// may have been.
+    /// Ends everything that is left. Tells the log, and returns, how many records certainly were
+    /// not written and how many may have been.
     pub(crate) fn fail_all(&self, error: &Error) -> (u64, u64) {
         self.stop_intake();
         self.budget.close();

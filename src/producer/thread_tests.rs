@@ -1,5 +1,6 @@
-//! The producer used by tasks on several threads, in real time, for many rounds: slots, ready lists, the budget and
-//! forgotten topics. What each type promises by itself is modelled in `tests/models/`; slots hold too much for that.
+//! The producer used by tasks on several threads, in real time, for many rounds: slots, ready
+//! lists, the budget and forgotten topics. What each type promises by itself is modelled in
+//! `tests/models/`; slots hold too much for that.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -104,7 +105,8 @@ async fn no_batch_is_left_without_a_look() {
     }
 }
 
-/// A record opens a batch at the moment at which its sender looks because a linger is over that a flush cut short.
+/// A record opens a batch at the moment at which its sender looks because a linger is over that a
+/// flush cut short.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_batch_that_lingers_is_not_left_alone() {
     const ROUNDS: u64 = 400;
@@ -119,7 +121,8 @@ async fn a_batch_that_lingers_is_not_left_alone() {
             for round in 0..ROUNDS {
                 let cut_short = producer.send(record()).await.unwrap();
                 producer.flush().await.unwrap();
-                // From another moment on in each round, within the two milliseconds in which the timer fires.
+                // From another moment on in each round, within the two milliseconds in which the
+                // timer fires.
                 let until = std::time::Duration::from_micros(round * 37 % 2_000);
                 let began = now();
                 while began.elapsed() < until {
@@ -136,7 +139,8 @@ async fn a_batch_that_lingers_is_not_left_alone() {
     }
 }
 
-/// A topic is forgotten whenever nothing of it is in line, by which every slot is replaced again and again.
+/// A topic is forgotten whenever nothing of it is in line, by which every slot is replaced again
+/// and again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_topic_may_be_forgotten_at_any_moment() {
     const RECORDS: usize = 400;

@@ -11,9 +11,9 @@ use crate::record::Record;
 /// Sends records to one topic: like [`Producer`], without a look-up per record. Cheap to clone.
 ///
 /// It takes records without a topic ([`Record::new`]) and those of its own topic; another topic is
-/// [`ErrorKind::InvalidArgument`]. Made by [`Producer::topic`]. It keeps the producer alive as a clone of it would, and once
-/// it was used, its topic in the producer's metadata, however long nothing is sent to it
-/// ([`metadata_max_idle`](crate::ProducerBuilder::metadata_max_idle)).
+/// [`ErrorKind::InvalidArgument`]. Made by [`Producer::topic`]. It keeps the producer alive as a
+/// clone of it would, and once it was used, its topic in the producer's metadata, however long
+/// nothing is sent to it ([`metadata_max_idle`](crate::ProducerBuilder::metadata_max_idle)).
 ///
 /// ```no_run
 /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {

@@ -1,14 +1,16 @@
 //! The topics that a producer sends to: how they are found, followed, and forgotten.
 //!
-//! All of them stand in one map behind a lock. Records find theirs in a copy without a lock, which is made anew when as
-//! many have missed it as there are topics: so a new topic costs what it costs, however many there are, and one that is
-//! used is soon in the copy. Whatever gives slots a home happens under the lock, so that nobody goes back to an older
-//! snapshot than another has taken over, and no sender ends while a slot comes to it.
+//! All of them stand in one map behind a lock. Records find theirs in a copy without a lock, which
+//! is made anew when as many have missed it as there are topics: so a new topic costs what it
+//! costs, however many there are, and one that is used is soon in the copy. Whatever gives slots a
+//! home happens under the lock, so that nobody goes back to an older snapshot than another has
+//! taken over, and no sender ends while a slot comes to it.
 //!
-//! A topic to which nothing was sent for `metadata.max.idle.ms` is forgotten: its entry, its slots, and its place in
-//! metadata requests. Its slots take no more records, and who meets one looks the topic up anew. What brokers expect next
-//! of its sequences is forgotten with them; so the identity under which they ran is noted, one for all topics, and slots
-//! made from then on ask for another: the next epoch, under which sequences start at 0 (KIP-360).
+//! A topic to which nothing was sent for `metadata.max.idle.ms` is forgotten: its entry, its slots,
+//! and its place in metadata requests. Its slots take no more records, and who meets one looks the
+//! topic up anew. What brokers expect next of its sequences is forgotten with them; so the identity
+//! under which they ran is noted, one for all topics, and slots made from then on ask for another:
+//! the next epoch, under which sequences start at 0 (KIP-360).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -65,7 +67,8 @@ pub(crate) struct Held {
 
 pub(crate) struct TopicState {
     pub(super) topic: Arc<Topic>,
-    /// By partition number; may be longer than the topic's list if that shrank (the topic was made anew).
+    /// By partition number; may be longer than the topic's list if that shrank (the topic was made
+    /// anew).
     pub(super) slots: Vec<Arc<Slot>>,
 }
 
@@ -142,8 +145,8 @@ impl Known {
 }
 
 impl TopicEntry {
-    /// Whether nothing was sent to it for so long, nothing is left of that, and no handle keeps it. Its slots take no more
-    /// records then.
+    /// Whether nothing was sent to it for so long, nothing is left of that, and no handle keeps it.
+    /// Its slots take no more records then.
     fn retires(&self, time: Instant, idle: Duration) -> bool {
         let state = self.state.load();
         let slots = &state.slots;
@@ -279,7 +282,8 @@ impl Shared {
         }
     }
 
-    /// Forgets topics to which nothing was sent for so long (`metadata.max.idle.ms`); how many they are.
+    /// Forgets topics to which nothing was sent for so long (`metadata.max.idle.ms`); how many they
+    /// are.
     pub(crate) fn forget_idle(&self, idle: Duration) -> usize {
         let time = now();
         let mut known = self.topics.lock();
@@ -354,7 +358,8 @@ impl Shared {
             let home = self.home(partition.leader);
             match slots.get(slots_index(number)) {
                 Some(slot) => {
-                    // A deleted topic that came back has the same leaders, but slots have been orphaned.
+                    // A deleted topic that came back has the same leaders, but slots have been
+                    // orphaned.
                     if anew
                         || before.is_none_or(|before| before.leader != partition.leader)
                         || slot.lock().queue.leader() != partition.leader
@@ -400,7 +405,8 @@ impl Shared {
         for slot in &state.slots {
             slot.set_home(&nowhere, false);
         }
-        // Without leaders, but still with its partitions: metadata may only be incomplete for a moment.
+        // Without leaders, but still with its partitions: metadata may only be incomplete for a
+        // moment.
         let mut topic = Topic::clone(&state.topic);
         for partition in &mut topic.partitions {
             partition.leader = None;

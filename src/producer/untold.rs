@@ -1,4 +1,5 @@
-//! Which records failed, and of which of them the application was not told: for `flush` and `close`.
+//! Which records failed, and of which of them the application was not told: for `flush` and
+//! `close`.
 //!
 //! Nothing here costs anything as long as nothing fails. A failed batch is kept until its records
 //! were told, by their deliveries or by a flush, so that a flush can name the first of them. Of

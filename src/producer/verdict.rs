@@ -15,8 +15,9 @@ pub(crate) fn verdict(code: i16, acks: Acks) -> Answer {
         MESSAGE_TOO_LARGE | RECORD_LIST_TOO_LARGE => Answer::TooLarge,
         _ if classify(code).is_retriable() => Answer::Again(certainty(code, acks)),
         _ if REFUSALS.contains(&code) => Answer::Refused(certainty(code, acks)),
-        // No broker known today says so to a batch, and nobody knows what became of it. Its sequence
-        // must not be used again: a broker that has the batch would take the next one for it.
+        // No broker known today says so to a batch, and nobody knows what became of it. Its
+        // sequence must not be used again: a broker that has the batch would take the next one for
+        // it.
         _ => Answer::Refused(Certainty::MaybeWritten),
     }
 }
