@@ -23,11 +23,11 @@ impl Fetchable {
         self.brokers().remove(&broker);
     }
 
-    /// From these brokers.
+    /// From these brokers. No lock is held while their tasks are woken.
     pub(super) fn wake(&self, brokers: impl IntoIterator<Item = BrokerId>) {
-        let known = self.brokers();
         for broker in brokers {
-            if let Some(notify) = known.get(&broker) {
+            let notify = self.brokers().get(&broker).cloned();
+            if let Some(notify) = notify {
                 notify.notify_waiters();
             }
         }
@@ -35,9 +35,8 @@ impl Fetchable {
 
     /// From whichever broker.
     pub(super) fn notify_waiters(&self) {
-        self.brokers()
-            .values()
-            .for_each(|notify| notify.notify_waiters());
+        let all: Vec<_> = self.brokers().values().cloned().collect();
+        all.iter().for_each(|notify| notify.notify_waiters());
     }
 
     fn brokers(&self) -> MutexGuard<'_, BTreeMap<BrokerId, Arc<Notify>>> {

@@ -284,11 +284,15 @@ impl Shared {
         let mut inner = self.lock();
         inner.given = portion.given;
         wanted.append(&mut inner.starved);
+        let error = match parts.is_empty() {
+            true => inner.errors.pop_front(),
+            false => None,
+        };
+        drop(inner);
         self.fetchable.wake(wanted);
         if parts.is_empty() {
-            return inner.errors.pop_front().map_or(Ok(None), Err);
+            return error.map_or(Ok(None), Err);
         }
-        drop(inner);
         self.show(&parts);
         Ok(Some(Batches { parts }))
     }
@@ -306,15 +310,19 @@ impl Shared {
         let least = usize::try_from(self.config.max_partition_fetch_bytes).unwrap_or(0);
         let budget = usize::try_from(self.config.fetch_max_bytes).unwrap_or(0);
         let mut inner = self.lock();
-        if std::mem::take(&mut inner.given) > 0 {
-            self.fetchable.wake(std::mem::take(&mut inner.starved));
-        }
+        let room_again = match std::mem::take(&mut inner.given) {
+            0 => BTreeSet::new(),
+            _ => std::mem::take(&mut inner.starved),
+        };
         if inner.buffer.inflated() > budget {
             inner.buffer.close_opened();
         }
         // The last batch may go beyond it.
         let room = budget.saturating_sub(inner.used() + least).max(least);
-        Portion::new(records(&inner), room)
+        let portion = Portion::new(records(&inner), room);
+        drop(inner);
+        self.fetchable.wake(room_again);
+        portion
     }
 
     /// Whether a partition may be asked for more now and was not before.

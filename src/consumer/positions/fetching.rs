@@ -184,6 +184,13 @@ impl Positions {
             .is_some_and(|(replica, _)| replica == from);
         match code {
             codes::OFFSET_OUT_OF_RANGE if from_follower => Outcome::default(),
+            // What was fetched before that offset is handed out first, and then it is asked for
+            // again.
+            codes::OFFSET_OUT_OF_RANGE if part.position.offset < asked.offset => {
+                part.back_off(now, base, max);
+                part.trouble = Some(Error::from_code(code, "fetching"));
+                Outcome::default()
+            }
             // A damaged answer about what is committed would have the policy skip records: it is looked up again first.
             codes::OFFSET_OUT_OF_RANGE if part.unproven => {
                 let renewed = self.new_epoch();

@@ -294,6 +294,31 @@ fn an_offset_outside_of_the_log_goes_where_the_policy_says() {
     assert!(plan(&mut positions, now).is_empty());
 }
 
+/// As Java does, whose consumer asks for more only when nothing is left.
+#[test]
+fn what_was_fetched_before_an_offset_outside_of_the_log_is_read_first() {
+    let mut positions = active(&[tp(0)], rules());
+    let mut now = now();
+    let asked = plan(&mut positions, now).remove(0);
+    let start = asked.offset;
+    positions.accept(B1, &asked, &answer(batches(start + 10)), now);
+    let out_of_range = refusal(codes::OFFSET_OUT_OF_RANGE);
+    for times in 0..3 {
+        now += Duration::from_secs(2);
+        let asked = plan(&mut positions, now).remove(0);
+        assert_eq!(asked.offset, start + 10);
+        let outcome = positions.accept(B1, &asked, &out_of_range, now);
+        assert_eq!(outcome.discard, times == 2);
+        assert_eq!(positions.wanted_resets(now).is_empty(), times < 2);
+        assert!(plan(&mut positions, now).is_empty(), "after a pause");
+        if times == 1 {
+            assert!(positions.may_hand_out(&tp(0), asked.epoch));
+            let end = Position::new(start + 10);
+            assert!(positions.hand_out(&tp(0), asked.epoch, end));
+        }
+    }
+}
+
 #[test]
 fn a_wrong_leader_means_metadata_and_a_pause_until_it_is_another() {
     for code in [
