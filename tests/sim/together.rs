@@ -92,9 +92,10 @@ async fn ask(world: Arc<World>, client: Client, mut rng: StdRng) {
 
 /// After everything was read: nobody holds anybody else up, and nobody ends connections.
 pub(crate) async fn quiet(world: &World, client: &Client) {
-    let lost = client.metrics().connections_closed;
     wait_for(world, |world| world.notes().calm_done).await;
     drain(world).await;
+    // By now whoever had a connection that was reset has noticed.
+    let lost = client.metrics().connections_closed;
     // Members that are gone without a word are noticed by their session.
     sleep(world.pace(Duration::from_secs(60))).await;
     world.enter(Phase::Quiet);
@@ -102,7 +103,9 @@ pub(crate) async fn quiet(world: &World, client: &Client) {
     let _ = timeout(world.pace(Duration::from_secs(60)), drain(world)).await;
     let closed = client.metrics().connections_closed - lost;
     if closed > 0 {
-        world.violation(format!("neighbour: {closed} connections ended in the calm"));
+        world.violation(format!(
+            "neighbour: {closed} connections ended in the quiet"
+        ));
     }
     let mut late = Vec::new();
     let mut notes = world.notes();

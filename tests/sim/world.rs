@@ -247,6 +247,7 @@ impl World {
 
     pub(crate) fn enter(&self, phase: Phase) {
         *self.phase.lock().unwrap() = phase;
+        self.tell(format_args!("{phase:?}"));
     }
 
     pub(crate) async fn until(&self, phase: Phase) {
@@ -460,7 +461,6 @@ async fn live(world: Arc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
     }
     faults::storm(&world, rng).await;
     world.enter(Phase::Mended);
-    world.tell("mended");
     sleep(world.pace(SETTLE)).await;
     world.enter(Phase::Calm);
     if let Some(client) = world.together.get() {
