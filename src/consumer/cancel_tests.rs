@@ -7,9 +7,12 @@ use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_response::PartitionData;
 
 use super::test_brokers::{self, SECOND, coordinator, fetched, metadata, offset};
+use std::future::Future;
+
 use super::*;
 use crate::cluster::Cluster;
 use crate::net::scripted::{Far, all_committed, body, nothing_committed};
+use std::pin::pin;
 
 /// Brokers `one`, which leads the empty partition `t-0` and names a follower to read it from, and
 /// `two`, that follower.

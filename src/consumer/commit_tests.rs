@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::*;
+use crate::clock::now;
 use crate::mock::{Api, MockCluster};
 use crate::{Client, ErrorKind, Record};
 

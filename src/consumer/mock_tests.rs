@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::admin::NewTopic;
+use crate::clock::now;
 use crate::mock::{Api, MockCluster};
 use crate::{Client, ErrorKind, Record};
 

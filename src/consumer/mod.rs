@@ -35,6 +35,7 @@ mod pattern;
 pub(crate) mod peek;
 #[cfg(test)]
 mod poison_tests;
+mod polling;
 mod positions;
 #[cfg(test)]
 #[cfg(feature = "mock")]
@@ -54,13 +55,8 @@ mod unsent;
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
-
-use tokio::sync::futures::Notified;
 
 pub(crate) use buffer::Reading;
 
@@ -81,14 +77,14 @@ pub use stream::RecordStream;
 pub use subscription::Subscription;
 
 use crate::admin::{Admin, PartitionDescription};
-use crate::clock::{Instant, now};
 use crate::error::Result;
 #[cfg(doc)]
 use crate::error::{Error, ErrorKind};
 #[cfg(doc)]
 use crate::record::OwnedRecord;
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
-use shared::{Inner, News, Shared};
+use polling::{By, Turn, next_turn, poll};
+use shared::{News, Shared};
 
 /// Reads records: as a member of a group, which shares the partitions of topics among its members,
 /// or from given partitions.
@@ -129,129 +125,6 @@ use shared::{Inner, News, Shared};
 pub struct Consumer {
     shared: Arc<Shared>,
     closed: bool,
-}
-
-/// A call of the application that waits for something. Only while it runs it says that the
-/// application polls: one that is kept and not looked at says nothing (`max.poll.interval.ms`).
-struct Polling<'a> {
-    shared: &'a Shared,
-    began: Instant,
-    /// This is the look at the future by which the call began.
-    first: bool,
-}
-
-impl<'a> Polling<'a> {
-    /// `prepare` is done under the lock that is needed in any case.
-    fn enter(shared: &'a Shared, prepare: impl FnOnce(&mut Inner)) -> Self {
-        let began = now();
-        let mut inner = shared.lock();
-        prepare(&mut inner);
-        shared.polls(inner, began);
-        Self {
-            shared,
-            began,
-            first: true,
-        }
-    }
-
-    /// Waits until there may be something. The control task ends waits before the interval is over
-    /// ([`Shared::ready`]), so that a task that has nothing to read and runs when it is woken
-    /// counts.
-    async fn wait(&mut self, mut ready: Pin<&mut Notified<'_>>) {
-        let mut stopped = pin!(self.shared.tasks.stopped());
-        poll_fn(|cx| {
-            if ready.as_mut().poll(cx).is_ready() || stopped.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            if !std::mem::take(&mut self.first) {
-                self.shared.polls(self.shared.lock(), now());
-            }
-            Poll::Pending
-        })
-        .await;
-    }
-
-    /// The call returns something.
-    fn leave(self) {
-        self.shared.lock().polled_at = now();
-    }
-}
-
-impl Drop for Polling<'_> {
-    fn drop(&mut self) {
-        self.shared.ledger.polled(self.began, now());
-    }
-}
-
-/// What a wait of the application ended with.
-enum Turn {
-    Records(Batches),
-    News(News),
-    Woken,
-    End,
-}
-
-/// What comes before records.
-fn urgent(shared: &Shared) -> Result<Option<Turn>> {
-    let mut inner = shared.lock();
-    if let Some(error) = inner.fatal.clone().or_else(|| shared.tasks.failure()) {
-        return Err(error);
-    }
-    if shared.tasks.is_stopping() {
-        return Ok(Some(Turn::End));
-    }
-    if let Some(news) = inner.events.pop_front() {
-        return Ok(Some(Turn::News(news)));
-    }
-    Ok(std::mem::take(&mut inner.wakeup).then_some(Turn::Woken))
-}
-
-/// Who asks for more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum By {
-    Poll,
-    /// The application lets go of partitions itself.
-    Events,
-    /// A stream of records, which knows better what is finished.
-    Stream,
-}
-
-/// Waits for something to hand out. Cancel safe: what is taken is returned at once.
-async fn next_turn(shared: &Shared, by: By) -> Result<Turn> {
-    let mut polling = Polling::enter(shared, |inner| {
-        if by != By::Stream {
-            shared.ask(inner);
-            inner.listens = by == By::Events;
-        }
-    });
-    // A loop over polls that never have to wait leaves room for other tasks.
-    tokio::task::coop::consume_budget().await;
-    loop {
-        let mut ready = pin!(shared.ready.notified());
-        ready.as_mut().enable();
-        let turn = match urgent(shared) {
-            Ok(None) => shared.take().map(|batches| batches.map(Turn::Records)),
-            urgent => urgent,
-        };
-        if let Some(turn) = turn.transpose() {
-            polling.leave();
-            return turn;
-        }
-        polling.wait(ready).await;
-    }
-}
-
-/// As `Consumer::poll`, for those that have no consumer at hand.
-async fn poll(shared: &Shared, by: By) -> Result<Option<Batches>> {
-    loop {
-        match next_turn(shared, by).await? {
-            Turn::Records(batches) => return Ok(Some(batches)),
-            Turn::News(News::Revoking(id, partitions)) => shared.let_go_of(id, &partitions),
-            Turn::News(_) => {}
-            Turn::Woken => return Ok(Some(Batches::default())),
-            Turn::End => return Ok(None),
-        }
-    }
 }
 
 impl Consumer {

@@ -11,6 +11,7 @@ use kafka_protocol::messages::fetch_response::PartitionData;
 
 use super::test_brokers::{self, SECOND, fetched, metadata, offset};
 use super::*;
+use crate::clock::now;
 use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::net::scripted::{Far, body};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::{Stream, StreamExt, poll};
 
 use super::*;
+use crate::clock::now;
 use crate::mock::MockCluster;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -21,10 +21,11 @@ use std::time::Duration;
 use futures_core::Stream;
 use tokio::sync::Notify;
 
+use super::Consumer;
 use super::batch::PartitionBatch;
 use super::control::sleep_at;
+use super::polling::Polling;
 use super::shared::{Inner, News, Shared};
-use super::{Consumer, Polling};
 use crate::clock::{Instant, now};
 use crate::error::Result;
 use crate::types::TopicPartition;
@@ -494,6 +495,7 @@ impl Shared {
                 if inner.positions.unpark(tp) {
                     wanted.extend(inner.positions.read_from(tp));
                 }
+                drop(inner);
                 self.fetchable.wake(wanted);
                 return Ok(None);
             };
@@ -531,8 +533,8 @@ impl Shared {
             if self.is_wanted_again(before, inner.buffer.unread(tp)) {
                 wanted.extend(inner.positions.read_from(tp));
             }
-            self.fetchable.wake(wanted);
             drop(inner);
+            self.fetchable.wake(wanted);
             if let Some(batch) = taken.batch {
                 self.show(std::slice::from_ref(&batch));
                 return Ok(Some(batch));

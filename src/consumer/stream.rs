@@ -16,9 +16,10 @@ use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
+use super::Consumer;
 use super::batch::{Batches, PartitionBatch, Segment};
+use super::polling::{By, poll};
 use super::positions::{Held, PartEpoch, Position};
-use super::{By, Consumer, poll};
 use crate::clock::{Instant, now};
 use crate::error::Result;
 use crate::record::{DecodedBatch, OwnedRecord, RecordCursor};
