@@ -1,10 +1,11 @@
-//! Answers and requests with flipped bits, on their way: nothing gives up, nothing acknowledged is lost, and when the damage is
-//! over everything is as if it had never been.
+//! Answers and requests with flipped bits, on their way: nothing hangs, nothing acknowledged is lost, and
+//! when the damage is over everything is as if it had never been.
 //!
 //! Codes, offsets, epochs, ids and times stand outside of every checksum, so what is told during the damage may be wrong in
 //! ways that nobody can see (an offset, say). What must hold all the same: every delivery ends, what was acknowledged is in a
-//! log, no member gives up, and once the damage is over all that is sent is written, and read by the group, whose members
-//! share the partitions as its coordinator says.
+//! log, and once the damage is over all that is sent is written, and read by the group, whose members
+//! share the partitions as its coordinator says. A member whose coordinator seems to refuse it for good
+//! ends, as in Java's client; here it is started again, as an application would.
 //!
 //! Two kinds of worlds: bits are flipped wherever it happens for half a minute, or one bit of one answer.
 
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ottla::mock::{Api, MockCluster};
-use ottla::{Client, Consumer, ConsumerHandle, Error, ErrorKind};
+use ottla::{Client, Consumer, ConsumerHandle, Error};
 use ottla::{OffsetReset, Producer, Record, TopicPartition};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -250,7 +251,8 @@ struct World {
     seen: Arc<Mutex<BTreeSet<String>>>,
 }
 
-type Member = (JoinHandle<()>, ConsumerHandle);
+/// The task that reads, and the handle of its consumer of the moment.
+type Member = (JoinHandle<()>, Arc<Mutex<ConsumerHandle>>);
 
 impl World {
     /// The parts of the network are those of the clients that there are: it is damaged afterwards.
@@ -274,11 +276,11 @@ impl World {
     }
 
     async fn member(&self) -> Member {
-        let consumer = self.reader.consumer("g").subscribe(["t"]);
-        let consumer = consumer.offset_reset(OffsetReset::Earliest);
-        let consumer = consumer.build().await.unwrap();
-        let handle = consumer.handle();
-        (tokio::spawn(read(consumer, Arc::clone(&self.seen))), handle)
+        let consumer = consumer(&self.reader).await;
+        let handle = Arc::new(Mutex::new(consumer.handle()));
+        let (reader, seen) = (self.reader.clone(), Arc::clone(&self.seen));
+        let task = read(consumer, reader, Arc::clone(&handle), seen);
+        (tokio::spawn(task), handle)
     }
 
     /// There is no damage any more: what was acknowledged is there, and everything goes on. How long that took.
@@ -300,7 +302,7 @@ impl World {
                 .cloned()
                 .collect();
             for (task, _) in members {
-                assert!(!task.is_finished(), "a member gave up");
+                assert!(!task.is_finished(), "a member's task ended");
             }
             let shared = self.shared(members);
             if unread.is_empty() && shared.is_ok() {
@@ -322,7 +324,7 @@ impl World {
         loop {
             let lags = members
                 .iter()
-                .flat_map(|(_, handle)| handle.lag().partitions().to_vec());
+                .flat_map(|(_, handle)| handle.lock().unwrap().lag().partitions().to_vec());
             let mut behind = lags.filter(|lag| {
                 let (topic, number) =
                     (lag.topic_partition.topic(), lag.topic_partition.partition());
@@ -347,7 +349,9 @@ impl World {
             let parts: BTreeSet<BTreeSet<_>> = parts.into_iter().map(BTreeSet::from_iter).collect();
             parts
         };
-        let own = members.iter().map(|(_, handle)| handle.assignment());
+        let own = members
+            .iter()
+            .map(|(_, handle)| handle.lock().unwrap().assignment());
         let own = sorted(own.collect());
         let group = self.cluster.group("g").ok_or("there is no group")?;
         let theirs = group.members.into_iter().map(|member| member.partitions);
@@ -374,6 +378,7 @@ impl World {
     fn explain(&self, members: &[Member; 2]) -> String {
         let mut text = format!("{:?}\n", self.cluster.group("g"));
         for (_, handle) in members {
+            let handle = handle.lock().unwrap();
             text += &format!("{:?}\n", handle.group_metadata());
             for tp in handle.assignment() {
                 text += &format!("{tp}: {}\n", handle.explain(&tp));
@@ -433,10 +438,21 @@ async fn produce(producer: &Producer, numbers: Range<usize>, time: Duration) -> 
     acknowledged
 }
 
-/// A member that polls whatever happens, and ends only when its consumer does.
-async fn read(mut consumer: Consumer, seen: Arc<Mutex<BTreeSet<String>>>) {
+async fn consumer(client: &Client) -> Consumer {
+    let builder = client.consumer("g").subscribe(["t"]);
+    let builder = builder.offset_reset(OffsetReset::Earliest);
+    builder.build().await.unwrap()
+}
+
+/// A member that polls whatever happens, and is made anew if it is refused for good.
+async fn read(
+    mut member: Consumer,
+    client: Client,
+    handle: Arc<Mutex<ConsumerHandle>>,
+    seen: Arc<Mutex<BTreeSet<String>>>,
+) {
     loop {
-        match consumer.poll().await {
+        match member.poll().await {
             Ok(Some(batches)) => {
                 for record in batches.iter().flatten() {
                     let record = record.unwrap();
@@ -444,9 +460,11 @@ async fn read(mut consumer: Consumer, seen: Arc<Mutex<BTreeSet<String>>>) {
                 }
             }
             Ok(None) => return,
-            Err(error) if error.is_fatal() || error.kind() == ErrorKind::Authorization => {
-                eprintln!("a member ends: {error}");
-                return;
+            Err(error) if error.is_fatal() => {
+                eprintln!("a member is started again: {error}");
+                sleep(SECOND).await;
+                member = consumer(&client).await;
+                *handle.lock().unwrap() = member.handle();
             }
             Err(_) => sleep(SECOND / 10).await,
         }

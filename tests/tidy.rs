@@ -18,7 +18,6 @@ const MACHINES: &[&str] = &[
     "src/config/",
     "src/consumer/codes.rs",
     "src/consumer/group/kip848.rs",
-    "src/consumer/group/kip848/doubts.rs",
     "src/consumer/lag.rs",
     "src/consumer/positions.rs",
     "src/consumer/positions/",

@@ -389,3 +389,26 @@ async fn produce_to(client: &Client, topic: &str, partition: i32) {
     let record = Record::to(topic).partition(partition).value("x");
     producer.deliver(record).await.unwrap();
 }
+
+/// Another live consumer has its name now, and its partitions.
+#[tokio::test(start_paused = true)]
+async fn a_fenced_static_member_hands_out_nothing_more() {
+    const FENCED_INSTANCE_ID: i16 = 82;
+    let mock = mock(1).await;
+    let client = mock.client();
+    let builder = subscriber(&client).group_instance_id("i");
+    let mut consumer = builder.build().await.unwrap();
+    settle(&mut consumer, &["t"]).await;
+    let fence = mock.on(Api::ConsumerGroupHeartbeat).times(1);
+    let fence = fence.fail(FENCED_INSTANCE_ID);
+    while fence.hits() == 0 {
+        consumer.poll_timeout(SECOND / 100).await.ok();
+    }
+    produce(&client, "t", "for the other").await;
+    let error = consumer.poll().await.unwrap_err();
+    assert!(
+        error.is_fatal() && error.kind() == ErrorKind::Fenced,
+        "{error}"
+    );
+    assert_eq!(consumer.assignment(), []);
+}

@@ -9,9 +9,10 @@
 //! - Partitions to be revoked are revoked before new ones are taken, and then the broker is told at
 //!   once, since others wait for it.
 //! - A member that was thrown out gives up all it has before it joins again with epoch 0.
-//! - Fields that the broker knows are not sent again (null means unchanged), except after a failure, when nobody knows what
-//!   it heard; while its last word on the assignment is not confirmed; and now and then. For a broker tells an assignment
-//!   once, unless a heartbeat has all fields: what was damaged on its way, there or back, would stay wrong for ever.
+//! - Fields that the broker knows are not sent again (null means unchanged), except after a failure, when
+//!   nobody knows what it heard, and once a minute: a broker tells an assignment once, unless a
+//!   heartbeat has all fields, so what was damaged on its way, there or back, would stay for ever.
+//! - What the broker says counts at once, as in Java's client.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -19,7 +20,6 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use self::doubts::Doubts;
 pub(crate) use self::messages::{Effect, Heartbeat, HeartbeatAnswer, Subscription, Token};
 use crate::clock::Instant;
 use crate::consumer::GroupMembershipOperation;
@@ -27,7 +27,6 @@ use crate::consumer::codes;
 use crate::error::{Class, Error};
 use crate::types::TopicPartition;
 
-mod doubts;
 mod messages;
 
 /// Partitions by topic id.
@@ -99,8 +98,6 @@ pub(crate) struct Membership {
     /// `None` until there is one; then empty where there is none any more.
     regex: Option<Arc<str>>,
     target: Parts,
-    /// The target was told again, or is one that nobody told.
-    confirmed: bool,
     owned: Parts,
     names: BTreeMap<Uuid, Arc<str>>,
     /// Ids whose names metadata was asked for.
@@ -119,12 +116,9 @@ pub(crate) struct Membership {
     urgent: bool,
     /// Something changed that `reconcile` looks at.
     changed: bool,
-    /// The target was told, and what is owned not since.
-    told: bool,
-    /// The last heartbeat said what is owned.
-    said_owned: bool,
+    /// The target changed, and what is owned was not told since.
+    tell_owned: bool,
     failures: u32,
-    doubts: Doubts,
     effects: VecDeque<Effect>,
 }
 
@@ -142,7 +136,6 @@ impl Membership {
             topics: Vec::new(),
             regex: None,
             target: Parts::new(),
-            confirmed: true,
             owned: Parts::new(),
             names: BTreeMap::new(),
             asked_names: BTreeSet::new(),
@@ -156,10 +149,8 @@ impl Membership {
             sent_at: None,
             urgent: false,
             changed: false,
-            told: false,
-            said_owned: false,
+            tell_owned: false,
             failures: 0,
-            doubts: Doubts::default(),
             effects: VecDeque::new(),
         }
     }
@@ -294,32 +285,17 @@ impl Membership {
             return;
         }
         match answer {
-            Ok(answer) => match self.doubts.about(&answer, self.epoch) {
-                Some(why) => {
-                    tracing::debug!(member = %self.member_id, why, "a heartbeat's answer cannot be right");
-                    self.retry(now);
-                }
-                None if answer.code == codes::NONE => self.heard(now, answer),
-                None => self.refused(now, &answer),
-            },
+            Ok(answer) if answer.code != codes::NONE => self.refused(now, &answer),
+            // No member has such an epoch: the answer is damaged.
+            Ok(answer) if answer.member_epoch <= JOIN => self.retry(now),
+            Ok(answer) => self.heard(now, answer),
             Err(error) if error.is_retriable() => self.retry(now),
-            Err(error) => self.doubted(now, error),
-        }
-    }
-
-    /// What ends the membership, if it is said often enough.
-    fn doubted(&mut self, now: Instant, error: Error) {
-        if self.doubts.believe(&error) {
-            self.fail(error);
-        } else {
-            tracing::debug!(member = %self.member_id, %error, "a heartbeat was refused; asking again");
-            self.retry(now);
+            Err(error) => self.fail(error),
         }
     }
 
     fn heard(&mut self, now: Instant, answer: HeartbeatAnswer) {
         self.failures = 0;
-        self.doubts.clear();
         self.interval = answer
             .interval
             .clamp(Duration::from_millis(1), MAX_INTERVAL);
@@ -334,12 +310,11 @@ impl Membership {
             self.changed = true;
         }
         // Names that are missing are asked for again.
-        self.changed |= !self.asked_names.is_empty() || answer.assignment.is_some();
-        if let Some(target) = answer.assignment {
-            self.confirmed = self.target == target;
-            // But where it answers to what is owned, and that is it.
-            self.told = !(self.confirmed && self.said_owned && self.owned == target);
-            self.urgent |= target != self.target && target == self.owned;
+        self.changed |= !self.asked_names.is_empty();
+        if let Some(target) = answer.assignment.filter(|target| *target != self.target) {
+            self.changed = true;
+            self.tell_owned = true;
+            self.urgent |= target == self.owned;
             self.target = target;
         }
         self.asked_names.clear();
@@ -384,14 +359,14 @@ impl Membership {
             | codes::REQUEST_TIMED_OUT
             | codes::NETWORK_EXCEPTION
             | codes::UNKNOWN_SERVER_ERROR => self.retry(now),
-            codes::TOPIC_AUTHORIZATION_FAILED if self.doubts.believe(&error()) => {
+            codes::TOPIC_AUTHORIZATION_FAILED => {
                 // May be allowed later: stays in line, tells the application.
                 self.effects.push_back(Effect::Fail(error()));
                 self.retry(now);
                 let slow = now + self.settings.backoff_max;
                 self.next_heartbeat = self.next_heartbeat.map(|next| next.max(slow));
             }
-            codes::INVALID_REGULAR_EXPRESSION if self.doubts.believe(&error()) => {
+            codes::INVALID_REGULAR_EXPRESSION => {
                 // The caller's to mend, by another subscription.
                 self.effects.push_back(Effect::Fail(error()));
                 self.subscribed = false;
@@ -401,10 +376,7 @@ impl Membership {
                     _ => self.leave(now, GroupMembershipOperation::Default),
                 }
             }
-            codes::TOPIC_AUTHORIZATION_FAILED | codes::INVALID_REGULAR_EXPRESSION => {
-                self.retry(now)
-            }
-            _ => self.doubted(now, error()),
+            _ => self.fail(error()),
         }
     }
 
@@ -433,7 +405,6 @@ impl Membership {
         self.epoch = JOIN;
         self.life += 1;
         self.target.clear();
-        self.confirmed = true;
         self.owned.clear();
         self.assigned_once = false;
         self.sent = Sent::default();
@@ -491,8 +462,6 @@ impl Membership {
                 unknown.insert(*id);
             }
         }
-        // It names what nobody knows: a topic that is new, or one that never was.
-        self.confirmed &= unknown.is_empty();
         let gone = self.owned.keys().filter(|id| names(**id).is_none());
         unknown.extend(gone.copied());
         if !unknown.is_subset(&self.asked_names) {
@@ -507,7 +476,7 @@ impl Membership {
             self.state = State::Revoking(surplus);
             return;
         }
-        if std::mem::take(&mut self.told) {
+        if std::mem::take(&mut self.tell_owned) {
             // Said again even if nothing changes by it: what was given and taken back before it was owned
             // goes to nobody else until the coordinator has heard that this member does not own it.
             self.sent.owned = None;
@@ -559,9 +528,7 @@ impl Membership {
         fn changed<T: Clone + PartialEq>(now: &Option<T>, sent: &Option<T>) -> Option<T> {
             now.clone().filter(|_| now != sent)
         }
-        if self.state == State::Member
-            && (!self.confirmed || self.retell_at.is_none_or(|at| at <= now))
-        {
+        if self.state == State::Member && self.retell_at.is_none_or(|at| at <= now) {
             self.sent = Sent::default();
         }
         if self.sent == Sent::default() {
@@ -581,7 +548,6 @@ impl Membership {
             assignor: changed(&current.assignor, &self.sent.assignor),
             owned: changed(&current.owned, &self.sent.owned),
         };
-        self.said_owned = heartbeat.owned.is_some();
         self.sent = current;
         self.in_flight = Some(token);
         self.urgent = false;
