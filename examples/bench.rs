@@ -4,6 +4,9 @@
 //! cargo run --release --example bench -- --mode produce --bootstrap localhost:9092 --topic t --partitions 6
 //! ```
 //!
+//! `--mode roles --roles 40 --seconds 10` (with `--mock`, on a mock cluster) measures how long records take
+//! where many roles share a client.
+//!
 //! `--api batch` is the cheapest form (`send_all`; borrowed records), `--api each` that of one
 //! awaitable per record (a `Delivery` each; owned records through a stream).
 
@@ -18,6 +21,8 @@ use clap::{Parser, ValueEnum};
 use futures::StreamExt;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
+use ottla::admin::NewTopic;
+use ottla::mock::MockCluster;
 use ottla::{Acks, Client, Consumer, OffsetReset, Producer, Record, TopicPartition};
 
 type Failure = Box<dyn Error + Send + Sync>;
@@ -31,6 +36,9 @@ enum Mode {
     Latency,
     /// Tasks that each send a record and wait for its acknowledgement.
     Conc,
+    /// Many roles on one client: half of them group members, a quarter producers, the rest readers of an
+    /// empty topic. Each producer has a topic of its own and writes a record every 10 ms.
+    Roles,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -82,6 +90,14 @@ struct Options {
     /// Bytes of values that may be outstanding before the oldest deliveries are awaited.
     #[arg(long, default_value_t = 32 << 20)]
     window_bytes: usize,
+    /// Roles of the roles mode, and how long they write.
+    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(4..))]
+    roles: u32,
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// The roles mode: a mock cluster of three brokers in this process, instead of `--bootstrap`.
+    #[arg(long)]
+    mock: bool,
     /// False: the library's defaults, and its own choice of partitions.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     tuned: bool,
@@ -98,6 +114,7 @@ async fn main() -> Result {
         Mode::Consume => consume(&options).await,
         Mode::Latency => latency(&options).await,
         Mode::Conc => concurrent(&options).await,
+        Mode::Roles => roles(options).await,
     }
 }
 
@@ -393,6 +410,140 @@ async fn latency(options: &Options) -> Result {
         &mut ends[warm_ends..],
     ));
     run.finish(options, &fields)
+}
+
+/// A member of a group of its own that has got its partitions.
+async fn joined(client: &Client, group: String, topic: &str) -> Result<Consumer> {
+    let builder = client.consumer(group).subscribe([topic]);
+    let builder = builder.offset_reset(OffsetReset::Earliest);
+    let mut consumer = builder.build().await?;
+    while consumer.assignment().is_empty() {
+        consumer.poll_timeout(Duration::from_millis(100)).await?;
+    }
+    Ok(consumer)
+}
+
+async fn roles(mut options: Options) -> Result {
+    let mock = match options.mock {
+        true => Some(MockCluster::builder().brokers(3).start().await?),
+        false => None,
+    };
+    if let Some(mock) = &mock {
+        options.bootstrap = mock.bootstrap();
+    }
+    let client = client(&options).await?;
+    let writers = (options.roles / 4).max(1) as usize;
+    let members = (options.roles / 2) as usize;
+    let id = std::process::id();
+    let topics: Vec<_> = (0..=writers).map(|n| format!("roles-{id}-{n}")).collect();
+    let (empty, written) = topics.split_last().ok_or("no topics")?;
+    let new = topics.iter().map(|topic| NewTopic::new(topic.as_str()));
+    client.admin().create_topics(new).await?.all()?;
+    let starting = (0..members).map(|n| {
+        let topic = &written[n % writers];
+        joined(&client, format!("roles-{id}-{n}"), topic)
+    });
+    let consumers = futures::future::try_join_all(starting).await?;
+    let idle = options.roles as usize - members - writers;
+    let mut readers = tokio::task::JoinSet::<Result>::new();
+    for _ in 0..idle {
+        let reader = client
+            .reader()
+            .assign([TopicPartition::new(empty.as_str(), 0)]);
+        let mut reader = reader.build().await?;
+        readers.spawn(async move {
+            while reader.poll().await?.is_some() {}
+            Ok(())
+        });
+    }
+    let (start, cpu_before) = (Instant::now(), cpu_sum());
+    let times = Arc::new(Mutex::new(Vec::<u64>::new()));
+    for mut consumer in consumers {
+        let times = Arc::clone(&times);
+        readers.spawn(async move {
+            while let Some(batches) = consumer.poll().await? {
+                let now = start.elapsed().as_nanos() as u64;
+                let stamps = batches.iter().flatten().map(|record| {
+                    let record = record?;
+                    let stamp = record.value().and_then(<[u8]>::first_chunk);
+                    Ok::<_, Failure>(u64::from_le_bytes(*stamp.ok_or("no stamp")?))
+                });
+                let took: Vec<_> = stamps
+                    .map(|sent| Ok::<_, Failure>(now - sent?))
+                    .collect::<Result<_>>()?;
+                times
+                    .lock()
+                    .unwrap_or_else(std::sync::PoisonError::into_inner)
+                    .extend(took);
+            }
+            Ok(())
+        });
+    }
+    let mut sending = tokio::task::JoinSet::<Result<(u64, u64)>>::new();
+    for (number, topic) in written.iter().enumerate() {
+        let (producer, topic) = (client.producer().build().await?, topic.clone());
+        // How many read it.
+        let reads = (members / writers + usize::from(number < members % writers)) as u64;
+        let until = start + Duration::from_secs(options.seconds);
+        sending.spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_millis(10));
+            let mut sent = 0;
+            while Instant::now() < until {
+                tick.tick().await;
+                let stamp = start.elapsed().as_nanos() as u64;
+                drop(
+                    producer
+                        .send(Record::to(&topic).value(&stamp.to_le_bytes()))
+                        .await?,
+                );
+                sent += 1;
+            }
+            producer.flush().await?;
+            let failed = producer.metrics().failed_records;
+            if failed > 0 {
+                return Err(format!("{failed} records were not acknowledged").into());
+            }
+            Ok((sent, sent * reads))
+        });
+    }
+    let (mut sent, mut expected) = (0, 0);
+    for outcome in sending.join_all().await {
+        let (written, read) = outcome?;
+        sent += written;
+        expected += read;
+    }
+    let locked = || {
+        times
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    };
+    let patience = Instant::now() + Duration::from_secs(30);
+    while (locked().len() as u64) < expected && Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (metrics, cpu) = (client.metrics(), cpu_sum() - cpu_before);
+    let mut took = std::mem::take(&mut *locked());
+    took.sort_unstable();
+    let at = |share: f64| {
+        let last = took.len().checked_sub(1)?;
+        let nanos = took[((took.len() as f64 * share) as usize).min(last)];
+        Some(format!("{:.2}", nanos as f64 / 1e6))
+    };
+    let ms = |share| at(share).unwrap_or_else(|| "null".to_owned());
+    println!(
+        "{{\"mode\":\"roles\",\"roles\":{},\"connections\":{},\"connections_closed\":{},\"cpu_s\":{cpu:.3},\
+         \"sent\":{sent},\"expected\":{expected},\"received\":{},\"p50_ms\":{},\"p99_ms\":{},\"max_ms\":{}}}",
+        options.roles,
+        metrics.connections,
+        metrics.connections_closed,
+        took.len(),
+        ms(0.5),
+        ms(0.99),
+        ms(1.0),
+    );
+    readers.abort_all();
+    client.close().await;
+    Ok(())
 }
 
 /// p50, p99, p99.9 and the largest, in microseconds.

@@ -19,5 +19,6 @@ mod old;
 mod producer;
 mod proxy;
 mod quotas;
+mod roles;
 mod subscriptions;
 mod tools;
