@@ -151,6 +151,9 @@ impl Consumer {
     /// Cancel safe: it goes on in the background.
     pub async fn close_with(mut self, options: CloseOptions) -> Result<()> {
         self.closed = true;
+        if crate::planted("close-finishes-what-was-handed-out") {
+            self.finish();
+        }
         let (began, timeout) = (now(), options.timeout.min(FOREVER));
         let deadline = began + timeout;
         self.shared.ask_to_close(Closing {

@@ -307,6 +307,9 @@ impl Shared {
         }
         let has_in_hand = positions.has_in_hand(tp, serial);
         let goes_on = all.goes_on(serial) && all.id == split && !self.tasks.is_stopping();
+        if crate::planted("a-dropped-stream-has-finished") {
+            positions.finish_one(tp, serial);
+        }
         if ended {
             positions.take_from(tp, serial);
         } else if let Some((offset, attempt)) = positions.dropped(tp, serial) {

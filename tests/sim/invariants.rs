@@ -96,10 +96,9 @@ fn producers(world: &World, logs: &Logs) {
         .for_each(|what| world.violation(what));
 }
 
-/// What was handed out is what the log has, and what is committed was handed out.
+/// What was handed out is what the log has.
 fn consumers(world: &World, group: &'static str, logs: &Logs) {
     let mut violations = Vec::new();
-    let mut offsets: BTreeSet<(i32, i64)> = BTreeSet::new();
     for (partition, offset, text) in &world.notes().group(group).seen {
         let log = logs
             .get(partition)
@@ -110,17 +109,32 @@ fn consumers(world: &World, group: &'static str, logs: &Logs) {
                 "content: {partition}@{offset} was read as {text}, and is {there:?}"
             ));
         }
-        offsets.insert((*partition, *offset));
-    }
-    for partition in logs.keys() {
-        let end = world.committed(group, *partition).unwrap_or(0);
-        if let Some(offset) = (0..end).find(|offset| !offsets.contains(&(*partition, *offset))) {
-            violations.push(format!(
-                "at least once: {partition}@{offset} is committed and was not read"
-            ));
-        }
     }
     violations
         .into_iter()
         .for_each(|what| world.violation(what));
+    commits(world, group);
+}
+
+/// What is committed was handed out, and an application has finished it.
+pub(crate) fn commits(world: &World, group: &'static str) {
+    for (partition, _) in world.ends() {
+        let end = world.committed(group, partition).unwrap_or(0);
+        let mut notes = world.notes();
+        let finished = &notes.group(group).finished;
+        let first =
+            |wanted| (0..end).find(|offset| finished.get(&(partition, *offset)).copied() == wanted);
+        let (not_read, not_finished) = (first(None), first(Some(false)));
+        drop(notes);
+        if let Some(offset) = not_read {
+            world.violation(format!(
+                "at least once: {partition}@{offset} is committed up to {end} and was not read"
+            ));
+        }
+        if let Some(offset) = not_finished {
+            world.violation(format!(
+                "finished: {partition}@{offset} is committed up to {end} and nobody has finished it"
+            ));
+        }
+    }
 }

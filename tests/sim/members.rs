@@ -15,6 +15,7 @@ use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::world::{API, CLOSE, GROUP, Phase, TOPIC, World};
+use crate::{invariants, splits};
 
 const FENCED_INSTANCE_ID: i16 = 82;
 const UNRELEASED_INSTANCE_ID: i16 = 111;
@@ -26,6 +27,8 @@ enum Style {
     /// With the news of what comes and goes: then it is known exactly what must come next.
     Events,
     Stream,
+    /// A task for each partition.
+    Split,
 }
 
 struct Member {
@@ -43,6 +46,10 @@ struct Member {
     paused: BTreeSet<i32>,
     /// Offsets after what was handed out last.
     last: BTreeMap<TopicPartition, i64>,
+    /// What was handed out and is not finished.
+    held: Vec<(i32, i64)>,
+    /// The application has ended with an error.
+    failed: bool,
 }
 
 pub(crate) async fn consume(
@@ -64,6 +71,7 @@ pub(crate) async fn consume(
         if let Some(mut member) = join(&world, &client, name, group, number, &mut rng).await {
             member.live(&mut rng).await;
             member.end(&mut rng).await;
+            invariants::commits(&world, group);
         }
         world.close(client).await;
         sleep(world.millis(&mut rng, 0..5_000)).await;
@@ -109,7 +117,13 @@ async fn join(
             return None;
         }
     };
-    let styles = [Style::Poll, Style::Events, Style::Events, Style::Stream];
+    let styles = [
+        Style::Poll,
+        Style::Events,
+        Style::Events,
+        Style::Stream,
+        Style::Split,
+    ];
     Some(Member {
         world: Arc::clone(world),
         name,
@@ -121,6 +135,8 @@ async fn join(
         next: BTreeMap::new(),
         paused: BTreeSet::new(),
         last: BTreeMap::new(),
+        held: Vec::new(),
+        failed: false,
     })
 }
 
@@ -134,12 +150,19 @@ impl Member {
             if world.is(Phase::Over) || turn >= polls && !world.is(Phase::Mended) {
                 break;
             }
+            // What a turn hands out is not finished by then.
+            let fails = !world.is(Phase::Mended) && rng.random_ratio(1, 150);
             if let Err(error) = self.turn(rng).await {
                 world.tell(format_args!("{}: {error}", self.name));
                 if !self.survives(&error) {
                     return;
                 }
                 sleep(world.pace(Duration::from_millis(200))).await;
+            }
+            if fails && !world.is(Phase::Calm) {
+                world.tell(format_args!("the application of {} fails", self.name));
+                self.failed = true;
+                return;
             }
             if world.is(Phase::Calm) && !self.consumer.paused().is_empty() {
                 self.resume();
@@ -155,6 +178,7 @@ impl Member {
         let patience = world.millis(rng, 1..1_000);
         match self.style {
             Style::Poll => {
+                self.finish();
                 self.let_go();
                 let poll = self.consumer.poll_timeout(patience);
                 let polled = world.by(patience, "poll", poll).await;
@@ -163,6 +187,7 @@ impl Member {
                 }
             }
             Style::Events => {
+                self.finish();
                 if let Ok(event) = timeout(patience, self.consumer.next_event()).await
                     && let Some(event) = event?
                 {
@@ -172,7 +197,15 @@ impl Member {
             Style::Stream => {
                 self.let_go();
                 let mut stream = self.consumer.stream();
+                // Records that the application works on for longer.
+                let mut kept: Vec<OwnedRecord> = Vec::new();
                 for _ in 0..rng.random_range(1..100) {
+                    let is_finished = |(partition, offset): &(i32, i64)| {
+                        let mut kept = kept.iter().filter(|kept| kept.partition() == *partition);
+                        kept.all(|kept| *offset < kept.offset())
+                    };
+                    let finished = self.held.extract_if(.., |record| is_finished(record));
+                    world.notes().group(self.group).finish(finished);
                     let Ok(Some(record)) = timeout(patience, stream.next()).await else {
                         break;
                     };
@@ -186,7 +219,20 @@ impl Member {
                         offset,
                         text_of(&record),
                     );
+                    self.held.push((partition, offset));
+                    match rng.random_range(0..8) {
+                        0 => kept.push(record),
+                        1 => kept.clear(),
+                        _ => {}
+                    }
                 }
+            }
+            Style::Split => {
+                self.let_go();
+                if world.is(Phase::Mended) {
+                    self.resume();
+                }
+                splits::read(&world, self.group, &self.name, &mut self.consumer, rng).await?;
             }
         }
         Ok(())
@@ -278,6 +324,12 @@ impl Member {
     }
 
     /// What was handed out is finished.
+    fn finish(&mut self) {
+        let held = std::mem::take(&mut self.held);
+        self.world.notes().group(self.group).finish(held);
+    }
+
+    /// What was handed out is in nobody's hands any more.
     fn let_go(&self) {
         let id = self.id();
         let mut notes = self.world.notes();
@@ -307,6 +359,7 @@ impl Member {
                         let (offset, text) = (record.offset(), text_of(&record.to_owned()));
                         self.next.insert(partition, offset + 1);
                         note(&self.world, self.group, &self.name, partition, offset, text);
+                        self.held.push((partition, offset));
                     }
                     Err(error) => self.world.violation(format!("content: {error}")),
                 }
@@ -430,6 +483,9 @@ impl Member {
             drop(notes);
             let to = rng.random_range(0..=end.unwrap_or(0));
             if self.consumer.seek(tp, to).is_ok() {
+                // Whoever goes past a record has finished it.
+                let passed = (0..to).map(|offset| (tp.partition(), offset));
+                world.notes().group(self.group).finish(passed);
                 self.next.insert(tp.partition(), to);
                 self.last.remove(tp);
             }
@@ -456,6 +512,8 @@ impl Member {
         let mut offsets: Vec<(TopicPartition, i64)> =
             assigned.into_iter().filter_map(position).collect();
         let before = world.membership(self.group, &self.id());
+        // That is what asking for a commit says.
+        self.finish();
         let done = match rng.random_ratio(1, 3) && !self.last.is_empty() {
             true => {
                 offsets.retain(|(tp, _)| self.last.contains_key(tp));
@@ -491,11 +549,16 @@ impl Member {
         }
     }
 
-    async fn end(self, rng: &mut StdRng) {
+    /// In order, or by dropping the consumer; an application that failed does not finish what it has in hand.
+    async fn end(mut self, rng: &mut StdRng) {
         self.let_go();
         let world = Arc::clone(&self.world);
         if rng.random_ratio(1, 4) {
             return;
+        }
+        if !self.failed {
+            self.finish();
+            self.consumer.finish();
         }
         let close = self.consumer.close(CLOSE);
         let _ = world.by(CLOSE, "closing a consumer", close).await;
@@ -503,7 +566,7 @@ impl Member {
 }
 
 /// Takes a record in that was handed out.
-fn note(
+pub(crate) fn note(
     world: &World,
     group: &'static str,
     member: &str,
@@ -517,6 +580,10 @@ fn note(
     let high = notes_of_group.handed_out.entry(partition).or_default();
     let skipped = (offset > *high).then_some(*high);
     *high = (*high).max(offset + 1);
+    notes_of_group
+        .finished
+        .entry((partition, offset))
+        .or_insert(false);
     notes_of_group.seen.push((partition, offset, text));
     if quiet {
         let first = notes_of_group.in_the_quiet.entry((partition, offset));

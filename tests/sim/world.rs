@@ -167,8 +167,19 @@ pub(crate) struct GroupNotes {
     pub(crate) in_the_quiet: BTreeMap<(i32, i64), Instant>,
     /// By partition the offset after the last record that was handed out to anybody.
     pub(crate) handed_out: BTreeMap<i32, i64>,
+    /// What was handed out, and whether an application has finished it.
+    pub(crate) finished: BTreeMap<(i32, i64), bool>,
     /// Who has a partition in hand, by member and membership.
     pub(crate) owners: BTreeMap<i32, (String, u64)>,
+}
+
+impl GroupNotes {
+    /// An application has finished these.
+    pub(crate) fn finish(&mut self, records: impl IntoIterator<Item = (i32, i64)>) {
+        for record in records {
+            self.finished.insert(record, true);
+        }
+    }
 }
 
 /// Where a run stands.
