@@ -245,6 +245,9 @@ async fn members_of_both_kinds_share_a_group() -> Result {
     second
         .wait_for("records", |events| consumed(events) > 0)
         .await?;
+    theirs
+        .wait_for(LONG, |output| consumed(&parse(&output.stdout)) > 0)
+        .await?;
     second.signal("TERM").await?;
     let second = second.end(LONG).await?;
     assert_eq!(second.status, 143);
