@@ -169,12 +169,14 @@ async fn one(world: &Arc<World>, kind: Kind, rng: &mut StdRng) {
     let rule = |rule: RuleHandle| world.rules.lock().unwrap().push(rule);
     match kind {
         Kind::Kill => {
-            mock.kill(broker);
+            world.kill(broker).await;
             sleep(pause).await;
             world.restart(broker).await;
         }
         Kind::KillAll => {
-            (1..=world.brokers).for_each(|broker| mock.kill(broker));
+            for broker in 1..=world.brokers {
+                world.kill(broker).await;
+            }
             sleep(pause).await;
             for broker in 1..=world.brokers {
                 world.restart(broker).await;

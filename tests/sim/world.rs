@@ -364,7 +364,12 @@ impl World {
         Some(member.membership)
     }
 
-    /// One at a time: two of one broker at once would fight for its port.
+    pub(crate) async fn kill(&self, broker: i32) {
+        let _turn = self.restarting.lock().await;
+        self.mock.kill(broker);
+    }
+
+    /// Killing and restarting go one at a time: two at once would fight for a broker's port.
     pub(crate) async fn restart(&self, broker: i32) {
         let _turn = self.restarting.lock().await;
         let restarted = self.mock.restart(broker).await;
