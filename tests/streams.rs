@@ -392,3 +392,32 @@ fn whoever_waits_when_the_clients_runtime_ends_is_told() {
         assert_eq!(committed(&mock), 0);
     }
 }
+
+/// An offset in the middle of a batch is kept with the leader epoch of that batch (KIP-320): with an
+/// older one a broker would take the records since for a log that was cut off.
+#[tokio::test(start_paused = true)]
+async fn what_a_stream_finished_within_a_batch_has_the_epoch_of_the_batch() {
+    let mock = MockCluster::builder().brokers(2).topic("t", 1).in_memory();
+    let mock = mock.seed(6).start().await.unwrap();
+    write(&mock, 2).await;
+    let (leader, before) = mock.leader("t", 0).unwrap();
+    mock.move_leader("t", 0, 3 - leader).unwrap();
+    let (_, epoch) = mock.leader("t", 0).unwrap();
+    assert!(epoch > before);
+    let producer = mock.client().producer().linger(SECOND).build().await;
+    let producer = producer.unwrap();
+    let records = (0..4).map(|_| Record::to("t").partition(0).value("v"));
+    producer.send_all(records).await.unwrap();
+    producer.flush().await.unwrap();
+    let mut consumer = consumer(&mock.client()).await;
+    let mut records = consumer.stream();
+    for expected in 0..4 {
+        assert_eq!(next_record(&mut records).await.offset(), expected);
+    }
+    drop(records);
+    consumer.close(10 * SECOND).await.unwrap();
+    let offsets = mock.client().admin().group_offsets("g").await.unwrap();
+    let kept = &offsets[&tp()];
+    // The last one was not finished: nothing was asked for after it.
+    assert_eq!((kept.offset(), kept.leader_epoch()), (3, Some(epoch)));
+}

@@ -14,10 +14,10 @@
 //!   than [`OVERLAP_AFTER`]: a long round trip, or a long poll.
 
 use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{join, select};
@@ -149,11 +149,20 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Moves bytes; whether the connection has ended.
+    fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
+        let driver = self.driver.as_mut();
+        driver.is_none_or(|driver| Pin::new(driver).poll(cx).is_ready())
+    }
+}
+
 impl Drop for Connection {
     /// Tells the broker that its session is over, so that it need not keep that until another wants
     /// the place. Nobody waits for it.
     fn drop(&mut self) {
-        let Some(driver) = self.driver.take().filter(|_| self.session != 0) else {
+        let told = self.session != 0 && self.link.is_open();
+        let Some(driver) = self.driver.take().filter(|_| told) else {
             return;
         };
         let Ok(version) = self.link.version::<kp::FetchRequest>() else {
@@ -279,12 +288,20 @@ impl Fetcher {
 
     /// The same, while the connection is looked after.
     async fn next_driven(&mut self) -> Option<Turn> {
-        let Some(mut connection) = self.connection.take() else {
-            return self.next().await;
+        let mut connection = self.connection.take();
+        let turn = {
+            let mut next = pin!(self.next());
+            poll_fn(|cx| {
+                // One that has ended is let go at once, which closes its socket.
+                connection.take_if(|connection| connection.is_over(cx));
+                next.as_mut().poll(cx)
+            })
+            .await
         };
-        let turn = connection.drive(self.next()).await;
-        // One that has ended is let go, which closes its socket.
-        self.connection = connection.link.is_open().then_some(connection);
+        if let Some(driver) = connection.as_ref().and_then(|it| it.driver.as_ref()) {
+            driver.pause();
+        }
+        self.connection = connection;
         turn
     }
 

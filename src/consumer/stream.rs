@@ -125,7 +125,10 @@ impl<'a> RecordStream<'a> {
             if let Some(Ok(record)) = record {
                 current.at = records.cursor();
                 current.left -= 1;
-                current.next.offset = record.offset() + 1;
+                current.next = Position {
+                    offset: record.offset() + 1,
+                    leader_epoch: current.batch.header().partition_leader_epoch,
+                };
                 return Some(Ok(record.to_owned()));
             }
             let error = match record {

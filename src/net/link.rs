@@ -398,9 +398,14 @@ impl Driver {
             future.as_mut().poll(cx)
         })
         .await;
-        // What is put in line until the next call need not wake the task that will make it.
-        self.0.shared.inbox().waker = None;
+        self.pause();
         output
+    }
+
+    /// The driver is not polled for a while: what is put in line until then need not wake the task
+    /// that will poll it.
+    pub(crate) fn pause(&self) {
+        self.0.shared.inbox().waker = None;
     }
 }
 

@@ -18,10 +18,6 @@ pub(crate) const QUIET_PARTITIONS: u32 = 8;
 /// From the acknowledgement of a record until everybody who waits for it has it.
 const NEIGHBOURLY: Duration = Duration::from_secs(2);
 
-/// A second fetch connection that was reset in the storm is let go, and counted, only when something
-/// is to be asked on it again. Who ends connections of others does so more often.
-const RESET_BEFORE: u64 = 2;
-
 pub(crate) fn begin(world: &Arc<World>, client: &Client, rng: &mut StdRng) -> Vec<JoinHandle<()>> {
     let readers = rng.random_range(1..=6);
     let mut tasks: Vec<_> = (0..readers)
@@ -106,7 +102,7 @@ pub(crate) async fn quiet(world: &World, client: &Client) {
     wait_for(world, |world| world.notes().quiet_done).await;
     let _ = timeout(world.pace(Duration::from_secs(60)), drain(world)).await;
     let closed = client.metrics().connections_closed - lost;
-    if closed > RESET_BEFORE {
+    if closed > 0 {
         world.violation(format!(
             "neighbour: {closed} connections ended in the quiet"
         ));
