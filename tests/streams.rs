@@ -407,7 +407,7 @@ async fn what_a_stream_finished_within_a_batch_has_the_epoch_of_the_batch() {
     let producer = mock.client().producer().linger(SECOND).build().await;
     let producer = producer.unwrap();
     let records = (0..4).map(|_| Record::to("t").partition(0).value("v"));
-    producer.send_all(records).await.unwrap();
+    drop(producer.send_all(records).await.unwrap());
     producer.flush().await.unwrap();
     let mut consumer = consumer(&mock.client()).await;
     let mut records = consumer.stream();
