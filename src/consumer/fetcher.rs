@@ -125,6 +125,8 @@ struct Fetcher {
     /// The runtime has more than one thread: what is put off here goes on there.
     has_other_threads: bool,
     connection: Option<Connection>,
+    /// A partition is to be read from another broker now, whose fetch task does not know.
+    moved: bool,
     /// There may be something to fetch from this broker.
     fetchable: Arc<Notify>,
 }
@@ -246,6 +248,7 @@ impl Fetcher {
             has_other_threads: Handle::try_current()
                 .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread),
             connection: None,
+            moved: false,
             fetchable: shared.fetchable.of(broker),
             shared,
         }
@@ -314,7 +317,11 @@ impl Fetcher {
             let mut paired = pin!(pair.changed.notified());
             change.as_mut().enable();
             paired.as_mut().enable();
-            let until = match self.plan(&mut paused_until) {
+            let next = self.plan(&mut paused_until);
+            if std::mem::take(&mut self.moved) {
+                self.shared.fetchable.notify_waiters();
+            }
+            let until = match next {
                 Next::Ask(turn) => return Some(turn),
                 Next::Wait(until) => until,
                 Next::Copy(chunks) => {
@@ -360,9 +367,7 @@ impl Fetcher {
         } = &mut *inner;
         let full = |tp: &TopicPartition| buffer.unread(tp) >= enough;
         let mut plan = positions.plan(self.broker, self.slot, time, full);
-        if plan.moved {
-            shared.fetchable.notify_waiters();
-        }
+        self.moved = plan.moved;
         let mut asked = Vec::new();
         if self.slot == Slot::Second {
             self.session = FetchSession::none();
