@@ -11,6 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::connector::BoxStream;
 use super::frame::{self, Front, Peer};
 use crate::error::{Class, Error, ErrorKind, Result};
+use crate::wire::Call;
 use crate::wire::versions::{ApiVersionsAnswer, Versions};
 
 /// The newest ApiVersions that this client speaks.
@@ -36,6 +37,11 @@ impl Offers {
     fn believes(&self, offer: &Versions) -> bool {
         let known = self.known();
         known.contains(offer) || known.is_empty() && offer.suffice()
+    }
+
+    /// Whether a request was offered on any connection.
+    pub(crate) fn any_has<R: Call>(&self) -> bool {
+        self.known().iter().any(|offer| offer.pick::<R>().is_ok())
     }
 
     fn keep(&self, offer: &Versions) {

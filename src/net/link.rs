@@ -20,6 +20,7 @@ use tokio::time::{Sleep, sleep_until, timeout_at};
 use super::Lane;
 use super::connector::BoxStream;
 use super::frame::{self, Front, Peer};
+use super::handshake::Offers;
 use super::inflight::{InFlight, Observer, Outgoing};
 use super::recycle::{LEAST, Recycler};
 use crate::clock::{Instant, now};
@@ -58,6 +59,8 @@ pub(crate) struct LinkConfig {
     pub(crate) request_timeout: Duration,
     pub(crate) max_idle: Option<Duration>,
     pub(crate) traffic: Arc<Traffic>,
+    /// What brokers offered on other connections.
+    pub(crate) offers: Arc<Offers>,
     /// Keeps a broker that always hangs up from filling the log.
     pub(crate) losses: Arc<Gate>,
 }
@@ -164,9 +167,18 @@ impl Link {
     }
 
     /// The version to speak for `R`; an error that says so when the broker does not offer one.
+    ///
+    /// The connection stays, for others use it for what the broker has; unless another connection
+    /// was offered `R`: then the broker was replaced by a newer one, or its offer was damaged, and
+    /// the next connection negotiates again.
     pub(crate) fn version<R: Call>(&self) -> Result<i16> {
-        let version = self.0.versions.pick::<R>();
-        version.map_err(|error| self.0.config.peer.name(error))
+        let config = &self.0.config;
+        self.0.versions.pick::<R>().map_err(|error| {
+            if config.offers.any_has::<R>() {
+                self.close();
+            }
+            config.peer.name(error)
+        })
     }
 
     /// Puts a request in line; its place among the link's requests is fixed when this returns.

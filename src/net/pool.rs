@@ -45,7 +45,7 @@ pub(crate) struct Pool {
     connector: Arc<dyn Connector>,
     client_id: StrBytes,
     brokers: Mutex<HashMap<BrokerId, Arc<Broker>>>,
-    offers: Offers,
+    offers: Arc<Offers>,
     traffic: Arc<Traffic>,
     /// Owners so far.
     owners: AtomicU64,
@@ -112,7 +112,7 @@ impl Pool {
             connector,
             client_id,
             brokers: Mutex::default(),
-            offers: Offers::default(),
+            offers: Arc::default(),
             owners: AtomicU64::new(0),
         })
     }
@@ -439,6 +439,7 @@ impl Pool {
             request_timeout: self.config.request_timeout,
             max_idle: self.config.connections_max_idle,
             traffic: Arc::clone(&self.traffic),
+            offers: Arc::clone(&self.offers),
             losses: Arc::clone(&broker.losses),
         };
         Ok(Link::open(stream, versions, config))

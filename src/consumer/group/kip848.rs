@@ -366,6 +366,12 @@ impl Membership {
                 let slow = now + self.settings.backoff_max;
                 self.next_heartbeat = self.next_heartbeat.map(|next| next.max(slow));
             }
+            // Who subscribes to no pattern is not meant by this.
+            codes::INVALID_REGULAR_EXPRESSION
+                if self.regex.as_ref().is_none_or(|regex| regex.is_empty()) =>
+            {
+                self.retry(now);
+            }
             codes::INVALID_REGULAR_EXPRESSION => {
                 // The caller's to mend, by another subscription.
                 self.effects.push_back(Effect::Fail(error()));

@@ -124,7 +124,11 @@ impl Sender {
                 guess = index + 1;
                 part.settled = true;
                 let code = answer.error_code;
-                let verdict = verdict::verdict(code, self.shared.config.acks);
+                let mut verdict = verdict::verdict(code, self.shared.config.acks);
+                if self.shared.rules.idempotent && contradicts(code, answer.base_offset) {
+                    // The broker knows a batch that it has, and tells its offset again.
+                    verdict = Answer::Again(Certainty::MaybeWritten);
+                }
                 let leader = &answer.current_leader;
                 if leader.leader_id.0 >= 0 {
                     hints.push(LeaderHint {
@@ -290,6 +294,17 @@ impl Sender {
             .saturating_mul(1 << attempts.saturating_sub(1).min(20));
         let most = config.retry_backoff_max.max(config.retry_backoff);
         self.shared.cluster.clock().jitter(doubled.min(most))
+    }
+}
+
+/// Whether an answer says that a batch was written and no offset, or that it was refused and one.
+/// Taking it at its word would acknowledge what is in no log, or give the sequence of a batch that
+/// is there to the next one, which the broker would then drop.
+fn contradicts(code: i16, base_offset: i64) -> bool {
+    match code {
+        0 => base_offset < 0,
+        // Some brokers fill 0 beside an error.
+        _ => base_offset > 0,
     }
 }
 
