@@ -229,9 +229,8 @@ impl Member {
             }
             Style::Split => {
                 self.let_go();
-                if world.is(Phase::Mended) {
-                    self.resume();
-                }
+                // It may go on so for good.
+                self.resume();
                 splits::read(&world, self.group, &self.name, &mut self.consumer, rng).await?;
             }
         }

@@ -614,7 +614,19 @@ pub(crate) async fn drain(world: &World) {
         }
         sleep(world.pace(Duration::from_millis(500))).await;
     }
+    let mut notes = world.notes();
+    let told: Vec<_> = left
+        .iter()
+        .map(|(group, p, end)| {
+            let handed_out = notes.group(group).handed_out.get(p).copied();
+            format!(
+                "{group} {p}: {end}, {handed_out:?} handed out, {:?} committed",
+                world.committed(group, *p)
+            )
+        })
+        .collect();
+    drop(notes);
     world.violation(format!(
-        "stall: the groups did not read and commit partitions {left:?}"
+        "stall: the groups did not read and commit partitions {told:?}"
     ));
 }
