@@ -317,3 +317,27 @@ fn of_the_record(error: Error) -> Error {
         _ => error,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::contradicts;
+
+    #[test]
+    fn an_answer_has_an_offset_or_an_error() {
+        const INVALID_RECORD: i16 = 87;
+        for (code, base_offset, wrong) in [
+            (0, 0, false),
+            (0, 7, false),
+            (0, -1, true),
+            (INVALID_RECORD, -1, false),
+            (INVALID_RECORD, 0, false),
+            (INVALID_RECORD, 7, true),
+        ] {
+            assert_eq!(
+                contradicts(code, base_offset),
+                wrong,
+                "{code} {base_offset}"
+            );
+        }
+    }
+}
