@@ -149,9 +149,7 @@ impl Connection {
             None => future.await,
         }
     }
-}
 
-impl Connection {
     /// Moves bytes; whether the connection has ended.
     fn is_over(&mut self, cx: &mut Context<'_>) -> bool {
         let driver = self.driver.as_mut();
