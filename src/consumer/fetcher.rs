@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::{join, select};
+use futures_util::future::join;
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
 use kafka_protocol::protocol::StrBytes;
@@ -57,16 +57,19 @@ const PAUSE: Duration = Duration::from_millis(5);
 const FINAL: i32 = -1;
 /// The longest: what a partition whose records nobody takes may hold back the others of its broker.
 const MAX_PAUSE: Duration = Duration::from_millis(50);
+/// How often the two requests of a broker are polled in a row before other tasks get their turn.
+const TURNS: usize = 8;
 /// How long a request is under way before another may ask for other partitions. Brokers nearby answer
 /// sooner, and few large requests are cheaper than many small ones.
 const OVERLAP_AFTER: Duration = Duration::from_millis(2);
-/// What is asked for at a time of a broker nearby: little enough that what was just copied out of the socket is
-/// still in the processor's caches when it is read, and that memory stays small; enough for two batches of the
-/// usual largest size.
-const NEAR: usize = 2 << 20;
-/// The same of a broker that takes longer than [`NEAR_UNTIL`] to answer with data, so that its round trips tell.
+/// How much the task asks a broker nearby for at a time: little enough that the bytes of an answer
+/// are still in the processor's caches (with those that the kernel copied them from) when they are
+/// checked and read. With 2 MiB a byte costs a third more on a processor with 2 MiB per core.
+const NEAR: usize = 1 << 20;
+/// The same for a broker that is slower than [`NEAR_UNTIL`], so that its round trips tell.
 const MIDWAY: usize = 3 << 20;
-const NEAR_UNTIL: Duration = Duration::from_millis(6);
+/// A broker is near if a [`NEAR`] of records takes it less than this.
+const NEAR_UNTIL: Duration = Duration::from_millis(3);
 /// A broker that takes as long as this to answer with data is far: it is asked for more at a time, and
 /// sooner.
 const FAR_AFTER: Duration = Duration::from_millis(20);
@@ -79,31 +82,86 @@ const IN_A_ROW: usize = 4 << 20;
 pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
     let pair = Arc::new(Pair::default());
     let first = Fetcher::new(Arc::clone(&shared), broker, Arc::clone(&pair), Slot::First);
-    let second = Fetcher::new(shared, broker, pair, Slot::Second);
-    // The second one ends with the first.
-    select(pin!(first.run()), pin!(second.run())).await;
+    let second = Fetcher::new(shared, broker, Arc::clone(&pair), Slot::Second);
+    let (mut first, mut second) = (pin!(first.run()), pin!(second.run()));
+    poll_fn(|cx| {
+        for _ in 0..TURNS {
+            let seen = pair.changes();
+            // The second one ends with the first.
+            if first.as_mut().poll(cx).is_ready() || second.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            if pair.changes() == seen {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
-/// What the two know of each other.
+/// What the two requests of a broker know of each other. One task polls both in turn for as long as
+/// this changes, so that neither has to wake the other, which would wake another thread as well.
 #[derive(Debug, Default)]
 struct Pair {
-    /// Since when the first request is under way.
-    first_since: Mutex<Option<Instant>>,
+    state: Mutex<PairState>,
     /// The last answer with data was long under way.
     far: AtomicBool,
-    changed: Notify,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct PairState {
+    /// Since when the first request is under way.
+    first_since: Option<Instant>,
+    /// Counts what happened to either request.
+    changes: u64,
 }
 
 impl Pair {
     fn set_first(&self, since: Option<Instant>) {
-        *self.since() = since;
-        self.changed.notify_waiters();
+        let mut state = self.state();
+        state.first_since = since;
+        state.changes += 1;
     }
 
-    fn since(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
-        self.first_since
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn second_ended(&self) {
+        self.state().changes += 1;
+    }
+
+    fn changes(&self) -> u64 {
+        self.state().changes
+    }
+
+    /// Completes when something happened to either request since `seen`.
+    async fn changed(&self, seen: u64) {
+        poll_fn(|_| match self.changes() == seen {
+            true => Poll::Pending,
+            false => Poll::Ready(()),
+        })
+        .await;
+    }
+
+    /// Completes when the first request is under way for [`OVERLAP_AFTER`]. The timer is set once per
+    /// [`OVERLAP_AFTER`], not once per request.
+    async fn overlaps(&self) {
+        loop {
+            let PairState {
+                first_since,
+                changes,
+            } = *self.state();
+            match first_since {
+                None => self.changed(changes).await,
+                Some(since) if since + OVERLAP_AFTER > now() => {
+                    sleep_until(since + OVERLAP_AFTER).await;
+                }
+                Some(_) => return,
+            }
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, PairState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -208,7 +266,7 @@ impl Drop for UnderWay {
         self.shared.fetchable.wake(starved);
         match self.slot {
             Slot::First => self.pair.set_first(None),
-            Slot::Second => self.pair.changed.notify_waiters(),
+            Slot::Second => self.pair.second_ended(),
         }
         if moved {
             self.shared.fetchable.notify_waiters();
@@ -311,10 +369,12 @@ impl Fetcher {
         let (fetchable, pair) = (Arc::clone(&self.fetchable), Arc::clone(&self.pair));
         let mut paused_until = None;
         loop {
+            if self.slot == Slot::Second {
+                pair.overlaps().await;
+            }
             let mut change = pin!(fetchable.notified());
-            let mut paired = pin!(pair.changed.notified());
             change.as_mut().enable();
-            paired.as_mut().enable();
+            let seen = pair.changes();
             let next = self.plan(&mut paused_until);
             if std::mem::take(&mut self.moved) {
                 self.shared.fetchable.notify_waiters();
@@ -331,7 +391,7 @@ impl Fetcher {
             tokio::select! {
                 biased;
                 () = change => {}
-                () = paired => {}
+                () = pair.changed(seen) => {}
                 () = wait(until) => {}
             }
         }
@@ -339,15 +399,6 @@ impl Fetcher {
 
     fn plan(&mut self, paused_until: &mut Option<Instant>) -> Next {
         let time = now();
-        if self.slot == Slot::Second {
-            match *self.pair.since() {
-                None => return Next::Wait(None),
-                Some(since) if since + OVERLAP_AFTER > time => {
-                    return Next::Wait(Some(since + OVERLAP_AFTER));
-                }
-                Some(_) => {}
-            }
-        }
         let shared = Arc::clone(&self.shared);
         let limit = usize::try_from(shared.config.max_partition_fetch_bytes).unwrap_or(0);
         let enough = enough(limit, self.pair.far.load(Ordering::Relaxed));
@@ -469,7 +520,11 @@ impl Fetcher {
         if self.pair.far.swap(far, Ordering::Relaxed) != far {
             self.shared.lock().positions.recheck(self.broker);
         }
-        let least = if took < NEAR_UNTIL { NEAR } else { MIDWAY };
+        let units = u32::try_from(bytes.div_ceil(NEAR)).unwrap_or(u32::MAX);
+        let least = match took / units.max(1) < NEAR_UNTIL {
+            true => NEAR,
+            false => MIDWAY,
+        };
         if !far {
             self.size = (self.size / 2).max(least);
         } else if bytes >= asked / 2 {

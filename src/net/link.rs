@@ -480,8 +480,10 @@ impl Connection {
             .into_iter()
             .chain(self.idle_end())
             .min();
+        // What is due later than the timer is looked at again when that fires: most requests are
+        // answered long before, and then the timer is set once for many of them.
         if let Some(due) = due {
-            if self.timer.deadline() != due {
+            if due < self.timer.deadline() || self.timer.deadline() <= time {
                 self.timer.as_mut().reset(due);
             }
             if self.timer.as_mut().poll(cx).is_ready() {
