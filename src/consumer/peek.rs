@@ -109,7 +109,7 @@ impl Peek<'_> {
         at: &Planned,
         from: i64,
     ) -> Result<Option<(Chunk, i64)>> {
-        let link = self.cluster.link(broker, Lane::Peek, self.deadline).await?;
+        let link = self.cluster.link(broker, Lane::Log, self.deadline).await?;
         let newest = link.version::<kp::FetchRequest>()?;
         let by_id = newest >= BY_ID && !at.topic_id.is_nil();
         let version = if by_id { newest } else { BY_NAME };

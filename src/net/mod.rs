@@ -25,12 +25,13 @@ pub(crate) enum Lane {
     FetchMore,
     /// Groups and transactions: one per member, and one for the requests of administrators.
     Coordinator,
-    /// What is short: metadata, coordinators, producer ids, offset look-ups. Shared by all roles.
+    /// What is short: metadata, coordinators, producer ids. Shared by all roles.
     Metadata,
     /// Administration, which may wait at the broker until it is carried out. Shared by all roles.
     Admin,
-    /// Fetches of single batches, which may be large. Shared by all roles.
-    Peek,
+    /// What is looked up in a log: offsets, which may wait for remote storage (KIP-405, KIP-1075), and
+    /// single batches, which may be large. Shared by all roles.
+    Log,
 }
 
 /// Whose connection it is: a producer or a consumer, each with a number of its own, or everybody's.
@@ -42,7 +43,7 @@ impl Lane {
     pub(crate) fn owner(self, role: Owner) -> Owner {
         match self {
             Self::Data | Self::Fetch | Self::FetchMore | Self::Coordinator => role,
-            Self::Metadata | Self::Admin | Self::Peek => Owner::default(),
+            Self::Metadata | Self::Admin | Self::Log => Owner::default(),
         }
     }
 

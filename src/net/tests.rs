@@ -513,7 +513,7 @@ async fn roles_have_connections_of_their_own_where_requests_wait_and_share_the_o
         Lane::Coordinator,
         Lane::Metadata,
         Lane::Admin,
-        Lane::Peek,
+        Lane::Log,
     ] {
         let before = pool.traffic().snapshot().connections;
         for role in roles {
@@ -535,7 +535,7 @@ async fn roles_have_connections_of_their_own_where_requests_wait_and_share_the_o
                 }
             }
         }
-        let shared = matches!(lane, Lane::Metadata | Lane::Admin | Lane::Peek);
+        let shared = matches!(lane, Lane::Metadata | Lane::Admin | Lane::Log);
         let made = pool.traffic().snapshot().connections - before;
         assert_eq!(made, if shared { 1 } else { 2 }, "{lane:?}");
     }

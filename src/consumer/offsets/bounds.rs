@@ -61,7 +61,7 @@ pub(crate) async fn list_once(
         .with_replica_id(kp::BrokerId(-1))
         .with_isolation_level(isolation(level))
         .with_topics(topics);
-    let link = cluster.link(broker, Lane::Metadata, deadline).await?;
+    let link = cluster.link(broker, Lane::Log, deadline).await?;
     let version = link.version::<kp::ListOffsetsRequest>()?;
     let timeout = cluster.config().request_timeout;
     let request = match version {
