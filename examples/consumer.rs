@@ -112,6 +112,9 @@ async fn print(consumer: &mut Consumer, options: &Options) -> Result<(), Box<dyn
             break;
         };
         let Some(batches) = polled? else { break };
+        if let Some(error) = batches.errors().first() {
+            return Err(error.clone().into()); // of one partition: a service would go on
+        }
         for batch in &batches {
             for record in batch.records() {
                 let record = record?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use clap::Parser;
 use ottla::{Batches, Consumer, ErrorKind, Event, PartitionLag};
 use serde_json::{Value, json};
-use support::{PATIENCE, Result, Settings, Signals, emit, ends_a_consumer};
+use support::{PATIENCE, Result, Settings, Signals, emit};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 #[derive(Parser)]
@@ -101,16 +101,13 @@ async fn follow(consumer: &mut Consumer, options: &Options) -> Result {
         };
         match event {
             Ok(Some(Event::Records(batches))) => {
+                support::tell(batches.errors())?;
                 consumed += batches.record_count() as u64;
                 commit(consumer, &batches).await;
             }
             Ok(Some(_)) => {} // partitions come and go, and the report shows it
             Ok(None) => return Ok(()),
-            Err(error) if ends_a_consumer(&error) => return Err(error.into()),
-            Err(error) => {
-                eprintln!("{error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            Err(error) => return Err(error.into()),
         }
     }
 }

@@ -103,14 +103,13 @@ async fn produce(client: Client, topic: &str) -> Result {
 }
 
 async fn consume(consumer: &mut Consumer, rest: Duration) -> Result {
-    loop {
-        match consumer.poll().await {
-            Ok(Some(batches)) => sleep(rest * batches.record_count() as u32).await,
-            Ok(None) => return Ok(()),
-            Err(error) if error.is_fatal() => return Err(error.into()),
-            Err(error) => eprintln!("{error}"), // of one partition; the others go on
+    while let Some(batches) = consumer.poll().await? {
+        for error in batches.errors() {
+            eprintln!("{error}"); // of one partition; the others go on
         }
+        sleep(rest * batches.record_count() as u32).await;
     }
+    Ok(())
 }
 
 async fn watch(mut lags: LagStream, latest: &Mutex<Lag>) {

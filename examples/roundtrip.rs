@@ -20,7 +20,7 @@ use ottla::{
     TopicPartition,
 };
 use serde_json::{Value, json};
-use support::{PATIENCE, Result, Settings, Signals, emit, ends_a_consumer};
+use support::{PATIENCE, Result, Settings, Signals, emit};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 use tokio::sync::mpsc;
 
@@ -304,15 +304,9 @@ async fn print(
     ends: &BTreeMap<TopicPartition, i64>,
     count: &mut u64,
 ) -> Result {
-    let batches = match consumer.poll_timeout(Duration::from_millis(100)).await {
-        Ok(batches) => batches.ok_or("the consumer was closed")?,
-        Err(error) if ends_a_consumer(&error) => return Err(error.into()),
-        Err(error) => {
-            eprintln!("{error}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            return Ok(());
-        }
-    };
+    let batches = consumer.poll_timeout(Duration::from_millis(100)).await?;
+    let batches = batches.ok_or("the consumer was closed")?;
+    support::tell(batches.errors())?;
     for batch in &batches {
         for record in batch {
             let record = record?;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use clap::Parser;
 use ottla::{Batches, Consumer, Event, OffsetAndMetadata, TopicPartition};
 use serde_json::{Value, json};
-use support::{PATIENCE, Result, Settings, Signals, emit, ends_a_consumer};
+use support::{PATIENCE, Result, Settings, Signals, emit};
 
 #[derive(Parser)]
 #[command(
@@ -148,7 +148,11 @@ async fn follow(
             event = consumer.next_event() => event,
         };
         match event {
-            Ok(Some(Event::Records(batches))) if !batches.is_empty() => {
+            Ok(Some(Event::Records(batches))) => {
+                support::tell(batches.errors())?;
+                if batches.is_empty() {
+                    continue;
+                }
                 left = left.saturating_sub(batches.record_count() as u64);
                 let offsets = report(&batches, options.verbose)?;
                 if options.enable_autocommit {
@@ -171,11 +175,7 @@ async fn follow(
             Ok(Some(Event::Lost(partitions))) => take_away(owned, &partitions)?,
             Ok(Some(_)) => {}
             Ok(None) => return Ok(()),
-            Err(error) if ends_a_consumer(&error) => return Err(error.into()),
-            Err(error) => {
-                eprintln!("{error}");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())

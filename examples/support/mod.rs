@@ -141,10 +141,15 @@ pub(crate) fn only_consumer_protocol(protocol: &str) -> Result {
     }
 }
 
-/// Whether a tool gives up after this error: the consumer cannot go on, or would need somebody to act.
-pub(crate) fn ends_a_consumer(error: &ottla::Error) -> bool {
-    let waits = [ErrorKind::Offset, ErrorKind::Authorization];
-    error.is_fatal() || waits.contains(&error.kind())
+/// Prints why partitions cannot be read; an error if that needs somebody to act.
+pub(crate) fn tell(errors: &[ottla::Error]) -> Result {
+    for error in errors {
+        if matches!(error.kind(), ErrorKind::Offset | ErrorKind::Authorization) {
+            return Err(error.clone().into());
+        }
+        eprintln!("{error}");
+    }
+    Ok(())
 }
 
 pub(crate) fn now_millis() -> i64 {

@@ -24,7 +24,7 @@ async fn behind() -> MockCluster {
     }
     let tp = TopicPartition::new("t", 0);
     let consumer = client.consumer("g").assign([tp.clone()]).auto_commit(false);
-    let mut consumer = consumer.build().await.unwrap();
+    let consumer = consumer.build().await.unwrap();
     let two = OffsetAndMetadata::new(2);
     consumer.commit_offsets([(tp, two)]).await.unwrap();
     mock
@@ -56,7 +56,7 @@ async fn one_partition_that_is_gone_hides_nothing_about_the_others() {
     let created = admin.create_topics([NewTopic::new("gone")]).await.unwrap();
     created.all().unwrap();
     let consumer = client.consumer("g").assign([gone.clone()]);
-    let mut consumer = consumer.auto_commit(false).build().await.unwrap();
+    let consumer = consumer.auto_commit(false).build().await.unwrap();
     let one = OffsetAndMetadata::new(1);
     consumer
         .commit_offsets([(gone.clone(), one)])

@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::record::{DecodedBatch, OwnedRecord, RecordCursor, RecordError, RecordView, Records};
 use crate::types::{OffsetAndMetadata, TopicPartition};
 
-/// The records of one poll, grouped by partition.
+/// The records of one poll, grouped by partition, and what went wrong with other partitions.
 ///
 /// ```
 /// # fn handle(batches: &ottla::Batches) -> ottla::Result<()> {
@@ -25,6 +25,7 @@ use crate::types::{OffsetAndMetadata, TopicPartition};
 #[derive(Debug, Default)]
 pub struct Batches {
     pub(super) parts: Vec<PartitionBatch>,
+    pub(super) errors: Vec<Error>,
 }
 
 impl Batches {
@@ -34,7 +35,35 @@ impl Batches {
         self.parts.iter().map(PartitionBatch::record_count).sum()
     }
 
-    /// Whether there are none: the poll was ended by a wake-up or its time-out.
+    /// Why nothing comes of some partitions, which the error names ([`Error::topic_partition`]), or
+    /// of a topic: each is told when it begins, and again when it is tried again in vain. All of
+    /// them are in the log, too, as warnings. They do not end the consumer, nor hold other
+    /// partitions back:
+    ///
+    /// - [`ErrorKind::CorruptRecord`]: damaged records are fetched and reported again, at most once
+    ///   a second. To leave them out, [`seek`](super::ConsumerHandle::seek) to the end of
+    ///   [`Error::unreadable`].
+    /// - [`ErrorKind::Offset`]: without a position and with `auto.offset.reset=none`, a partition
+    ///   waits for a seek.
+    /// - [`ErrorKind::Authorization`], [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`]:
+    ///   it goes on once the partition may be read.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// while let Some(batches) = consumer.poll().await? {
+    ///     if let Some(error) = batches.errors().first() {
+    ///         return Err(error.clone()); // for those who would rather stop than go on without it
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn errors(&self) -> &[Error] {
+        &self.errors
+    }
+
+    /// Whether there are no records.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()

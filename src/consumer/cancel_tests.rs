@@ -12,6 +12,7 @@ use std::future::Future;
 use super::*;
 use crate::cluster::Cluster;
 use crate::net::scripted::{Far, all_committed, body, nothing_committed};
+use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 use std::pin::pin;
 
 /// Brokers `one`, which leads the empty partition `t-0` and names a follower to read it from, and
@@ -187,7 +188,7 @@ async fn commits_and_closing_given_up_at_any_await_are_done_all_the_same() {
     for closing in [false, true] {
         for polls in 1.. {
             let script = Script::default();
-            let (_cluster, mut consumer) = behind(&script).await;
+            let (_cluster, consumer) = behind(&script).await;
             let offsets = [(tp.clone(), OffsetAndMetadata::new(3))];
             let tasks = consumer.shared.tasks.clone();
             let done = if closing {

@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use super::*;
 use crate::clock::now;
 use crate::mock::{Api, MockCluster};
+use crate::types::{OffsetAndMetadata, TopicPartition};
 use crate::{Client, ErrorKind, Record};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -11,7 +11,8 @@ use crate::types::TopicPartition;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// Records of partitions that are assigned (none after a wake-up).
+    /// Records of partitions that are assigned, and what went wrong with others
+    /// ([`Batches::errors`]). Neither after a wake-up.
     Records(Batches),
     /// These partitions were added to the assignment; their records follow. Empty for the first
     /// assignment of a member for which nothing is left.

@@ -18,10 +18,19 @@ use crate::clock::{Instant, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 
-/// A cloneable handle to a [`Consumer`](super::Consumer).
+/// Looks at and steers a [`Consumer`](super::Consumer), from any task. Cheap to clone.
+///
+/// ```no_run
+/// # fn example(consumer: &ottla::Consumer) -> ottla::Result<()> {
+/// let handle = consumer.handle();
+/// // In another task, such as one that serves an operator: all of it once more.
+/// handle.seek_to_beginning(handle.assignment())?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct ConsumerHandle {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 impl ConsumerHandle {
@@ -35,7 +44,8 @@ impl ConsumerHandle {
         self.shared.ready.notify_waiters();
     }
 
-    /// As [`Consumer::pause`](super::Consumer::pause). A poll under way may still return records.
+    /// Hands out nothing of these partitions until [`resume`](Self::resume). The membership goes on,
+    /// provided that `poll` is called. A poll under way may still return records.
     ///
     /// # Errors
     ///
@@ -44,29 +54,42 @@ impl ConsumerHandle {
         self.shared.set_paused(partitions, true)
     }
 
-    /// As [`Consumer::resume`](super::Consumer::resume).
+    /// Ends [`pause`](Self::pause).
     ///
     /// # Errors
     ///
-    /// As [`pause`](Self::pause).
+    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
     pub fn resume(&self, partitions: &[TopicPartition]) -> Result<()> {
         self.shared.set_paused(partitions, false)
     }
 
-    /// As [`Consumer::seek`](super::Consumer::seek).
+    /// Goes on with this offset. What was fetched already is dropped.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::seek`](super::Consumer::seek).
+    /// [`ErrorKind::InvalidArgument`] if the partition is not assigned or the offset is negative. An
+    /// offset outside of the log is noticed by the next fetch and treated by `auto.offset.reset`.
     pub fn seek(&self, tp: &TopicPartition, offset: i64) -> Result<()> {
         self.shared.seek(tp, Position::new(offset))
     }
 
-    /// As [`Consumer::seek_to_offset`](super::Consumer::seek_to_offset).
+    /// As [`seek`](Self::seek), to an offset that was kept together with its leader epoch: if the log was cut
+    /// before that offset meanwhile (an unclean election), that is noticed (KIP-320) and treated as by
+    /// `auto.offset.reset`. For positions kept elsewhere, such as beside the results in a database.
+    ///
+    /// ```no_run
+    /// # fn example(consumer: &ottla::Consumer, tp: &ottla::TopicPartition) -> ottla::Result<()> {
+    /// use ottla::OffsetAndMetadata;
+    ///
+    /// let kept = OffsetAndMetadata::new(4711).with_leader_epoch(Some(3));
+    /// consumer.seek_to_offset(tp, &kept)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// As [`Consumer::seek`](super::Consumer::seek).
+    /// As [`seek`](Self::seek).
     pub fn seek_to_offset(&self, tp: &TopicPartition, to: &OffsetAndMetadata) -> Result<()> {
         let to = Position {
             offset: to.offset,
@@ -75,16 +98,7 @@ impl ConsumerHandle {
         self.shared.seek(tp, to)
     }
 
-    /// As [`Consumer::seek_to_beginning`](super::Consumer::seek_to_beginning).
-    ///
-    /// ```no_run
-    /// # fn example(consumer: &ottla::Consumer) -> ottla::Result<()> {
-    /// let handle = consumer.handle();
-    /// // From another task, such as one that serves an operator: all of it once more.
-    /// handle.seek_to_beginning(handle.assignment())?;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// Goes on with the first record that the log still has.
     ///
     /// # Errors
     ///
@@ -97,11 +111,11 @@ impl ConsumerHandle {
         partitions.try_for_each(|tp| self.shared.seek_to(tp.borrow(), ResetTo::Earliest))
     }
 
-    /// As [`Consumer::seek_to_end`](super::Consumer::seek_to_end).
+    /// Goes on with what is written from now on.
     ///
     /// # Errors
     ///
-    /// As [`seek_to_beginning`](Self::seek_to_beginning).
+    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
     pub fn seek_to_end(
         &self,
         partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
@@ -110,7 +124,9 @@ impl ConsumerHandle {
         partitions.try_for_each(|tp| self.shared.seek_to(tp.borrow(), ResetTo::Latest))
     }
 
-    /// As [`Consumer::position`](super::Consumer::position).
+    /// The offset of the next record to be handed out; `None` for a partition that is not assigned or
+    /// whose start is not known yet. After a [`stream`](super::Consumer::stream) was dropped, that is behind
+    /// the last record that it gave out, until reading goes on where it was left.
     #[must_use]
     pub fn position(&self, tp: &TopicPartition) -> Option<i64> {
         let inner = self.shared.lock();
@@ -118,17 +134,18 @@ impl ConsumerHandle {
         inner.positions.position(tp).map(|at| at.offset - late)
     }
 
-    /// As [`Consumer::paused`](super::Consumer::paused).
+    /// The partitions paused at present.
     #[must_use]
     pub fn paused(&self) -> Vec<TopicPartition> {
         self.shared.lock().positions.paused().cloned().collect()
     }
 
-    /// As [`Consumer::committed`](super::Consumer::committed).
+    /// What the group has committed for these partitions; those without a commit are left out.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::committed`](super::Consumer::committed).
+    /// [`ErrorKind::Authorization`], or what kept the coordinator from answering within
+    /// `default.api.timeout.ms`.
     ///
     /// # Cancel safety
     ///
@@ -150,11 +167,12 @@ impl ConsumerHandle {
         offsets::committed(&self.shared.cluster, &identity, &partitions, deadline).await
     }
 
-    /// As [`Consumer::beginning_offsets`](super::Consumer::beginning_offsets).
+    /// The first offset that each log still has.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::beginning_offsets`](super::Consumer::beginning_offsets).
+    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`], [`ErrorKind::Authorization`], or
+    /// what kept the leaders from answering within `default.api.timeout.ms`.
     ///
     /// # Cancel safety
     ///
@@ -166,11 +184,12 @@ impl ConsumerHandle {
         self.bounds(partitions, EARLIEST).await
     }
 
-    /// As [`Consumer::end_offsets`](super::Consumer::end_offsets).
+    /// The offset after the last record of each log that this consumer's isolation level can see: the
+    /// high watermark, or for `read_committed` the last stable offset.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::beginning_offsets`](super::Consumer::beginning_offsets).
+    /// As [`beginning_offsets`](Self::beginning_offsets).
     ///
     /// # Cancel safety
     ///
@@ -193,11 +212,12 @@ impl ConsumerHandle {
         Ok(found.collect())
     }
 
-    /// As [`Consumer::offsets_for_times`](super::Consumer::offsets_for_times).
+    /// The first offset whose record is not older than the timestamp, with that record's timestamp;
+    /// partitions without such a record are left out.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::beginning_offsets`](super::Consumer::beginning_offsets).
+    /// As [`beginning_offsets`](Self::beginning_offsets).
     ///
     /// # Cancel safety
     ///
@@ -233,16 +253,16 @@ impl ConsumerHandle {
         now() + self.shared.cluster.config().api_timeout
     }
 
-    /// As [`Consumer::commit_offsets`](super::Consumer::commit_offsets), from any task: such as one that has
-    /// finished a batch of its partition.
+    /// Commits these offsets: of each partition that of the next record to read. They need not be of
+    /// partitions that are assigned.
     ///
     /// # Errors
     ///
-    /// As [`Consumer::commit`](super::Consumer::commit).
+    /// As [`commit`](super::Consumer::commit).
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: the commit, once begun, goes on in the background.
+    /// Cancel safe, as [`commit`](super::Consumer::commit).
     pub async fn commit_offsets(
         &self,
         offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
@@ -250,7 +270,7 @@ impl ConsumerHandle {
         self.shared.commit_offsets(offsets).await
     }
 
-    /// The partitions assigned at present.
+    /// The partitions assigned at present, in no particular order.
     #[must_use]
     pub fn assignment(&self) -> Vec<TopicPartition> {
         self.shared.lock().positions.assigned().cloned().collect()
@@ -262,17 +282,20 @@ impl ConsumerHandle {
         self.shared.lock().wanted.clone()
     }
 
-    /// As [`Consumer::lag`](super::Consumer::lag).
+    /// How far behind this consumer is, from what it has fetched so far; no request is made.
     #[must_use]
     pub fn lag(&self) -> Lag {
         self.shared.lag()
     }
 
-    /// As [`Consumer::fetch_lag`](super::Consumer::fetch_lag).
+    /// How far behind this consumer is, with the ends of the logs as their leaders tell them now, the ages of
+    /// first unread records that were not fetched yet (as of paused partitions), and how much younger the
+    /// newest records are: a partition that is behind costs fetches of one to three batches. An age that
+    /// cannot be learnt is [`TimeLag::Unknown`].
     ///
     /// # Errors
     ///
-    /// As [`Consumer::end_offsets`](super::Consumer::end_offsets).
+    /// As [`end_offsets`](Self::end_offsets).
     ///
     /// # Cancel safety
     ///
@@ -298,25 +321,53 @@ impl ConsumerHandle {
         Ok(self.shared.lag())
     }
 
-    /// As [`Consumer::watch_lag`](super::Consumer::watch_lag).
+    /// The lag, at once and then every `interval`. Only partitions of which no fetch told the end within
+    /// the interval are asked about. Ends when the consumer does; a broker that does not answer leaves its
+    /// partitions as they were ([`PartitionLag::measured`]). Whoever looks seldom gets the latest only.
+    ///
+    /// ```no_run
+    /// # async fn example(consumer: &ottla::Consumer) {
+    /// use futures::StreamExt;
+    /// let mut lags = consumer.watch_lag(std::time::Duration::from_secs(10));
+    /// tokio::spawn(async move {
+    ///     while let Some(lag) = lags.next().await {
+    ///         println!("{} records, {:?} behind", lag.records(), lag.time().duration());
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The stream can be dropped, and its `next()` given up, at any time.
     #[must_use]
     pub fn watch_lag(&self, interval: Duration) -> LagStream {
         LagStream::new(Arc::clone(&self.shared), interval)
     }
 
-    /// As [`Consumer::explain`](super::Consumer::explain).
+    /// Why no records of this partition come at this moment. For people and logs: print it when a
+    /// partition stands still.
+    ///
+    /// ```no_run
+    /// # fn example(consumer: &ottla::Consumer) {
+    /// for partition in consumer.assignment() {
+    ///     println!("{partition}: {}", consumer.explain(&partition));
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn explain(&self, tp: &TopicPartition) -> Explanation {
         self.shared.explain(tp)
     }
 
-    /// As [`Consumer::metrics`](super::Consumer::metrics).
+    /// What this consumer did so far: fetching, polling, committing, rebalances. Costs a copy of some counters, and a look
+    /// at each partition assigned.
     #[must_use]
     pub fn metrics(&self) -> ConsumerMetrics {
         self.shared.metrics()
     }
 
-    /// As [`Consumer::group_metadata`](super::Consumer::group_metadata).
+    /// Who this consumer is in its group at present: for sending its offsets in a transaction.
     #[must_use]
     pub fn group_metadata(&self) -> GroupMetadata {
         GroupMetadata::of(&self.shared)

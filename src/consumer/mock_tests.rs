@@ -7,6 +7,7 @@ use super::*;
 use crate::admin::NewTopic;
 use crate::clock::now;
 use crate::mock::{Api, MockCluster};
+use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 use crate::{Client, ErrorKind, Record};
 
 const SECOND: Duration = Duration::from_secs(1);

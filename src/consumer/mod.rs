@@ -52,9 +52,8 @@ mod test_brokers;
 mod tests;
 mod unsent;
 
-use std::borrow::Borrow;
-use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +81,6 @@ use crate::error::Result;
 use crate::error::{Error, ErrorKind};
 #[cfg(doc)]
 use crate::record::OwnedRecord;
-use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 use polling::{By, Turn, next_turn, poll};
 use shared::{News, Shared};
 
@@ -122,41 +120,49 @@ use shared::{News, Shared};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// What other tasks may do as well (seek, pause, look at lag and offsets) are the methods of
+/// [`ConsumerHandle`], which a consumer has, too.
 pub struct Consumer {
-    shared: Arc<Shared>,
+    handle: ConsumerHandle,
     closed: bool,
+}
+
+impl Deref for Consumer {
+    type Target = ConsumerHandle;
+
+    fn deref(&self) -> &ConsumerHandle {
+        &self.handle
+    }
 }
 
 impl Consumer {
     fn new(shared: Arc<Shared>) -> Self {
         Self {
-            shared,
+            handle: ConsumerHandle::new(shared),
             closed: false,
         }
     }
 
     /// Waits for records and returns up to `max.poll.records` of them. `None` when the client was
-    /// closed. The batches are empty only after [`ConsumerHandle::wakeup`].
+    /// closed.
+    ///
+    /// What went wrong with single partitions comes beside the records of the others
+    /// ([`Batches::errors`]). There are neither only after [`ConsumerHandle::wakeup`].
     ///
     /// A partition is taken from this member only inside of `poll` (or of
     /// [`next_event`](Self::next_event)), after what was finished is committed, if auto-commit is on.
     /// A member that does not poll for `max.poll.interval.ms` leaves its group and joins again at its
     /// next poll.
     ///
+    /// After an error of the application's own, do not poll on, for that would say that the records
+    /// are finished: process them again, write them elsewhere, [`seek`](ConsumerHandle::seek) back
+    /// to where it failed, or [`close`](Self::close) the consumer, which does not commit them.
+    ///
     /// # Errors
     ///
-    /// Whether to poll on is what [`Error::is_fatal`] tells, and nothing else: after a fatal error every poll
-    /// returns it, and after any other the consumer goes on, whether or not the trouble may pass by itself
-    /// ([`Error::is_retriable`]).
-    ///
-    /// After an error of the application's own, do not poll on, for that would say that the records
-    /// are finished: process them again, write them elsewhere, [`seek`](Self::seek) back to where
-    /// it failed, or [`close`](Self::close) the consumer, which does not commit them.
-    ///
-    /// An error about one partition ([`Error::topic_partition`]) does not stop the others. Damaged records
-    /// are fetched and reported again, at most once a second; to leave them out, [`seek`](Self::seek) to the
-    /// end of [`Error::unreadable`]. Without a position and with `auto.offset.reset=none`
-    /// ([`ErrorKind::Offset`]), a partition waits for a [`seek`](Self::seek).
+    /// Only what ends the consumer ([`Error::is_fatal`]): every poll after it returns the same.
+    /// Trouble that may pass by itself is waited out.
     ///
     /// # Cancel safety
     ///
@@ -260,7 +266,9 @@ impl Consumer {
     ///   (`buffered`) and tasks that were spawned ask for more while an error waits to be seen:
     ///   return the record with the error there.
     ///
-    /// Errors are as those of [`poll`](Self::poll); one that is not fatal does not end the stream.
+    /// Errors are those of [`poll`](Self::poll), and those of single partitions
+    /// ([`Batches::errors`]), which come behind the records that are here and do not end the stream
+    /// ([`Error::is_fatal`]).
     pub fn stream(&mut self) -> RecordStream<'_> {
         RecordStream::new(self)
     }
@@ -376,179 +384,6 @@ impl Consumer {
         self.shared.commit_position()
     }
 
-    /// Commits these offsets: of each partition that of the next record to read. They need not be of
-    /// partitions that are assigned.
-    ///
-    /// # Errors
-    ///
-    /// As [`commit`](Self::commit).
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe, as [`commit`](Self::commit).
-    pub async fn commit_offsets(
-        &mut self,
-        offsets: impl IntoIterator<Item = (TopicPartition, OffsetAndMetadata)>,
-    ) -> Result<()> {
-        self.shared.commit_offsets(offsets).await
-    }
-
-    /// What the group has committed for these partitions; those without a commit are left out.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Authorization`], or what kept the coordinator from answering within
-    /// `default.api.timeout.ms`.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn committed(
-        &self,
-        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
-    ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
-        self.handle().committed(partitions).await
-    }
-
-    /// The first offset that each log still has.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`], [`ErrorKind::Authorization`], or
-    /// what kept the leaders from answering within `default.api.timeout.ms`.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn beginning_offsets(
-        &self,
-        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
-    ) -> Result<BTreeMap<TopicPartition, i64>> {
-        self.handle().beginning_offsets(partitions).await
-    }
-
-    /// The offset after the last record of each log that this consumer's isolation level can see: the
-    /// high watermark, or for `read_committed` the last stable offset.
-    ///
-    /// # Errors
-    ///
-    /// As [`beginning_offsets`](Self::beginning_offsets).
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn end_offsets(
-        &self,
-        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
-    ) -> Result<BTreeMap<TopicPartition, i64>> {
-        self.handle().end_offsets(partitions).await
-    }
-
-    /// The first offset whose record is not older than the timestamp, with that record's timestamp;
-    /// partitions without such a record are left out.
-    ///
-    /// # Errors
-    ///
-    /// As [`beginning_offsets`](Self::beginning_offsets).
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn offsets_for_times(
-        &self,
-        times: impl IntoIterator<Item = (TopicPartition, Timestamp)>,
-    ) -> Result<BTreeMap<TopicPartition, (i64, Timestamp)>> {
-        self.handle().offsets_for_times(times).await
-    }
-
-    /// The offset of the next record to be handed out; `None` for a partition that is not assigned or
-    /// whose start is not known yet. After a [`stream`](Self::stream) was dropped, that is behind
-    /// the last record that it gave out, until reading goes on where it was left.
-    #[must_use]
-    pub fn position(&self, tp: &TopicPartition) -> Option<i64> {
-        self.handle().position(tp)
-    }
-
-    /// The partitions assigned at present, in no particular order.
-    #[must_use]
-    pub fn assignment(&self) -> Vec<TopicPartition> {
-        self.shared.lock().positions.assigned().cloned().collect()
-    }
-
-    /// Goes on with this offset. What was fetched already is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidArgument`] if the partition is not assigned or the offset is negative. An
-    /// offset outside of the log is noticed by the next fetch and treated by `auto.offset.reset`.
-    pub fn seek(&mut self, tp: &TopicPartition, offset: i64) -> Result<()> {
-        self.handle().seek(tp, offset)
-    }
-
-    /// As [`seek`](Self::seek), to an offset that was kept together with its leader epoch: if the log was cut
-    /// before that offset meanwhile (an unclean election), that is noticed (KIP-320) and treated as by
-    /// `auto.offset.reset`. For positions kept elsewhere, such as beside the results in a database.
-    ///
-    /// ```no_run
-    /// # fn example(consumer: &mut ottla::Consumer, tp: &ottla::TopicPartition) -> ottla::Result<()> {
-    /// use ottla::OffsetAndMetadata;
-    ///
-    /// let kept = OffsetAndMetadata::new(4711).with_leader_epoch(Some(3));
-    /// consumer.seek_to_offset(tp, &kept)?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`seek`](Self::seek).
-    pub fn seek_to_offset(&mut self, tp: &TopicPartition, to: &OffsetAndMetadata) -> Result<()> {
-        self.handle().seek_to_offset(tp, to)
-    }
-
-    /// Goes on with the first record that the log still has.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
-    pub fn seek_to_beginning(
-        &mut self,
-        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
-    ) -> Result<()> {
-        self.handle().seek_to_beginning(partitions)
-    }
-
-    /// Goes on with what is written from now on.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
-    pub fn seek_to_end(
-        &mut self,
-        partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
-    ) -> Result<()> {
-        self.handle().seek_to_end(partitions)
-    }
-
-    /// Hands out nothing of these partitions until [`resume`](Self::resume). The membership goes on,
-    /// provided that `poll` is called.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
-    pub fn pause(&mut self, partitions: &[TopicPartition]) -> Result<()> {
-        self.shared.set_paused(partitions, true)
-    }
-
-    /// Ends [`pause`](Self::pause).
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::InvalidArgument`] if a partition is not assigned.
-    pub fn resume(&mut self, partitions: &[TopicPartition]) -> Result<()> {
-        self.shared.set_paused(partitions, false)
-    }
-
     /// The partitions of a topic with their leaders and replicas, as a broker knows them now: whether they are
     /// assigned to this consumer or not. Java calls it `partitionsFor`.
     ///
@@ -591,90 +426,10 @@ impl Consumer {
         self.shared.lock().max_poll_records = records;
     }
 
-    /// The partitions paused at present.
-    #[must_use]
-    pub fn paused(&self) -> Vec<TopicPartition> {
-        self.handle().paused()
-    }
-
-    /// How far behind this consumer is, from what it has fetched so far; no request is made.
-    #[must_use]
-    pub fn lag(&self) -> Lag {
-        self.shared.lag()
-    }
-
-    /// How far behind this consumer is, with the ends of the logs as their leaders tell them now, the ages of
-    /// first unread records that were not fetched yet (as of paused partitions), and how much younger the
-    /// newest records are: a partition that is behind costs fetches of one to three batches. An age that
-    /// cannot be learnt is [`TimeLag::Unknown`].
-    ///
-    /// # Errors
-    ///
-    /// As [`end_offsets`](Self::end_offsets).
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub async fn fetch_lag(&self) -> Result<Lag> {
-        self.handle().fetch_lag().await
-    }
-
-    /// The lag, at once and then every `interval`. Only partitions of which no fetch told the end within
-    /// the interval are asked about. Ends when the consumer does; a broker that does not answer leaves its
-    /// partitions as they were ([`PartitionLag::measured`]). Whoever looks seldom gets the latest only.
-    ///
-    /// ```no_run
-    /// # async fn example(consumer: &ottla::Consumer) {
-    /// use futures::StreamExt;
-    /// let mut lags = consumer.watch_lag(std::time::Duration::from_secs(10));
-    /// tokio::spawn(async move {
-    ///     while let Some(lag) = lags.next().await {
-    ///         println!("{} records, {:?} behind", lag.records(), lag.time().duration());
-    ///     }
-    /// });
-    /// # }
-    /// ```
-    ///
-    /// # Cancel safety
-    ///
-    /// The stream can be dropped, and its `next()` given up, at any time.
-    #[must_use]
-    pub fn watch_lag(&self, interval: Duration) -> LagStream {
-        self.handle().watch_lag(interval)
-    }
-
-    /// Why no records of this partition come at this moment. For people and logs: print it when a
-    /// partition stands still.
-    ///
-    /// ```no_run
-    /// # fn example(consumer: &ottla::Consumer) {
-    /// for partition in consumer.assignment() {
-    ///     println!("{partition}: {}", consumer.explain(&partition));
-    /// }
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn explain(&self, tp: &TopicPartition) -> Explanation {
-        self.shared.explain(tp)
-    }
-
-    /// What this consumer did so far: fetching, polling, committing, rebalances. Costs a copy of some counters, and a look
-    /// at each partition assigned.
-    #[must_use]
-    pub fn metrics(&self) -> ConsumerMetrics {
-        self.shared.metrics()
-    }
-
-    /// Who this consumer is in its group at present: for sending its offsets in a transaction.
-    #[must_use]
-    pub fn group_metadata(&self) -> GroupMetadata {
-        GroupMetadata::of(&self.shared)
-    }
-
     /// A handle by which other tasks can look at and steer this consumer.
     #[must_use]
     pub fn handle(&self) -> ConsumerHandle {
-        ConsumerHandle::new(Arc::clone(&self.shared))
+        self.handle.clone()
     }
 }
 

@@ -16,6 +16,7 @@ use crate::cluster::Cluster;
 use crate::error::Error;
 use crate::net::scripted::{Far, body};
 use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
+use crate::types::TopicPartition;
 
 /// Records of a batch.
 const COUNT: i64 = 3;
@@ -107,28 +108,25 @@ async fn left_out_of(bytes: Bytes, answers: u32, check_crcs: bool) -> Vec<std::o
     let mut consumer = builder.check_crcs(check_crcs).build().await.unwrap();
     let (mut told, mut offsets, mut repeated) = (Vec::new(), BTreeSet::new(), false);
     for _ in 0..1000 {
-        match consumer.poll_timeout(SECOND / 10).await {
-            Ok(batches) => {
-                for batch in &batches.unwrap() {
-                    for record in batch.records() {
-                        offsets.insert((batch.partition(), record.unwrap().offset()));
-                    }
-                }
-                if offsets.contains(&(0, 2 * COUNT - 1)) {
-                    break;
-                }
+        let batches = consumer.poll_timeout(SECOND / 10).await.unwrap().unwrap();
+        for batch in &batches {
+            for record in batch.records() {
+                offsets.insert((batch.partition(), record.unwrap().offset()));
             }
-            Err(error) => {
-                assert_eq!(error.topic_partition(), Some(&bad), "{error}");
-                assert!(!error.is_fatal());
-                let range = error.unreadable().unwrap();
-                assert_eq!(range.start, consumer.position(&bad).unwrap());
-                // It comes again until something is done about it.
-                if std::mem::replace(&mut repeated, true) {
-                    consumer.seek(&bad, range.end).unwrap();
-                    told.push(range);
-                    repeated = false;
-                }
+        }
+        if offsets.contains(&(0, 2 * COUNT - 1)) {
+            break;
+        }
+        for error in batches.errors() {
+            assert_eq!(error.topic_partition(), Some(&bad), "{error}");
+            assert!(!error.is_fatal());
+            let range = error.unreadable().unwrap();
+            assert_eq!(range.start, consumer.position(&bad).unwrap());
+            // It comes again until something is done about it.
+            if std::mem::replace(&mut repeated, true) {
+                consumer.seek(&bad, range.end).unwrap();
+                told.push(range);
+                repeated = false;
             }
         }
     }
@@ -310,26 +308,23 @@ async fn a_partition_stops_at_a_record_that_cannot_be_read_inside_of_a_sound_bat
         let (began, mut errors) = (now(), 0);
         let mut others = BTreeSet::new();
         while now() < began + 10 * SECOND {
-            match consumer.poll_timeout(SECOND / 10).await {
-                Ok(batches) => {
-                    for record in batches.iter().flatten().flatten() {
-                        // The stream gave back what it had; that is read again up to the damage.
-                        let record = match record {
-                            Ok(record) => record,
-                            Err(error) if way == 2 => {
-                                assert_eq!(error.unreadable(), Some(1..COUNT), "{error}");
-                                continue;
-                            }
-                            Err(error) => panic!("{error}"),
-                        };
-                        assert!(record.partition() == 1 || way == 2 && record.offset() == 0);
-                        others.insert(record.offset());
+            let batches = consumer.poll_timeout(SECOND / 10).await.unwrap().unwrap();
+            for record in batches.iter().flatten() {
+                // The stream gave back what it had; that is read again up to the damage.
+                let record = match record {
+                    Ok(record) => record,
+                    Err(error) if way == 2 => {
+                        assert_eq!(error.unreadable(), Some(1..COUNT), "{error}");
+                        continue;
                     }
-                }
-                Err(error) => {
-                    assert_eq!(error.unreadable(), Some(1..COUNT), "{error}");
-                    errors += 1;
-                }
+                    Err(error) => panic!("{error}"),
+                };
+                assert!(record.partition() == 1 || way == 2 && record.offset() == 0);
+                others.insert(record.offset());
+            }
+            for error in batches.errors() {
+                assert_eq!(error.unreadable(), Some(1..COUNT), "{error}");
+                errors += 1;
             }
         }
         assert!((5..=10).contains(&errors), "way {way}: {errors}");

@@ -111,7 +111,7 @@ pub(super) async fn next_turn(shared: &Shared, by: By) -> Result<Turn> {
         let mut ready = pin!(shared.ready.notified());
         ready.as_mut().enable();
         let turn = match urgent(shared) {
-            Ok(None) => shared.take().map(|batches| batches.map(Turn::Records)),
+            Ok(None) => Ok(shared.take().map(Turn::Records)),
             urgent => urgent,
         };
         if let Some(turn) = turn.transpose() {

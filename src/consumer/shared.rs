@@ -241,7 +241,7 @@ impl Shared {
     }
 
     /// What can be handed out now: up to `max.poll.records`, decoded outside of the lock.
-    pub(super) fn take(&self) -> Result<Option<Batches>> {
+    pub(super) fn take(&self) -> Option<Batches> {
         let mut parts: Vec<PartitionBatch> = Vec::new();
         let mut portion = self.portion(|inner| inner.max_poll_records);
         // Brokers that may be asked for more.
@@ -284,17 +284,14 @@ impl Shared {
         let mut inner = self.lock();
         inner.given = portion.given;
         wanted.append(&mut inner.starved);
-        let error = match parts.is_empty() {
-            true => inner.errors.pop_front(),
-            false => None,
-        };
+        let errors = Vec::from(std::mem::take(&mut inner.errors));
         drop(inner);
         self.fetchable.wake(wanted);
-        if parts.is_empty() {
-            return error.map_or(Ok(None), Err);
+        if parts.is_empty() && errors.is_empty() {
+            return None;
         }
         self.show(&parts);
-        Ok(Some(Batches { parts }))
+        Some(Batches { parts, errors })
     }
 
     /// These batches are about to be handed out.
@@ -438,6 +435,7 @@ impl Inner {
             known.kind() == error.kind() && known.topic_partition() == error.topic_partition()
         });
         if !known {
+            tracing::warn!(%error, "a partition cannot be read");
             self.errors.push_back(error);
         }
     }

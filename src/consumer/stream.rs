@@ -21,7 +21,7 @@ use super::batch::{Batches, PartitionBatch, Segment};
 use super::polling::{By, poll};
 use super::positions::{Held, PartEpoch, Position};
 use crate::clock::{Instant, now};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::record::{DecodedBatch, OwnedRecord, RecordCursor};
 use crate::types::TopicPartition;
 
@@ -33,6 +33,8 @@ pub struct RecordStream<'a> {
     /// Something was asked for.
     asked: bool,
     batches: VecDeque<PartitionBatch>,
+    /// What went wrong with partitions: told after the records that came with it.
+    errors: VecDeque<Error>,
     /// Which segment of the front batch is being given out, and where in it.
     index: usize,
     current: Option<Current>,
@@ -83,6 +85,7 @@ impl<'a> RecordStream<'a> {
             waiting: None,
             asked: false,
             batches: VecDeque::new(),
+            errors: VecDeque::new(),
             index: 0,
             current: None,
             given: VecDeque::new(),
@@ -216,6 +219,9 @@ impl Stream for RecordStream<'_> {
             if let Some(record) = this.next_here() {
                 return Poll::Ready(Some(record));
             }
+            if let Some(error) = this.errors.pop_front() {
+                return Poll::Ready(Some(Err(error)));
+            }
             this.settle();
             let waiting = this.waiting.get_or_insert_with(|| {
                 let shared = Arc::clone(&this.consumer.shared);
@@ -224,7 +230,10 @@ impl Stream for RecordStream<'_> {
             let outcome = ready!(waiting.as_mut().poll(cx));
             this.waiting = None;
             match outcome {
-                Ok(Some(batches)) => this.batches = batches.parts.into(),
+                Ok(Some(batches)) => {
+                    this.batches = batches.parts.into();
+                    this.errors = batches.errors.into();
+                }
                 Ok(None) => return Poll::Ready(None),
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
@@ -240,10 +249,12 @@ impl Drop for RecordStream<'_> {
             return;
         }
         let mut held = Held::new();
+        let errors = std::mem::take(&mut self.errors);
         for given in self.given.drain(..).skip(self.free) {
             held.entry(given.tp).or_insert((given.epoch, given.start));
         }
         let mut inner = self.consumer.shared.lock();
+        inner.errors.extend(errors);
         let mut index = self.index;
         // From the front: the first batch of a partition takes those behind it along.
         for batch in self.batches.drain(..) {

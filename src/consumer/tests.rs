@@ -13,6 +13,7 @@ use super::*;
 use crate::cluster::Cluster;
 use crate::net::scripted::{Far, all_committed, body, nothing_committed};
 use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
+use crate::types::{OffsetAndMetadata, TopicPartition};
 
 /// Brokers `one`, which leads the partition `t-0` and coordinates groups, and `two`, a follower.
 #[derive(Clone, Default)]

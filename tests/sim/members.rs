@@ -340,6 +340,9 @@ impl Member {
 
     fn take(&mut self, batches: &Batches, exact: bool) {
         self.last.clear();
+        for error in batches.errors() {
+            self.survives(error);
+        }
         for batch in batches {
             let partition = batch.partition();
             for record in batch.records() {

@@ -47,7 +47,12 @@ async fn read(world: Arc<World>, client: Client, number: i32) {
     while !world.is(Phase::Over) {
         let poll = consumer.poll_timeout(world.pace(Duration::from_secs(1)));
         match poll.await {
-            Ok(Some(batches)) if batches.is_empty() => {}
+            Ok(Some(batches)) if batches.is_empty() => {
+                batches
+                    .errors()
+                    .iter()
+                    .for_each(|error| judge(&world, "a reader", error));
+            }
             Ok(_) => world.violation(format!("content: reader {number} was given something")),
             Err(error) => {
                 judge(&world, "a reader", &error);

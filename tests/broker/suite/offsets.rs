@@ -5,10 +5,9 @@ use std::time::{Duration, SystemTime};
 use ottla::{
     Client, ErrorKind, OffsetAndMetadata, OffsetReset, Record, TimeLag, Timestamp, TopicPartition,
 };
-use tokio::time::timeout;
 
 use crate::support::{
-    LONG, Result, client, eventually, lag_by_admin, lag_by_tool, one, take, unique,
+    LONG, Result, client, eventually, lag_by_admin, lag_by_tool, one, partition_error, take, unique,
 };
 
 const CLOSE: Duration = Duration::from_secs(20);
@@ -79,14 +78,14 @@ async fn every_way_to_start_starts_where_it_says() -> Result {
 
     let reader = client.reader().assign([tp.clone()]);
     let mut reader = reader.offset_reset(OffsetReset::None).build().await?;
-    let error = timeout(LONG, reader.poll()).await?.unwrap_err();
+    let error = partition_error(&mut reader).await?;
     assert_eq!(error.kind(), ErrorKind::Offset);
     assert_eq!(error.topic_partition(), Some(&tp));
     reader.seek(&tp, 3)?;
     assert_eq!(take(&mut reader, 1).await?[&0][0].offset(), 3);
     // Beyond the log: the policy is asked again.
     reader.seek(&tp, 100)?;
-    let error = timeout(LONG, reader.poll()).await?.unwrap_err();
+    let error = partition_error(&mut reader).await?;
     assert_eq!(error.topic_partition(), Some(&tp));
     reader.seek_to_beginning([&tp])?;
     assert_eq!(take(&mut reader, 4).await?[&0].len(), 4);
@@ -177,7 +176,7 @@ async fn the_lag_of_a_group_is_known_without_joining_it() -> Result {
     produce(&client, &topic, 1, &[HOUR; 2]).await?;
     let tp = |partition| TopicPartition::new(topic.as_str(), partition);
     let committer = client.consumer(&group).assign([tp(0)]).auto_commit(false);
-    let mut committer = committer.build().await?;
+    let committer = committer.build().await?;
     let at = |partition, offset| (tp(partition), OffsetAndMetadata::new(offset));
     committer
         .commit_offsets([at(0, 2), at(1, 2), at(2, 0)])

@@ -7,7 +7,7 @@ use ottla::admin::Admin;
 use ottla::{Client, Consumer, ErrorKind, OffsetReset, Record, TopicPartition, TopicPattern};
 use tokio::time::{Instant, timeout};
 
-use crate::support::{LONG, Result, client, eventually, one, text, unique};
+use crate::support::{LONG, Result, client, eventually, one, partition_error, text, unique};
 
 const CLOSE: Duration = Duration::from_secs(20);
 const UNRELEASED_INSTANCE_ID: i16 = 111;
@@ -152,7 +152,7 @@ async fn a_pattern_that_the_broker_refuses_is_a_typed_error_and_another_goes_on(
     let builder = builder.subscribe_pattern(TopicPattern::broker_side("("));
     let mut consumer = builder.build().await?;
     for _ in 0..2 {
-        let error = timeout(LONG, consumer.poll()).await?.unwrap_err();
+        let error = partition_error(&mut consumer).await?;
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
         let code = error.code().map(|code| code.get());
         assert_eq!(code, Some(INVALID_REGULAR_EXPRESSION), "{error}");

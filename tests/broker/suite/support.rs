@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use ottla::{Client, Consumer, OffsetAndMetadata, OwnedRecord, TopicPartition};
+use ottla::{Client, Consumer, Error, OffsetAndMetadata, OwnedRecord, TopicPartition};
 use ottla_testcontainers::Cluster;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -87,6 +87,9 @@ pub(crate) async fn take(
             .await
             .map_err(|_| format!("{seen} of {count} records came"))?;
         let batches = polled?.ok_or("the consumer was closed")?;
+        if let Some(error) = batches.errors().first() {
+            return Err(error.clone().into());
+        }
         for batch in &batches {
             for record in batch.owned_records() {
                 records.entry(batch.partition()).or_default().push(record?);
@@ -97,6 +100,16 @@ pub(crate) async fn take(
     assert_eq!(seen, count, "more records than were sent");
     consumer.finish();
     Ok(records)
+}
+
+/// Why a partition cannot be read, as the next polls tell it.
+pub(crate) async fn partition_error(consumer: &mut Consumer) -> Result<Error> {
+    loop {
+        let polled = timeout(LONG, consumer.poll()).await??;
+        if let Some(error) = polled.ok_or("the consumer was closed")?.errors().first() {
+            return Ok(error.clone());
+        }
+    }
 }
 
 /// The text of a value or key.
