@@ -288,8 +288,9 @@ impl Consumer {
     /// more or is dropped. So does [`close`](Self::close), for half of its time.
     ///
     /// Keep asking for the next partition while the streams are in use: that is where revocations come in,
-    /// and it counts as polling (`max.poll.interval.ms` does not watch over the tasks). Errors of partitions
-    /// that concern no batch come here, too. A partition whose task is slow stops being fetched once about
+    /// and it counts as polling (`max.poll.interval.ms` does not watch over the tasks). Its errors are fatal
+    /// ones; the stream of a partition tells what is wrong with that partition ([`Batches::errors`]), and the
+    /// log also what is wrong with partitions or topics that have no stream. A partition whose task is slow stops being fetched once about
     /// `max.partition.fetch.bytes` of it wait; the others go on. If memory is short (`fetch.max.bytes`), what
     /// waits of streams that nobody asked for a second is dropped, and fetched again when they are asked.
     ///

@@ -1,7 +1,7 @@
 //! Batches that cannot be read, sent by a scripted broker on a paused clock: a typed error that tells
 //! what to leave out, the other partition goes on, and so does this one once it is told to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -152,6 +152,47 @@ async fn a_batch_with_a_bad_checksum_is_left_out_as_a_whole() {
         left_out(with(17, &[1, 2, 3, 4]), true).await,
         vec![0..COUNT]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stream_of_a_partition_tells_of_its_damage_and_the_others_go_on() {
+    let bytes = with(batch(0).len() - 1, &[1]);
+    let answers = Arc::new(AtomicU32::new(u32::MAX));
+    let cluster = start(&Poison { bytes, answers });
+    let builder = ConsumerBuilder::new(cluster, config::ConsumerConfig::default());
+    let builder = builder.assign([0, 1].map(|partition| TopicPartition::new("t", partition)));
+    let builder = builder.offset_reset(OffsetReset::Earliest);
+    let mut consumer = builder.build().await.unwrap();
+
+    let mut partitions = consumer.split_by_partition();
+    let mut outcomes = BTreeMap::new();
+    for _ in 0..2 {
+        let next = futures::StreamExt::next(&mut partitions).await;
+        let (tp, mut batches) = next.unwrap().unwrap();
+        let batch = futures::StreamExt::next(&mut batches).await.unwrap();
+        outcomes.insert(tp.partition(), batch);
+    }
+    let damage = outcomes[&0].as_ref().unwrap_err();
+    assert_eq!(damage.unreadable(), Some(0..COUNT), "{damage}");
+    let sound = outcomes[&1].as_ref().unwrap();
+    assert_eq!(sound.record_count() as i64, COUNT);
+    // It is not an error of the whole.
+    let more = tokio::time::timeout(10 * SECOND, futures::StreamExt::next(&mut partitions)).await;
+    assert!(!matches!(more, Ok(Some(Err(_)))), "{more:?}");
+    drop(partitions);
+
+    // One by one: the damage comes, and the records of the other partition too.
+    let mut records = consumer.stream();
+    let (mut seen, mut told) = (0, 0);
+    while seen < COUNT || told == 0 {
+        match futures::StreamExt::next(&mut records).await.unwrap() {
+            Ok(record) => seen += i64::from(record.partition() == 1),
+            Err(error) => {
+                assert_eq!(error.unreadable(), Some(0..COUNT), "{error}");
+                told += 1;
+            }
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

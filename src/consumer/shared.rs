@@ -436,8 +436,20 @@ impl Inner {
         });
         if !known {
             tracing::warn!(%error, "a partition cannot be read");
+            if let Some(tp) = error.topic_partition() {
+                self.split.wake(tp);
+            }
             self.errors.push_back(error);
         }
+    }
+
+    /// What is to be told of one partition, for its stream.
+    pub(super) fn error_of(&mut self, tp: &TopicPartition) -> Option<Error> {
+        let errors = &mut self.errors;
+        let index = errors
+            .iter()
+            .position(|error| error.topic_partition() == Some(tp))?;
+        errors.remove(index)
     }
 
     fn next_chunk(&mut self) -> Option<(Chunk, Position)> {

@@ -240,11 +240,6 @@ impl Shared {
                 }
             }
         }
-        if let Some(error) = inner.errors.pop_front() {
-            drop(inner);
-            released.into_iter().for_each(|id| self.release(id));
-            return Err(error);
-        }
         let given = self.offer(&mut inner, id);
         let due = inner.split.again.values().min().copied();
         drop(inner);
@@ -493,6 +488,9 @@ impl Shared {
             let mut portion = self.portion(|_| self.config.max_poll_records);
             let mut inner = self.lock();
             let Some((mut chunk, position)) = inner.next_chunk_of(tp, serial) else {
+                if let Some(error) = inner.error_of(tp) {
+                    return Err(error);
+                }
                 inner.split.hungry.insert(tp.clone());
                 let mut wanted = std::mem::take(&mut inner.starved);
                 if inner.positions.unpark(tp) {
