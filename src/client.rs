@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::Admin;
+use crate::clock::FOREVER;
 use crate::clock::{Clock, now};
 use crate::cluster::Cluster;
 use crate::config::Settings;
-use crate::config::keys::FOREVER;
 use crate::config::values::Address;
 use crate::consumer::ConsumerBuilder;
 use crate::error::Result;

@@ -87,8 +87,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 /// Where the fields are declared that settings fill. Every one of them must be read elsewhere.
 const CONFIGS: &[&str] = &[
     "src/config/mod.rs",
-    "src/producer/config.rs",
-    "src/consumer/config.rs",
+    "src/config/producer.rs",
+    "src/config/consumer.rs",
 ];
 
 /// Fields that nothing reads yet, because the reader is still being written. A name that is here

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
+use crate::clock::FOREVER;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Target};
-use crate::config::keys::FOREVER;
 use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::types::{OffsetAndMetadata, TopicPartition};

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Consumer;
 use super::buffer::Reading;
-use super::config::{ConsumerConfig, IsolationLevel, OffsetReset};
 use super::control;
 use super::metrics;
 use super::pattern::TopicPattern;
@@ -13,6 +12,7 @@ use super::positions::{Positions, Rules};
 use super::shared::{Shared, by_name};
 use super::subscription::Subscription;
 use crate::cluster::Cluster;
+use crate::config::consumer::{ConsumerConfig, IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::interceptor::{Chain, ConsumerInterceptor};
 use crate::record::CodecPool;

@@ -6,8 +6,8 @@ use tokio::time::timeout_at;
 
 use super::Consumer;
 use super::shared::Shared;
+use crate::clock::FOREVER;
 use crate::clock::{Instant, now};
-use crate::config::keys::FOREVER;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a consumer that is dropped may take to commit and to leave its group.

@@ -31,13 +31,13 @@ use tracing::Instrument as _;
 use tracing::field::Empty;
 
 use super::buffer::{Chunk, survey};
-use super::config::IsolationLevel;
 use super::positions::{Answer, PartEpoch, Plan, Slot, Survey};
 use super::session::{FetchSession, Verdict};
 use super::shared::{Inner, Shared};
 use super::split::STALLED;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, LeaderHint};
+use crate::config::consumer::IsolationLevel;
 use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;

@@ -17,7 +17,6 @@ mod commit;
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod commit_tests;
-pub(crate) mod config;
 mod control;
 mod event;
 mod explain;
@@ -60,11 +59,11 @@ use std::time::Duration;
 
 pub(crate) use buffer::Reading;
 
+pub use crate::config::consumer::{IsolationLevel, OffsetReset};
 pub use batch::{BatchRecords, Batches, PartitionBatch};
 pub use builder::ConsumerBuilder;
 pub use close::{CloseOptions, GroupMembershipOperation};
 pub use commit::PendingCommit;
-pub use config::{IsolationLevel, OffsetReset};
 pub use event::{Event, Revoking};
 pub use explain::Explanation;
 pub use handle::{ConsumerHandle, GroupMetadata};

@@ -6,11 +6,11 @@ use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 
 use super::buffer::{Chunk, Reading, survey};
-use super::config::IsolationLevel;
 use super::fetcher::{BY_ID, BY_NAME, isolation, topic_name};
 use super::positions::{PartEpoch, Planned, Position, Survey};
 use crate::clock::Instant;
 use crate::cluster::Cluster;
+use crate::config::consumer::IsolationLevel;
 use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::record::CodecPool;

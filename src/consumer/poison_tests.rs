@@ -13,6 +13,7 @@ use super::test_brokers::{self, SECOND, fetched, metadata, offset};
 use super::*;
 use crate::clock::now;
 use crate::cluster::Cluster;
+use crate::config::consumer::ConsumerConfig;
 use crate::error::Error;
 use crate::net::scripted::{Far, body};
 use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
@@ -101,7 +102,7 @@ async fn left_out_of(bytes: Bytes, answers: u32, check_crcs: bool) -> Vec<std::o
     let answers = Arc::new(AtomicU32::new(answers));
     let poison = Poison { bytes, answers };
     let bad = TopicPartition::new("t", 0);
-    let builder = ConsumerBuilder::new(start(&poison), config::ConsumerConfig::default());
+    let builder = ConsumerBuilder::new(start(&poison), ConsumerConfig::default());
     let builder = builder.assign([bad.clone(), TopicPartition::new("t", 1)]);
     let builder = builder.offset_reset(OffsetReset::Earliest);
     let mut consumer = builder.check_crcs(check_crcs).build().await.unwrap();
@@ -278,7 +279,7 @@ async fn a_partition_stops_at_a_record_that_cannot_be_read_inside_of_a_sound_bat
         let answers = Arc::new(AtomicU32::new(u32::MAX));
         let bytes = contradictory();
         let poison = Poison { bytes, answers };
-        let builder = ConsumerBuilder::new(start(&poison), config::ConsumerConfig::default());
+        let builder = ConsumerBuilder::new(start(&poison), ConsumerConfig::default());
         let builder = builder.assign([bad.clone(), TopicPartition::new("t", 1)]);
         let builder = builder.offset_reset(OffsetReset::Earliest);
         let mut consumer = builder.build().await.unwrap();

@@ -24,8 +24,8 @@ use indexmap::{IndexMap, IndexSet};
 use uuid::Uuid;
 
 use self::part::{Part, State};
-use super::config::{IsolationLevel, OffsetReset};
 use crate::clock::Instant;
+use crate::config::consumer::{IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind};
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
 

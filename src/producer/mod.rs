@@ -10,7 +10,6 @@
 mod batch;
 mod budget;
 mod builder;
-pub(crate) mod config;
 mod control;
 mod delivery;
 mod flush;
@@ -48,7 +47,6 @@ use tokio::time::timeout_at;
 
 use self::budget::Charge;
 pub use self::builder::ProducerBuilder;
-pub use self::config::Acks;
 pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
 pub use self::purge::{Purge, PurgeReport};
@@ -58,6 +56,7 @@ use self::topic::Place;
 pub use self::topic::TopicProducer;
 use crate::admin::{Admin, PartitionDescription};
 use crate::clock::{Instant, now};
+pub use crate::config::producer::Acks;
 use crate::error::{Certainty, Error, ErrorKind, Result};
 use crate::interceptor::{Chain, ProducerInterceptor};
 use crate::record::Record;

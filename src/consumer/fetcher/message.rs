@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{BY_ID, isolation, topic_name};
 use crate::cluster::snapshot::Broker;
-use crate::consumer::config::ConsumerConfig;
+use crate::config::consumer::ConsumerConfig;
 use crate::consumer::session::Request;
 use crate::types::BrokerId;
 

@@ -9,8 +9,8 @@ use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionRespons
 
 use crate::clock::{Instant, now};
 use crate::cluster::Cluster;
+use crate::config::consumer::IsolationLevel;
 use crate::consumer::codes;
-use crate::consumer::config::IsolationLevel;
 use crate::consumer::fetcher::{isolation, topic_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Lane;

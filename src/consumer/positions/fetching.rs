@@ -5,8 +5,8 @@ use uuid::Uuid;
 use super::part::State;
 use super::{PartEpoch, Position, Positions};
 use crate::clock::Instant;
+use crate::config::consumer::OffsetReset;
 use crate::consumer::codes;
-use crate::consumer::config::OffsetReset;
 use crate::error::{Error, ErrorKind};
 use crate::types::{BrokerId, TopicPartition};
 

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{Leader, PartEpoch, Position, ResetTo, Slot};
 use crate::clock::Instant;
-use crate::consumer::config::IsolationLevel;
+use crate::config::consumer::IsolationLevel;
 use crate::consumer::lag::{PartitionLag, TimeLag};
 use crate::error::Error;
 use crate::types::{BrokerId, TopicPartition};
