@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::Admin;
-use crate::clock::FOREVER;
-use crate::clock::{Clock, now};
+use crate::clock::{Clock, FOREVER, now};
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::values::Address;

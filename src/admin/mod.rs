@@ -19,8 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
-use crate::clock::FOREVER;
-use crate::clock::{Instant, now};
+use crate::clock::{FOREVER, Instant, now};
 use crate::cluster::{Cluster, Target};
 use crate::error::{Error, Result};
 use crate::net::Lane;

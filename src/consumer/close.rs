@@ -6,8 +6,7 @@ use tokio::time::timeout_at;
 
 use super::Consumer;
 use super::shared::Shared;
-use crate::clock::FOREVER;
-use crate::clock::{Instant, now};
+use crate::clock::{FOREVER, Instant, now};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a consumer that is dropped may take to commit and to leave its group.

@@ -12,7 +12,6 @@ mod builder;
 #[cfg(test)]
 mod cancel_tests;
 mod close;
-mod codes;
 mod commit;
 #[cfg(test)]
 #[cfg(feature = "mock")]

@@ -9,7 +9,6 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 pub(crate) use self::bounds::{EARLIEST, Found, LATEST, NEWEST, list, list_once, no_partition};
-use super::codes;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, CoordinatorKey};
 use crate::error::refusals::Refusals;
@@ -18,6 +17,7 @@ use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
 use crate::wire::Call;
+use crate::wire::codes;
 use crate::wire::offsets::{
     BY_TOPIC_ID, CommitPartition, CommitTopic, FetchTopic, FetchedOffset, OffsetCommitRequest,
     OffsetFetchRequest, OffsetFetchResponse,

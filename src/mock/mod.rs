@@ -61,7 +61,6 @@ mod api;
 mod assign;
 mod broker;
 mod builder;
-mod codes;
 mod control;
 #[cfg(test)]
 mod doubt_tests;

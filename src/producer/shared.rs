@@ -8,8 +8,7 @@ use std::time::Duration;
 use indexmap::{IndexMap, IndexSet};
 use tokio::sync::Notify;
 
-use crate::clock::FOREVER;
-use crate::clock::now;
+use crate::clock::{FOREVER, now};
 use crate::cluster::Cluster;
 use crate::config::producer::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result};

@@ -23,9 +23,9 @@ use uuid::Uuid;
 pub(crate) use self::messages::{Effect, Heartbeat, HeartbeatAnswer, Subscription, Token};
 use crate::clock::Instant;
 use crate::consumer::GroupMembershipOperation;
-use crate::consumer::codes;
 use crate::error::{Class, Error};
 use crate::types::TopicPartition;
+use crate::wire::codes;
 
 mod messages;
 

@@ -10,12 +10,12 @@ use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionRespons
 use crate::clock::{Instant, now};
 use crate::cluster::Cluster;
 use crate::config::consumer::IsolationLevel;
-use crate::consumer::codes;
 use crate::consumer::fetcher::{isolation, topic_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::types::{BrokerId, TopicPartition};
+use crate::wire::codes;
 
 /// Kafka's timestamp for the end of the log.
 pub(crate) const LATEST: i64 = -1;

@@ -6,9 +6,9 @@ use super::part::State;
 use super::{PartEpoch, Position, Positions};
 use crate::clock::Instant;
 use crate::config::consumer::OffsetReset;
-use crate::consumer::codes;
 use crate::error::{Error, ErrorKind};
 use crate::types::{BrokerId, TopicPartition};
+use crate::wire::codes;
 
 /// One partition of a fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]

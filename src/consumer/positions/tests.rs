@@ -1,8 +1,8 @@
 use super::part::DOUBTS;
 use super::*;
 use crate::clock::now;
-use crate::consumer::codes;
 use crate::consumer::lag::TimeLag;
+use crate::wire::codes;
 use proptest::prelude::*;
 
 const B1: BrokerId = BrokerId(1);

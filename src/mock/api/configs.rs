@@ -7,9 +7,9 @@ use kafka_protocol::messages::describe_configs_response::{
 };
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
-use super::super::codes;
 use super::super::state::State;
 use super::{Context, wire};
+use crate::wire::codes;
 
 const BOOLEAN: i8 = 1;
 const STRING: i8 = 2;

@@ -14,9 +14,9 @@ use kafka_protocol::messages::{
     DeleteTopicsRequest, DeleteTopicsResponse, ListPartitionReassignmentsResponse, TopicName,
 };
 
-use super::super::codes;
 use super::super::state::State;
 use super::{Context, configs, wire};
+use crate::wire::codes;
 
 /// No topic of the mock may have more partitions.
 const MOST_PARTITIONS: i32 = 100_000;
