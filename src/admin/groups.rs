@@ -11,13 +11,13 @@ use kafka_protocol::messages::describe_groups_response as old;
 use super::Admin;
 use crate::clock::{Instant, now};
 use crate::cluster::CoordinatorKey;
-use crate::consumer::offsets::{self, ask_coordinator, str_bytes};
+use crate::consumer::offsets::{self, ask_coordinator};
 use crate::error::refusals::Refusals;
 use crate::error::{Class, Error, ErrorKind, Result, classify};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
-use crate::wire::Call;
+use crate::wire::{Call, str_bytes};
 
 const GROUP_ID_NOT_FOUND: i16 = 69;
 

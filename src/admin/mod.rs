@@ -3,7 +3,6 @@
 //! Every call about several topics answers for each of them ([`PerTopic`]), so that trouble with one
 //! hides nothing about the others.
 
-mod driver;
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod group_tests;
@@ -20,18 +19,18 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use crate::clock::{FOREVER, Instant, now};
+use crate::cluster::describe::to_describe;
 use crate::cluster::{Cluster, Target};
 use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::types::{OffsetAndMetadata, TopicPartition};
 use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 
+pub use crate::cluster::describe::{PartitionDescription, TopicDescription, TopicId};
+pub use crate::cluster::per_topic::{IntoIter, Iter, PerTopic};
 pub use groups::{GroupDescription, GroupListing, MemberDescription};
 pub use lag::{GroupLag, GroupPartitionLag};
-pub use results::{
-    BrokerDescription, ClusterDescription, CreatedTopic, IntoIter, Iter, PartitionDescription,
-    PerTopic, TopicDescription, TopicId, TopicListing,
-};
+pub use results::{BrokerDescription, ClusterDescription, CreatedTopic, TopicListing};
 pub use topics::NewTopic;
 
 /// Makes, shows and deletes topics. Cheap to clone; uses the connections of its client.
@@ -258,17 +257,8 @@ impl Admin {
         &self,
         topics: impl IntoIterator<Item = impl Into<String>>,
     ) -> Result<PerTopic<TopicDescription>> {
-        topics::describe(self, topics.into_iter().map(Into::into).collect()).await
-    }
-
-    /// What producers and consumers tell of one topic.
-    pub(crate) async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionDescription>> {
-        let mut described = self.describe_topics([topic]).await?;
-        let found = described.remove(topic).unwrap_or_else(|| {
-            let message = format!("the broker's answer leaves out topic '{topic}'");
-            Err(Error::new(crate::ErrorKind::Protocol, message))
-        })?;
-        Ok(found.partitions)
+        let topics = topics.into_iter().map(Into::into).collect();
+        self.cluster.describe_topics(self.deadline(), topics).await
     }
 
     /// The cluster's id, its brokers and its controller.
@@ -400,7 +390,7 @@ impl Admin {
         let response = self
             .cluster
             .call(Target::Any, Lane::Metadata, self.deadline(), |_| {
-                let topics = topics.as_ref().map(topics::to_describe);
+                let topics = topics.as_ref().map(to_describe);
                 Ok(MetadataRequest::default()
                     .with_topics(topics)
                     .with_allow_auto_topic_creation(false))

@@ -1,19 +1,20 @@
-//! Requests about topics: create, delete, describe.
+//! Requests that change topics: create, delete.
 
 use indexmap::IndexMap;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
-    MetadataRequest, MetadataResponse, TopicName,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
 };
-use kafka_protocol::protocol::StrBytes;
 
-use super::driver::{Item, Operation};
-use super::{Admin, CreatedTopic, PerTopic, TopicDescription, TopicId};
+use super::Admin;
+use super::results::CreatedTopic;
 use crate::cluster::Target;
+use crate::cluster::ask::{Item, Operation};
+use crate::cluster::describe::{TopicId, named};
+use crate::cluster::per_topic::PerTopic;
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::str_bytes;
 
 /// A topic to be created.
 ///
@@ -83,19 +84,15 @@ impl NewTopic {
             .map_or(-1, |n| i16::try_from(n).unwrap_or(i16::MAX));
         let configs = self.configs.iter().map(|(name, value)| {
             CreatableTopicConfig::default()
-                .with_name(wire(name))
-                .with_value(Some(wire(value)))
+                .with_name(str_bytes(name))
+                .with_value(Some(str_bytes(value)))
         });
         CreatableTopic::default()
-            .with_name(TopicName(wire(&self.name)))
+            .with_name(TopicName(str_bytes(&self.name)))
             .with_num_partitions(partitions)
             .with_replication_factor(replication)
             .with_configs(configs.collect())
     }
-}
-
-fn wire(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
 }
 
 struct Create {
@@ -167,7 +164,12 @@ pub(super) async fn create(
         }
     }
     asks.retain(|name, _| !results.is_settled(name));
-    admin.drive(&Create { validate_only }, asks, results).await
+    let create = Create { validate_only };
+    let deadline = admin.deadline();
+    admin
+        .cluster
+        .ask_each(&create, deadline, asks, results)
+        .await
 }
 
 struct Delete;
@@ -193,7 +195,7 @@ impl Operation for Delete {
         asks: &IndexMap<String, ()>,
         timeout_ms: i32,
     ) -> DeleteTopicsRequest {
-        let names = asks.keys().map(|name| TopicName(wire(name)));
+        let names = asks.keys().map(|name| TopicName(str_bytes(name)));
         let request = DeleteTopicsRequest::default().with_timeout_ms(timeout_ms);
         if version >= 6 {
             let topics = names.map(|name| DeleteTopicState::default().with_name(Some(name)));
@@ -220,62 +222,8 @@ impl Operation for Delete {
 
 pub(super) async fn delete(admin: &Admin, topics: Vec<String>) -> Result<PerTopic<()>> {
     let results = PerTopic::awaiting(topics.iter());
-    admin.drive(&Delete, named(topics), results).await
-}
-
-struct Describe;
-
-impl Operation for Describe {
-    type Request = MetadataRequest;
-    type Ask = ();
-    type Value = TopicDescription;
-
-    const DOING: &'static str = "describing topic";
-    const DONE_ALREADY: Option<(i16, &'static str)> = None;
-
-    fn target(&self) -> Target<'static> {
-        Target::Any
-    }
-
-    fn request(&self, _: i16, asks: &IndexMap<String, ()>, _: i32) -> MetadataRequest {
-        MetadataRequest::default()
-            .with_topics(Some(to_describe(asks.keys())))
-            .with_allow_auto_topic_creation(false)
-    }
-
-    fn read(&self, response: MetadataResponse) -> Vec<Item<TopicDescription>> {
-        let topics = response.topics.into_iter();
-        topics
-            .filter_map(|topic| {
-                Some(Item {
-                    name: topic.name.as_ref()?.to_string(),
-                    code: topic.error_code,
-                    message: None,
-                    value: TopicDescription::read(topic)?,
-                })
-            })
-            .collect()
-    }
-}
-
-pub(super) async fn describe(
-    admin: &Admin,
-    topics: Vec<String>,
-) -> Result<PerTopic<TopicDescription>> {
-    let results = PerTopic::awaiting(topics.iter());
-    admin.drive(&Describe, named(topics), results).await
-}
-
-/// Without repetitions: to name a topic twice means no more than once here.
-fn named(topics: Vec<String>) -> IndexMap<String, ()> {
-    topics.into_iter().map(|name| (name, ())).collect()
-}
-
-pub(super) fn to_describe<'a>(
-    names: impl IntoIterator<Item = &'a String>,
-) -> Vec<MetadataRequestTopic> {
-    let names = names.into_iter();
-    names
-        .map(|name| MetadataRequestTopic::default().with_name(Some(TopicName(wire(name)))))
-        .collect()
+    let (cluster, deadline) = (&admin.cluster, admin.deadline());
+    cluster
+        .ask_each(&Delete, deadline, named(topics), results)
+        .await
 }

@@ -1,9 +1,12 @@
 //! The cluster as a client sees it: who leads what, and how to reach them.
 
+pub(crate) mod ask;
 mod call;
 mod coordinator;
+pub(crate) mod describe;
 mod driver;
 mod metadata;
+pub(crate) mod per_topic;
 pub(crate) mod snapshot;
 
 use std::fmt;

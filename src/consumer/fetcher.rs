@@ -23,7 +23,6 @@ use std::time::Duration;
 use futures_util::future::join;
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use kafka_protocol::protocol::StrBytes;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
@@ -37,7 +36,6 @@ use super::shared::{Inner, Shared};
 use super::split::STALLED;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, LeaderHint};
-use crate::config::consumer::IsolationLevel;
 use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
@@ -778,15 +776,4 @@ pub(super) fn enough(limit: usize, far: bool) -> usize {
         true => limit.saturating_add(1),
         false => limit.div_ceil(2),
     }
-}
-
-pub(super) fn isolation(level: IsolationLevel) -> i8 {
-    match level {
-        IsolationLevel::ReadUncommitted => 0,
-        IsolationLevel::ReadCommitted => 1,
-    }
-}
-
-pub(super) fn topic_name(name: &str) -> kp::TopicName {
-    kp::TopicName(StrBytes::from_string(name.to_owned()))
 }

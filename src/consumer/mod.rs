@@ -74,7 +74,7 @@ pub use split::{PartitionStream, PartitionStreams};
 pub use stream::RecordStream;
 pub use subscription::Subscription;
 
-use crate::admin::{Admin, PartitionDescription};
+use crate::cluster::describe::PartitionDescription;
 use crate::error::Result;
 #[cfg(doc)]
 use crate::error::{Error, ErrorKind};
@@ -559,8 +559,7 @@ impl Consumer {
     ///
     /// Cancel safe.
     pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionDescription>> {
-        let admin = Admin::new(self.shared.cluster.clone());
-        admin.partitions_for(topic).await
+        self.shared.cluster.partitions_for(topic).await
     }
 
     /// How many records a poll returns at most at present.

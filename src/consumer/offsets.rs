@@ -16,12 +16,12 @@ use crate::error::{Error, Result, classify};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
-use crate::wire::Call;
 use crate::wire::codes;
 use crate::wire::offsets::{
     BY_TOPIC_ID, CommitPartition, CommitTopic, FetchTopic, FetchedOffset, OffsetCommitRequest,
     OffsetFetchRequest, OffsetFetchResponse,
 };
+use crate::wire::{Call, str_bytes};
 
 /// The group and, for members, the id and epoch that requests carry.
 #[derive(Clone, Debug)]
@@ -425,8 +425,4 @@ fn offset_commit(who: &Identity, offsets: &Offsets) -> OffsetCommitRequest {
 pub(super) fn not_a_member(group: &str) -> Error {
     let doing = format!("committing to group '{group}', of which the consumer is not a member");
     Error::from_code(codes::UNKNOWN_MEMBER_ID, doing)
-}
-
-pub(crate) fn str_bytes(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
 }

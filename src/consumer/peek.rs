@@ -6,7 +6,7 @@ use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 
 use super::buffer::{Chunk, Reading, survey};
-use super::fetcher::{BY_ID, BY_NAME, isolation, topic_name};
+use super::fetcher::{BY_ID, BY_NAME};
 use super::positions::{PartEpoch, Planned, Position, Survey};
 use crate::clock::Instant;
 use crate::cluster::Cluster;
@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::record::CodecPool;
 use crate::types::{BrokerId, TopicPartition};
+use crate::wire::topic_name;
 
 /// The epoch of a fetch outside of any session (KIP-227).
 const SESSIONLESS: i32 = -1;
@@ -126,7 +127,7 @@ impl Peek<'_> {
         };
         let request = kp::FetchRequest::default()
             .with_max_bytes(1)
-            .with_isolation_level(isolation(self.level))
+            .with_isolation_level(self.level.code())
             .with_session_epoch(SESSIONLESS)
             .with_topics(vec![topic]);
         let response = link.ask(version, &request, self.deadline).await?;

@@ -54,8 +54,8 @@ pub use self::report::{BatchReport, ProducerMetrics};
 use self::shared::{Many, Obstacle, Shared};
 use self::topic::Place;
 pub use self::topic::TopicProducer;
-use crate::admin::{Admin, PartitionDescription};
 use crate::clock::{Instant, now};
+use crate::cluster::describe::PartitionDescription;
 pub use crate::config::producer::Acks;
 use crate::error::{Certainty, Error, ErrorKind, Result};
 use crate::interceptor::{Chain, ProducerInterceptor};
@@ -412,8 +412,7 @@ impl Producer {
     ///
     /// Cancel safe.
     pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionDescription>> {
-        let admin = Admin::new(self.shared().cluster.clone());
-        admin.partitions_for(topic).await
+        self.shared().cluster.partitions_for(topic).await
     }
 
     /// Bytes of `buffer.memory` in use.

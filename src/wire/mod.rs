@@ -10,7 +10,8 @@ pub(crate) mod offsets;
 pub(crate) mod produce;
 pub(crate) mod versions;
 
-use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
+use kafka_protocol::messages::TopicName;
+use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
 /// A request that the client sends, with what every answer has in common.
 pub(crate) trait Call: Encodable + HeaderVersion + Send + Sync + 'static {
@@ -34,4 +35,14 @@ pub(crate) trait Call: Encodable + HeaderVersion + Send + Sync + 'static {
 
     /// The error that concerns the answer as a whole, 0 for none or where there is none.
     fn error_code(response: &Self::Response) -> i16;
+}
+
+/// Text as requests take it.
+pub(crate) fn str_bytes(text: &str) -> StrBytes {
+    StrBytes::from_string(text.to_owned())
+}
+
+/// The same for the name of a topic.
+pub(crate) fn topic_name(name: &str) -> TopicName {
+    TopicName(str_bytes(name))
 }

@@ -13,10 +13,9 @@ use super::parting::{End, Parting};
 use super::{Answer, Control, Revoking};
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, CoordinatorKey, Snapshot};
-use crate::consumer::fetcher::topic_name;
 use crate::consumer::group::kip848::{Effect, Heartbeat, HeartbeatAnswer, Parts, Token};
 use crate::consumer::metrics::Rebalance;
-use crate::consumer::offsets::{self, str_bytes};
+use crate::consumer::offsets;
 use crate::consumer::shared::{News, Shared};
 use crate::consumer::subscription::Farewell;
 use crate::consumer::unsent::Purpose;
@@ -24,6 +23,7 @@ use crate::error::classify::{self, Refresh};
 use crate::error::{Class, Error, ErrorKind, Result};
 use crate::net::pool::closed;
 use crate::types::TopicPartition;
+use crate::wire::{str_bytes, topic_name};
 
 /// The heartbeat under way. One alone: a broker that hears the farewell before the greeting keeps a
 /// member that nobody is.
