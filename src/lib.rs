@@ -119,6 +119,7 @@ mod cluster;
 mod config;
 mod consumer;
 mod error;
+mod fetched;
 mod interceptor;
 mod metrics;
 #[cfg(feature = "mock")]
@@ -127,6 +128,7 @@ mod net;
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod observe_tests;
+mod offsets;
 mod planted;
 mod producer;
 mod quiet;

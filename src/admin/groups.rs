@@ -11,11 +11,11 @@ use kafka_protocol::messages::describe_groups_response as old;
 use super::Admin;
 use crate::clock::{Instant, now};
 use crate::cluster::CoordinatorKey;
-use crate::consumer::offsets::{self, ask_coordinator};
 use crate::error::refusals::Refusals;
 use crate::error::{Class, Error, ErrorKind, Result, classify};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
+use crate::offsets::{self, ask_coordinator};
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
 use crate::wire::{Call, str_bytes};
 

@@ -8,12 +8,13 @@ use uuid::Uuid;
 
 use super::Admin;
 use crate::clock::{Instant, now};
-use crate::consumer::offsets::{self, EARLIEST, LATEST, NEWEST};
-use crate::consumer::peek::{self, Peek};
-use crate::consumer::{IsolationLevel, Reading, TimeLag};
+use crate::config::consumer::IsolationLevel;
 use crate::error::{Class, Error, ErrorKind, Result};
+use crate::fetched::Reading;
 use crate::net::backoff::Backoff;
-use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
+use crate::offsets::peek::{self, Peek};
+use crate::offsets::{self, EARLIEST, LATEST, NEWEST};
+use crate::types::{BrokerId, OffsetAndMetadata, TimeLag, TopicPartition};
 
 const OFFSET_OUT_OF_RANGE: i16 = 1;
 /// How often leaders are asked again for what they did not tell.

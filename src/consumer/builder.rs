@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Consumer;
-use super::buffer::Reading;
 use super::control;
 use super::metrics;
 use super::pattern::TopicPattern;
@@ -14,6 +13,7 @@ use super::subscription::Subscription;
 use crate::cluster::Cluster;
 use crate::config::consumer::{ConsumerConfig, IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fetched::Reading;
 use crate::interceptor::{Chain, ConsumerInterceptor};
 use crate::record::CodecPool;
 use crate::types::TopicPartition;

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::control::to_commit;
-use super::offsets::{Offsets, ToCommit};
 use super::shared::{Inner, Shared};
 use super::unsent::{Purpose, Waiter};
 use crate::clock::{Instant, now};
 use crate::error::{Error, ErrorKind, Result};
+use crate::offsets::{Offsets, ToCommit};
 use crate::types::{OffsetAndMetadata, TopicPartition};
 
 /// A commit under way: a future of its outcome, from

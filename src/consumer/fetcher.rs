@@ -29,26 +29,27 @@ use tokio::time::sleep_until;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use super::buffer::{Chunk, survey};
-use super::positions::{Answer, PartEpoch, Plan, Slot, Survey};
+use super::positions::{Answer, Plan, Slot};
 use super::session::{FetchSession, Verdict};
 use super::shared::{Inner, Shared};
 use super::split::STALLED;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, LeaderHint};
 use crate::error::{Error, Result};
+use crate::fetched::PartEpoch;
+use crate::fetched::chunk::Chunk;
+use crate::fetched::survey::Survey;
+use crate::fetched::survey::survey;
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::net::link::{Driver, Link};
 use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::{BrokerId, TopicPartition};
+use crate::wire::{FETCH_BY_ID, FETCH_BY_NAME};
 
 mod message;
 
-/// With topic ids from this version on (KIP-516); before it topics go by name.
-pub(super) const BY_ID: i16 = 13;
-pub(super) const BY_NAME: i16 = 12;
 /// The first pause while some partitions have enough buffered.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The epoch that ends a session (KIP-227).
@@ -536,8 +537,8 @@ impl Fetcher {
             _ => connect(self.shared.cluster.clone(), self.broker, self.slot).await?,
         };
         let newest = connection.link.version::<kp::FetchRequest>()?;
-        let request = self.session.build(newest >= BY_ID, now());
-        let version = if request.by_id { newest } else { BY_NAME };
+        let request = self.session.build(newest >= FETCH_BY_ID, now());
+        let version = if request.by_id { newest } else { FETCH_BY_NAME };
         let by_id = request.by_id;
         let config = &self.shared.config;
         let message = message::request(config, request, version, turn.max_bytes, turn.max_wait);

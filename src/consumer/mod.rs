@@ -6,8 +6,6 @@
 //! into the [`Batches`] of `batch.rs`. `control/` is the task that runs the membership
 //! (`group/`), looks up and commits offsets (`offsets.rs`), and ends it all.
 
-mod batch;
-mod buffer;
 mod builder;
 #[cfg(test)]
 mod cancel_tests;
@@ -28,9 +26,7 @@ mod metrics;
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod mock_tests;
-pub(crate) mod offsets;
 mod pattern;
-pub(crate) mod peek;
 #[cfg(test)]
 mod poison_tests;
 mod polling;
@@ -56,17 +52,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use buffer::Reading;
-
 pub use crate::config::consumer::{IsolationLevel, OffsetReset};
-pub use batch::{BatchRecords, Batches, PartitionBatch};
+pub use crate::fetched::batch::{BatchRecords, Batches, PartitionBatch};
+pub use crate::types::TimeLag;
 pub use builder::ConsumerBuilder;
 pub use close::{CloseOptions, GroupMembershipOperation};
 pub use commit::PendingCommit;
 pub use event::{Event, Revoking};
 pub use explain::Explanation;
 pub use handle::{ConsumerHandle, GroupMetadata};
-pub use lag::{Lag, PartitionLag, TimeLag};
+pub use lag::{Lag, PartitionLag};
 pub use metrics::{BrokerFetches, ConsumerMetrics, Rebalances};
 pub use pattern::TopicPattern;
 pub use refresh::LagStream;

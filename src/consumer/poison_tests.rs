@@ -300,7 +300,7 @@ async fn a_partition_stops_at_a_record_that_cannot_be_read_inside_of_a_sound_bat
         {
             let mut inner = consumer.shared.lock();
             let handed_out = inner.positions.handed_out();
-            let behind = |(tp, at): &(_, positions::Position)| *tp == bad && at.offset > 1;
+            let behind = |(tp, at): &(_, crate::fetched::Position)| *tp == bad && at.offset > 1;
             assert!(!handed_out.iter().any(behind), "{handed_out:?}");
             inner.positions.ask(&positions::Held::new());
             let finished = inner.positions.uncommitted();

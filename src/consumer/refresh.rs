@@ -14,13 +14,14 @@ use futures_core::Stream;
 use futures_util::future::join_all;
 use tokio::time::sleep_until;
 
-use super::lag::{Lag, TimeLag};
-use super::offsets::{self, LATEST, NEWEST};
-use super::peek::{Peek, place};
-use super::positions::Planned;
+use super::lag::Lag;
 use super::shared::Shared;
 use crate::clock::{Instant, now};
+use crate::fetched::Planned;
+use crate::offsets::peek::{Peek, place};
+use crate::offsets::{self, LATEST, NEWEST};
 use crate::types::BrokerId;
+use crate::types::TimeLag;
 
 /// What a round of the watch may take at least.
 const ROUND: Duration = Duration::from_secs(5);

@@ -21,8 +21,8 @@ use std::time::Duration;
 use indexmap::{IndexMap, IndexSet};
 use uuid::Uuid;
 
-use super::positions::Planned;
 use crate::clock::Instant;
+use crate::fetched::Planned;
 use crate::types::TopicPartition;
 use crate::wire::codes;
 

@@ -22,12 +22,12 @@ use futures_core::Stream;
 use tokio::sync::Notify;
 
 use super::Consumer;
-use super::batch::PartitionBatch;
 use super::control::sleep_at;
 use super::polling::Polling;
 use super::shared::{Inner, News, Shared};
 use crate::clock::{Instant, now};
 use crate::error::Result;
+use crate::fetched::batch::PartitionBatch;
 use crate::types::TopicPartition;
 
 /// How the partitions are split at present; part of what a consumer's tasks share.

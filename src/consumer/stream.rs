@@ -17,11 +17,15 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 
 use super::Consumer;
-use super::batch::{Batches, PartitionBatch, Segment};
 use super::polling::{By, poll};
-use super::positions::{Held, PartEpoch, Position};
+use super::positions::Held;
 use crate::clock::{Instant, now};
 use crate::error::Result;
+use crate::fetched::PartEpoch;
+use crate::fetched::Position;
+use crate::fetched::batch::Batches;
+use crate::fetched::batch::PartitionBatch;
+use crate::fetched::batch::Segment;
 use crate::record::{DecodedBatch, OwnedRecord, RecordCursor};
 use crate::types::TopicPartition;
 

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use super::Consumer;
 use super::control::to_commit;
-use super::offsets::Offsets;
 use super::pattern::TopicPattern;
 use super::shared::{Inner, News, Shared, by_name};
 use super::unsent::{Purpose, Waiter};
 use crate::clock::now;
 use crate::error::{Error, ErrorKind, Result};
+use crate::offsets::Offsets;
 use crate::types::TopicPartition;
 
 /// What a consumer reads; see [`Consumer::subscription`].

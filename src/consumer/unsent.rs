@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 
-use super::offsets::{Offsets, ToCommit};
 use crate::clock::Instant;
 use crate::error::Result;
+use crate::offsets::{Offsets, ToCommit};
 use crate::types::TopicPartition;
 
 /// Why a commit is made, and who waits for its outcome.

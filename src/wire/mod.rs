@@ -37,6 +37,10 @@ pub(crate) trait Call: Encodable + HeaderVersion + Send + Sync + 'static {
     fn error_code(response: &Self::Response) -> i16;
 }
 
+/// Fetch names topics by id from this version on (KIP-516), by name up to that one.
+pub(crate) const FETCH_BY_ID: i16 = 13;
+pub(crate) const FETCH_BY_NAME: i16 = 12;
+
 /// Text as requests take it.
 pub(crate) fn str_bytes(text: &str) -> StrBytes {
     StrBytes::from_string(text.to_owned())

@@ -6,10 +6,11 @@ use super::parting::{End, Parting};
 use super::{Answer, Control};
 use crate::clock::{Instant, now};
 use crate::consumer::commit::{MAYBE, timed_out};
-use crate::consumer::offsets::{self, Identity, Offsets, ToCommit};
-use crate::consumer::positions::{Position, Positions};
+use crate::consumer::positions::Positions;
 use crate::consumer::unsent::{Purpose, Waiter};
 use crate::error::Result;
+use crate::fetched::Position;
+use crate::offsets::{self, Identity, Offsets, ToCommit};
 use crate::types::TopicPartition;
 
 impl Control {

@@ -15,13 +15,13 @@ use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, CoordinatorKey, Snapshot};
 use crate::consumer::group::kip848::{Effect, Heartbeat, HeartbeatAnswer, Parts, Token};
 use crate::consumer::metrics::Rebalance;
-use crate::consumer::offsets;
 use crate::consumer::shared::{News, Shared};
 use crate::consumer::subscription::Farewell;
 use crate::consumer::unsent::Purpose;
 use crate::error::classify::{self, Refresh};
 use crate::error::{Class, Error, ErrorKind, Result};
 use crate::net::pool::closed;
+use crate::offsets;
 use crate::types::TopicPartition;
 use crate::wire::{str_bytes, topic_name};
 

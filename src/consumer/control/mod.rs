@@ -26,9 +26,8 @@ use self::membership::Heart;
 use self::parting::{End, Parting};
 use super::fetcher;
 use super::group::kip848::{self, HeartbeatAnswer, Membership, Settings, Token};
-use super::offsets::{Found, Lookup, Offsets};
 use super::pattern::Matching;
-use super::positions::{PartEpoch, ResetAsk};
+use super::positions::ResetAsk;
 use super::shared::Shared;
 use super::subscription::Subscription;
 use super::unsent::Waiter;
@@ -36,6 +35,8 @@ use crate::clock::{Instant, now};
 use crate::cluster::snapshot::{Listed, is_refusal};
 use crate::cluster::{AllTopics, Changes, Interest, Snapshot};
 use crate::error::{Error, Result};
+use crate::fetched::PartEpoch;
+use crate::offsets::{Found, Lookup, Offsets};
 use crate::types::TopicPartition;
 
 /// Something that was waited for.

@@ -9,12 +9,11 @@ use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
 use uuid::Uuid;
 
-use super::BY_ID;
 use crate::cluster::snapshot::Broker;
 use crate::config::consumer::ConsumerConfig;
 use crate::consumer::session::Request;
 use crate::types::BrokerId;
-use crate::wire::{str_bytes, topic_name};
+use crate::wire::{FETCH_BY_ID, str_bytes, topic_name};
 
 /// The request of a session.
 pub(super) fn request(
@@ -57,7 +56,7 @@ pub(super) fn request(
             false => topic.with_topic(topic_name(&name)),
         }
     });
-    debug_assert!((version >= BY_ID) == by_id);
+    debug_assert!((version >= FETCH_BY_ID) == by_id);
     let rack = config.client_rack.as_deref().unwrap_or_default();
     let min_bytes = match max_wait.is_zero() {
         true => 0,

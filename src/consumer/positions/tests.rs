@@ -1,7 +1,8 @@
 use super::part::DOUBTS;
 use super::*;
 use crate::clock::now;
-use crate::consumer::lag::TimeLag;
+use crate::fetched::survey::Survey;
+use crate::types::TimeLag;
 use crate::wire::codes;
 use proptest::prelude::*;
 
