@@ -11,8 +11,8 @@ use crate::config::Settings;
 use crate::config::values::Address;
 use crate::consumer::ConsumerBuilder;
 use crate::error::Result;
-use crate::metrics::client::ClientMetrics;
 use crate::net::connector::{Connector, Tcp};
+use crate::net::traffic::ClientMetrics;
 use crate::producer::ProducerBuilder;
 use crate::tasks::Tasks;
 

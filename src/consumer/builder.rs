@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Consumer;
 use super::control;
+use super::interceptor::ConsumerInterceptor;
 use super::metrics;
 use super::pattern::TopicPattern;
 use super::positions::{Positions, Rules};
@@ -14,7 +15,7 @@ use crate::cluster::Cluster;
 use crate::config::consumer::{ConsumerConfig, IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetched::Reading;
-use crate::interceptor::{Chain, ConsumerInterceptor};
+use crate::hooks::Chain;
 use crate::record::CodecPool;
 use crate::types::TopicPartition;
 

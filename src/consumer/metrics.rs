@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::meter::{ConsumerMeter, Gauges};
 use super::shared::Shared;
 use crate::clock::Instant;
 use crate::error::Error;
 use crate::fetched::batch::PartitionBatch;
 use crate::metrics::SAMPLE;
-use crate::metrics::consumer::{ConsumerMeter, Gauges};
 use crate::metrics::histogram::{Histogram, SizeHistogram};
 use crate::types::BrokerId;
 

@@ -21,7 +21,9 @@ mod fetchable;
 mod fetcher;
 pub(crate) mod group;
 mod handle;
+mod interceptor;
 mod lag;
+pub(crate) mod meter;
 mod metrics;
 #[cfg(test)]
 #[cfg(feature = "mock")]
@@ -61,6 +63,7 @@ pub use commit::PendingCommit;
 pub use event::{Event, Revoking};
 pub use explain::Explanation;
 pub use handle::{ConsumerHandle, GroupMetadata};
+pub use interceptor::ConsumerInterceptor;
 pub use lag::{Lag, PartitionLag};
 pub use metrics::{BrokerFetches, ConsumerMetrics, Rebalances};
 pub use pattern::TopicPattern;

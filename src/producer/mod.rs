@@ -14,6 +14,8 @@ mod control;
 mod delivery;
 mod flush;
 mod identity;
+mod interceptor;
+pub(crate) mod meter;
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod mock_tests;
@@ -48,6 +50,7 @@ use tokio::time::timeout_at;
 use self::budget::Charge;
 pub use self::builder::ProducerBuilder;
 pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
+pub use self::interceptor::{AddedHeaders, ProducerInterceptor};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
 pub use self::purge::{Purge, PurgeReport};
 pub use self::report::{BatchReport, ProducerMetrics};
@@ -58,7 +61,7 @@ use crate::clock::{Instant, now};
 use crate::cluster::describe::PartitionDescription;
 pub use crate::config::producer::Acks;
 use crate::error::{Certainty, Error, ErrorKind, Result};
-use crate::interceptor::{Chain, ProducerInterceptor};
+use crate::hooks::Chain;
 use crate::record::Record;
 
 /// Sends records. Cheap to clone; all clones are the same producer.

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::error::Error;
-use crate::interceptor::{Chain, ProducerInterceptor};
+use crate::hooks::Chain;
 use crate::metrics::histogram::{Histogram, SizeHistogram};
-use crate::metrics::producer::ProducerMeter;
 use crate::producer::delivery::BatchDone;
+use crate::producer::interceptor::ProducerInterceptor;
+use crate::producer::meter::ProducerMeter;
 use crate::producer::untold::Failures;
 use crate::quiet::Gate;
 use crate::types::TopicPartition;
