@@ -10,6 +10,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/layers.rs"]
+mod layers;
+
 /// Files, and folders with a slash at their end, that decide and do nothing: they take the time as
 /// an argument and return what is to be done, so that tests and simulations can drive them.
 const MACHINES: &[&str] = &[

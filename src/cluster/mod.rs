@@ -32,7 +32,7 @@ use crate::types::BrokerId;
 pub(crate) use coordinator::CoordinatorKey;
 use coordinator::Coordinators;
 use metadata::MetadataMachine;
-pub(crate) use snapshot::{Snapshot, Topic};
+pub(crate) use snapshot::{LeaderHint, Snapshot, Topic};
 
 /// The shared handle to metadata and connections. Cheap to clone; when the last clone outside of
 /// the cluster's own tasks is dropped, those tasks end.
@@ -101,15 +101,6 @@ pub(crate) enum Target<'a> {
     Controller,
     #[cfg_attr(not(test), allow(dead_code, reason = "transactions go this way"))]
     Coordinator(CoordinatorKey<'a>),
-}
-
-/// A newer leader that a broker named in a Produce or Fetch answer (KIP-951).
-#[derive(Clone, Debug)]
-pub(crate) struct LeaderHint {
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: i32,
-    pub(crate) leader: BrokerId,
-    pub(crate) leader_epoch: i32,
 }
 
 /// Topics that metadata keeps asking for while this is alive.

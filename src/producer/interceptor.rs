@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::hooks::Chain;
-use crate::producer::report::BatchReport;
+use crate::producer::batch_report::BatchReport;
 use crate::record::{Header, Record};
 
 /// Sees what a producer sends, and what became of it: for trace contexts, audits and the like. Set by

@@ -8,6 +8,7 @@
 //! and moves slots when leaders move.
 
 mod batch;
+mod batch_report;
 mod budget;
 mod builder;
 mod control;
@@ -47,13 +48,14 @@ use std::time::Duration;
 
 use tokio::time::timeout_at;
 
+pub use self::batch_report::BatchReport;
 use self::budget::Charge;
 pub use self::builder::ProducerBuilder;
 pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
 pub use self::interceptor::{AddedHeaders, ProducerInterceptor};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
 pub use self::purge::{Purge, PurgeReport};
-pub use self::report::{BatchReport, ProducerMetrics};
+pub use self::report::ProducerMetrics;
 use self::shared::{Many, Obstacle, Shared};
 use self::topic::Place;
 pub use self::topic::TopicProducer;
