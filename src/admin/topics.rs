@@ -95,6 +95,109 @@ impl NewTopic {
     }
 }
 
+impl Admin {
+    /// Creates topics.
+    ///
+    /// A success means that the controller has made the topic. The brokers hear of it a moment later:
+    /// until then describing it may say that it does not exist, and it may not have leaders. Producers
+    /// and consumers of this crate wait for that by themselves.
+    ///
+    /// # Errors
+    ///
+    /// Of the call, if nothing is known about any topic: no broker answered in time. For one topic,
+    /// among others:
+    ///
+    /// - [`AlreadyExists`](crate::ErrorKind::AlreadyExists): a topic of that name exists. If the call had
+    ///   to be repeated, the message says so, since an attempt whose answer was lost may have made it.
+    /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument): partitions, replication or a
+    ///   configuration that the cluster cannot do, or a topic named twice in the call.
+    /// - [`InvalidTopic`](crate::ErrorKind::InvalidTopic), [`Authorization`](crate::ErrorKind::Authorization),
+    ///   [`Policy`](crate::ErrorKind::Policy).
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// use ottla::ErrorKind;
+    /// use ottla::admin::NewTopic;
+    ///
+    /// let mut created = admin.create_topics([NewTopic::new("orders").partitions(6)]).await?;
+    /// match created.remove("orders") {
+    ///     Some(Err(error)) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+    ///     _ => println!("it is there"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting and nothing else: a request that was sent is carried out,
+    /// so the topics may or may not be created.
+    pub async fn create_topics(
+        &self,
+        topics: impl IntoIterator<Item = NewTopic>,
+    ) -> Result<PerTopic<CreatedTopic>> {
+        create(self, topics.into_iter().collect(), false).await
+    }
+
+    /// Checks what [`create_topics`](Self::create_topics) would do and creates nothing.
+    ///
+    /// The cluster checks names, numbers, configurations, policies and rights as if it were meant.
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// use ottla::admin::NewTopic;
+    ///
+    /// let topic = NewTopic::new("orders").config("retention.ms", "604800000");
+    /// admin.validate_topics([topic]).await?.all()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As `create_topics`.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn validate_topics(
+        &self,
+        topics: impl IntoIterator<Item = NewTopic>,
+    ) -> Result<PerTopic<CreatedTopic>> {
+        create(self, topics.into_iter().collect(), true).await
+    }
+
+    /// Deletes topics, with all their records.
+    ///
+    /// A success means that the controller has removed the topic; brokers hear of it a moment later and
+    /// delete the files in the background. A consumer that is subscribed, or a producer that sends to the
+    /// topic, may make it anew where brokers create topics on their own (`auto.create.topics.enable`).
+    ///
+    /// # Errors
+    ///
+    /// Of the call, if nothing is known about any topic. For one topic, among others
+    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic): there is no such topic (any more: if the call had
+    /// to be repeated, the message says so, since an attempt whose answer was lost may have deleted it).
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// admin.delete_topics(["orders", "customers"]).await?.all()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting and nothing else: a request that was sent is carried out,
+    /// so the topics may or may not be deleted.
+    pub async fn delete_topics(
+        &self,
+        topics: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<PerTopic<()>> {
+        delete(self, topics.into_iter().map(Into::into).collect()).await
+    }
+}
+
 struct Create {
     validate_only: bool,
 }
@@ -148,7 +251,7 @@ impl Operation for Create {
     }
 }
 
-pub(super) async fn create(
+async fn create(
     admin: &Admin,
     topics: Vec<NewTopic>,
     validate_only: bool,
@@ -220,7 +323,7 @@ impl Operation for Delete {
     }
 }
 
-pub(super) async fn delete(admin: &Admin, topics: Vec<String>) -> Result<PerTopic<()>> {
+async fn delete(admin: &Admin, topics: Vec<String>) -> Result<PerTopic<()>> {
     let results = PerTopic::awaiting(topics.iter());
     let (cluster, deadline) = (&admin.cluster, admin.deadline());
     cluster

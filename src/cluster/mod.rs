@@ -3,11 +3,13 @@
 pub(crate) mod ask;
 mod call;
 mod coordinator;
+mod coordinators;
 pub(crate) mod describe;
 mod driver;
 mod metadata;
 pub(crate) mod per_topic;
 pub(crate) mod snapshot;
+mod start;
 
 use std::fmt;
 use std::future::Future;
@@ -18,10 +20,9 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-use crate::clock::{Clock, Instant, now};
+use crate::clock::{Clock, Instant};
 use crate::config::ClientConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::net::connector::Connector;
 use crate::net::link::{Driver, Link};
 use crate::net::pool::{Endpoint, Pool, closed};
 use crate::net::traffic::Traffic;
@@ -29,8 +30,8 @@ use crate::net::{Lane, Owner};
 use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
-pub(crate) use coordinator::CoordinatorKey;
-use coordinator::Coordinators;
+pub(crate) use coordinators::CoordinatorKey;
+use coordinators::Coordinators;
 use metadata::MetadataMachine;
 pub(crate) use snapshot::{LeaderHint, Snapshot, Topic};
 
@@ -124,59 +125,6 @@ pub(crate) struct Changes {
 }
 
 impl Cluster {
-    /// A cluster known by its bootstrap addresses; its metadata task starts at once.
-    pub(crate) fn new(
-        config: ClientConfig,
-        bootstrap: Vec<(String, u16)>,
-        clock: Clock,
-        connector: Arc<dyn Connector>,
-        tasks: Tasks,
-    ) -> Self {
-        let config = Arc::new(config);
-        let pool = Pool::new(Arc::clone(&config), clock.clone(), tasks.clone(), connector);
-        let backoff = (config.retry_backoff, config.retry_backoff_max);
-        let machine = MetadataMachine::new(config.metadata_max_age, backoff);
-        let bootstrap = (1..)
-            .zip(bootstrap)
-            .map(|(number, (host, port))| Endpoint {
-                id: BrokerId(-number),
-                host: host.into(),
-                port,
-            })
-            .collect();
-        let inner = Arc::new(Inner {
-            config,
-            clock,
-            tasks: tasks.clone(),
-            pool,
-            bootstrap,
-            snapshot: ArcSwap::default(),
-            published: Notify::new(),
-            metadata: Mutex::new(Metadata {
-                machine,
-                rounds: 0,
-                full_rounds: 0,
-                failure: None,
-                last_success: now(),
-            }),
-            wishes: Notify::new(),
-            coordinators: Coordinators::default(),
-            failures: Gate::default(),
-        });
-        let role = Arc::new(Role {
-            pool: Arc::clone(&inner.pool),
-            owner: Owner::default(),
-        });
-        let mut cluster = Self {
-            inner,
-            role,
-            stop: None,
-        };
-        tasks.spawn("metadata", driver::run(cluster.clone()));
-        cluster.stop = Some(Arc::new(StopOnDrop(tasks)));
-        cluster
-    }
-
     /// A handle for one producer or consumer: on the lanes where requests may wait at a broker it
     /// has connections of its own, until its last clone is dropped.
     pub(crate) fn for_role(&self) -> Self {
