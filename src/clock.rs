@@ -20,6 +20,14 @@ pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
+/// Until that time; for ever if there is none.
+pub(crate) async fn sleep_at(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Where wall time and random numbers come from. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {

@@ -29,10 +29,11 @@ use tokio::time::sleep_until;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
+use super::fetchable::enough;
 use super::positions::{Answer, Plan, Slot};
 use super::session::{FetchSession, Verdict};
 use super::shared::{Inner, Shared};
-use super::split::STALLED;
+use super::splits::STALLED;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, LeaderHint};
 use crate::error::{Error, Result};
@@ -767,14 +768,5 @@ async fn wait(until: Option<Instant>) {
     match until {
         Some(until) => sleep_until(until).await,
         None => std::future::pending().await,
-    }
-}
-
-/// With so much unread a partition is not asked for more. Half of what an answer may bring is enough to
-/// go on with while the next one comes from nearby; from afar it takes a whole one.
-pub(super) fn enough(limit: usize, far: bool) -> usize {
-    match far {
-        true => limit.saturating_add(1),
-        false => limit.div_ceil(2),
     }
 }

@@ -12,7 +12,7 @@ use super::metrics::ConsumerMetrics;
 use super::positions::ResetTo;
 use super::refresh::{self, LagStream};
 use super::shared::Shared;
-use super::subscription::Subscription;
+use super::wanted::Subscription;
 use crate::clock::{Instant, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetched::Position;

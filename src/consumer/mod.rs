@@ -10,6 +10,7 @@ mod builder;
 #[cfg(test)]
 mod cancel_tests;
 mod close;
+mod commands;
 mod commit;
 #[cfg(test)]
 #[cfg(feature = "mock")]
@@ -40,6 +41,7 @@ mod refresh;
 mod session;
 mod shared;
 mod split;
+mod splits;
 mod stream;
 mod subscription;
 #[cfg(test)]
@@ -47,6 +49,7 @@ mod test_brokers;
 #[cfg(test)]
 mod tests;
 mod unsent;
+mod wanted;
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -58,7 +61,8 @@ pub use crate::config::consumer::{IsolationLevel, OffsetReset};
 pub use crate::fetched::batch::{BatchRecords, Batches, PartitionBatch};
 pub use crate::types::TimeLag;
 pub use builder::ConsumerBuilder;
-pub use close::{CloseOptions, GroupMembershipOperation};
+pub use close::CloseOptions;
+pub use commands::GroupMembershipOperation;
 pub use commit::PendingCommit;
 pub use event::{Event, Revoking};
 pub use explain::Explanation;
@@ -70,7 +74,7 @@ pub use pattern::TopicPattern;
 pub use refresh::LagStream;
 pub use split::{PartitionStream, PartitionStreams};
 pub use stream::RecordStream;
-pub use subscription::Subscription;
+pub use wanted::Subscription;
 
 use crate::cluster::describe::PartitionDescription;
 use crate::error::Result;
@@ -79,8 +83,9 @@ use crate::error::{Error, ErrorKind};
 #[cfg(doc)]
 use crate::record::OwnedRecord;
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
+use commands::News;
 use polling::{By, Turn, next_turn, poll};
-use shared::{News, Shared};
+use shared::Shared;
 
 /// Reads records: as a member of a group, which shares the partitions of topics among its members,
 /// or from given partitions.
@@ -219,86 +224,6 @@ impl Consumer {
             }
             Turn::End => None,
         })
-    }
-
-    /// The records one by one.
-    ///
-    /// A record is finished when a later one is asked for while neither it nor an earlier one of
-    /// its partition is still in use, that is, while the application keeps no [`OwnedRecord`] of
-    /// them. So records may be worked on side by side:
-    ///
-    /// ```no_run
-    /// # async fn process(record: &ottla::OwnedRecord) -> ottla::Result<()> { Ok(()) }
-    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
-    /// use futures::{StreamExt, TryStreamExt};
-    /// let records = consumer.stream();
-    /// let work = records.map(|record| async move {
-    ///     let record = record?; // kept until this has ended
-    ///     process(&record).await
-    /// });
-    /// work.buffer_unordered(16).try_for_each(|()| async { Ok(()) }).await
-    /// # }
-    /// ```
-    ///
-    /// - A record that is kept for long, as in a cache, holds back the commits of its partition
-    ///   (after `max.poll.interval.ms` there is a warning in the log), and what comes behind it may
-    ///   be read again: copy what you keep. [`Bytes`](bytes::Bytes) taken from a record do not
-    ///   count.
-    /// - The record at which the stream was left, the last one given out, is not finished unless
-    ///   more was asked for after it. It and what is behind it are handed out again by the next
-    ///   poll or stream of this consumer, and not committed by [`close`](Self::close). Whoever is
-    ///   done with it says so, when the stream is dropped, by [`finish`](Self::finish) or
-    ///   [`commit`](Self::commit). So a loop that makes a stream for each record has to call
-    ///   `finish` after each, or it gets the same one again.
-    /// - What failed must be kept, or nothing more be asked for: a record that was dropped while
-    ///   more was asked for counts as finished. With `buffer_unordered` and `for_each_concurrent`,
-    ///   an error that ends the loop comes before more is asked for. Adapters that keep order
-    ///   (`buffered`) and tasks that were spawned ask for more while an error waits to be seen:
-    ///   return the record with the error there.
-    ///
-    /// Errors are as those of [`poll`](Self::poll); one that is not fatal does not end the stream.
-    pub fn stream(&mut self) -> RecordStream<'_> {
-        RecordStream::new(self)
-    }
-
-    /// The partitions assigned, each with a stream of its batches: for a task per partition. The streams of
-    /// partitions that are given up end, and a revocation is complete when they have: a task that loops over
-    /// its stream finishes the batch it has, and with auto-commit that is committed.
-    ///
-    /// A stream that is dropped before it has ended, because its task failed or panicked, gives
-    /// back the batch that it had: that is not committed, and the partition is offered again, from
-    /// that batch on, after a pause that grows (`retry.backoff.ms` up to `retry.backoff.max.ms`).
-    /// [`PartitionStream::attempt`] says how often that was so.
-    ///
-    /// When the [`PartitionStreams`] are dropped, all streams end as soon as they are asked for
-    /// more. Whatever reads next (a poll, another split) goes on from the first record that is not
-    /// finished; partitions of which an old stream still has a batch in hand wait until it asks for
-    /// more or is dropped. So does [`close`](Self::close), for half of its time.
-    ///
-    /// Keep asking for the next partition while the streams are in use: that is where revocations come in,
-    /// and it counts as polling (`max.poll.interval.ms` does not watch over the tasks). Errors of partitions
-    /// that concern no batch come here, too. A partition whose task is slow stops being fetched once about
-    /// `max.partition.fetch.bytes` of it wait; the others go on. If memory is short (`fetch.max.bytes`), what
-    /// waits of streams that nobody asked for a second is dropped, and fetched again when they are asked.
-    ///
-    /// ```no_run
-    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
-    /// use futures::StreamExt;
-    /// let mut partitions = consumer.split_by_partition();
-    /// while let Some(next) = partitions.next().await {
-    ///     let (partition, mut batches) = next?;
-    ///     tokio::spawn(async move {
-    ///         while let Some(batch) = batches.next().await {
-    ///             println!("{partition}: {} records", batch?.record_count());
-    ///         }
-    ///         Ok::<_, ottla::Error>(())
-    ///     });
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn split_by_partition(&mut self) -> PartitionStreams<'_> {
-        PartitionStreams::new(self)
     }
 
     /// Everything that was handed out so far is finished, as a further [`poll`](Self::poll) would

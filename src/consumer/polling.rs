@@ -7,7 +7,8 @@ use std::task::Poll;
 
 use tokio::sync::futures::Notified;
 
-use super::shared::{Inner, News, Shared};
+use super::commands::News;
+use super::shared::{Inner, Shared};
 use crate::clock::{Instant, now};
 use crate::error::Result;
 use crate::fetched::batch::Batches;

@@ -9,16 +9,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::close::Closing;
-use super::fetchable::Fetchable;
-use super::fetcher::enough;
+use super::commands::{Closing, Farewell, News};
+use super::fetchable::{Fetchable, enough};
 use super::interceptor::ConsumerInterceptor;
 use super::lag::Lag;
 use super::metrics::{ConsumerMetrics, Fetches, Ledger};
 use super::positions::{Held, Known, Leader, Positions, ResetTo};
-use super::split::Split;
-use super::subscription::{Farewell, Subscription};
+use super::splits::Split;
 use super::unsent::UnsentCommits;
+use super::wanted::Subscription;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Snapshot};
 use crate::config::consumer::ConsumerConfig;
@@ -94,14 +93,6 @@ pub(super) struct Inner {
     pub(super) member: Option<(Arc<str>, i32)>,
     /// Which membership it is: with each, what was assigned before is lost.
     pub(super) life: u64,
-}
-
-/// A change of the assignment, in order with the records.
-#[derive(Debug)]
-pub(super) enum News {
-    Assigned(Vec<TopicPartition>),
-    Revoking(u64, Vec<TopicPartition>),
-    Lost(Vec<TopicPartition>),
 }
 
 impl Shared {

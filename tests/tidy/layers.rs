@@ -30,32 +30,6 @@ const LAYERS: &[&[&str]] = &[
 const CIRCLES: &[(&[&str], &str)] = &[
     (
         &[
-            "src/consumer/close.rs",
-            "src/consumer/commit.rs",
-            "src/consumer/control/commits.rs",
-            "src/consumer/control/lookups.rs",
-            "src/consumer/control/membership.rs",
-            "src/consumer/control/mod.rs",
-            "src/consumer/control/parting.rs",
-            "src/consumer/event.rs",
-            "src/consumer/explain.rs",
-            "src/consumer/fetcher.rs",
-            "src/consumer/group/kip848.rs",
-            "src/consumer/group/kip848/messages.rs",
-            "src/consumer/handle.rs",
-            "src/consumer/metrics.rs",
-            "src/consumer/mod.rs",
-            "src/consumer/polling.rs",
-            "src/consumer/refresh.rs",
-            "src/consumer/shared.rs",
-            "src/consumer/split.rs",
-            "src/consumer/stream.rs",
-            "src/consumer/subscription.rs",
-        ],
-        "TODO",
-    ),
-    (
-        &[
             "src/consumer/positions.rs",
             "src/consumer/positions/agenda.rs",
             "src/consumer/positions/part.rs",
