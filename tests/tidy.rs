@@ -26,6 +26,7 @@ const MACHINES: &[&str] = &[
     "src/consumer/session.rs",
     "src/error.rs",
     "src/error/",
+    "src/fetched/",
     "src/mock/assign.rs",
     "src/mock/groups.rs",
     "src/mock/groups/patterns.rs",

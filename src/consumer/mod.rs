@@ -2,9 +2,9 @@
 //!
 //! The life of a fetched batch: `fetcher.rs` (a task per broker) asks what `positions.rs` plans,
 //! through the session of `session.rs`; the answer goes through `positions.rs` again, which drops
-//! what is stale, into `buffer.rs`. A poll takes it from there and decodes it on the caller's task
-//! into the [`Batches`] of `batch.rs`. `control/` is the task that runs the membership
-//! (`group/`), looks up and commits offsets (`offsets.rs`), and ends it all.
+//! what is stale, into `fetched/buffer.rs`. A poll takes it from there and decodes it on the caller's task
+//! into the [`Batches`] of `fetched/batch.rs`. `control/` is the task that runs the membership
+//! (`group/`), looks up and commits offsets (`offsets/`), and ends it all.
 
 mod builder;
 #[cfg(test)]
