@@ -313,7 +313,7 @@ impl Topic {
     pub(super) fn config(&self, name: &str) -> &str {
         self.configs
             .get(name)
-            .map_or_else(|| super::api::configs::default_of(name), String::as_str)
+            .map_or_else(|| super::topic_config::default_of(name), String::as_str)
     }
 
     pub(super) fn partition(&self, index: i32) -> Option<&Partition> {

@@ -38,28 +38,6 @@ const CIRCLES: &[(&[&str], &str)] = &[
     ),
     (
         &[
-            "src/mock/accept.rs",
-            "src/mock/api/cluster.rs",
-            "src/mock/api/commits.rs",
-            "src/mock/api/configs.rs",
-            "src/mock/api/fetch.rs",
-            "src/mock/api/groups.rs",
-            "src/mock/api/mod.rs",
-            "src/mock/api/offsets.rs",
-            "src/mock/api/produce.rs",
-            "src/mock/api/topics.rs",
-            "src/mock/broker.rs",
-            "src/mock/builder.rs",
-            "src/mock/mod.rs",
-            "src/mock/network.rs",
-            "src/mock/requests.rs",
-            "src/mock/rules.rs",
-            "src/mock/state.rs",
-        ],
-        "one state behind one lock, which the requests of every API are methods of",
-    ),
-    (
-        &[
             "src/producer/batch.rs",
             "src/producer/ready.rs",
             "src/producer/slot.rs",
@@ -174,13 +152,14 @@ impl<'a> Crate<'a> {
 
     /// The module that defines what a path names.
     fn definition(&self, path: &[String]) -> &Path {
-        self.look_up(path, 8).unwrap_or(&self.nearest(path).path)
+        self.look_up(path, 8)
+            .unwrap_or_else(|| &self.nearest(path).path)
     }
 
     fn nearest(&self, path: &[String]) -> &Module<'a> {
         let mut lengths = (0..=path.len()).rev();
         let found = lengths.find_map(|length| self.modules.get(&path[..length]));
-        found.expect("the root is a module")
+        found.unwrap()
     }
 
     fn look_up(&self, path: &[String], depth: usize) -> Option<&Path> {
