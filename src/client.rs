@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admin::Admin;
-use crate::clock::{Clock, now};
+use crate::clock::{Clock, FOREVER, now};
 use crate::cluster::Cluster;
 use crate::config::Settings;
-use crate::config::keys::FOREVER;
 use crate::config::values::Address;
 use crate::consumer::ConsumerBuilder;
 use crate::error::Result;
-use crate::metrics::client::ClientMetrics;
 use crate::net::connector::{Connector, Tcp};
+use crate::net::traffic::ClientMetrics;
 use crate::producer::ProducerBuilder;
 use crate::tasks::Tasks;
 

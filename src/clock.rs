@@ -10,10 +10,22 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 pub(crate) use tokio::time::Instant;
 
+/// Longer than any client lives and short enough to be added to any clock. Java's idiom for "without
+/// limit" is `Long.MAX_VALUE`, which comes down to this.
+pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+
 /// The monotonic clock (tokio's, so a paused runtime pauses it too).
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn now() -> Instant {
     Instant::now()
+}
+
+/// Until that time; for ever if there is none.
+pub(crate) async fn sleep_at(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// Where wall time and random numbers come from. Cheap to clone.

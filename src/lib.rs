@@ -119,7 +119,8 @@ mod cluster;
 mod config;
 mod consumer;
 mod error;
-mod interceptor;
+mod fetched;
+mod hooks;
 mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
@@ -127,6 +128,7 @@ mod net;
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod observe_tests;
+mod offsets;
 mod planted;
 mod producer;
 mod quiet;
@@ -140,19 +142,19 @@ pub use client::{Client, ClientBuilder};
 pub use config::properties;
 pub use consumer::{
     BatchRecords, Batches, BrokerFetches, CloseOptions, Consumer, ConsumerBuilder, ConsumerHandle,
-    ConsumerMetrics, Event, Explanation, GroupMembershipOperation, GroupMetadata, IsolationLevel,
-    Lag, LagStream, OffsetReset, PartitionBatch, PartitionLag, PartitionStream, PartitionStreams,
-    PendingCommit, Rebalances, RecordStream, Revoking, Subscription, TimeLag, TopicPattern,
+    ConsumerInterceptor, ConsumerMetrics, Event, Explanation, GroupMembershipOperation,
+    GroupMetadata, IsolationLevel, Lag, LagStream, OffsetReset, PartitionBatch, PartitionLag,
+    PartitionStream, PartitionStreams, PendingCommit, Rebalances, RecordStream, Revoking,
+    Subscription, TimeLag, TopicPattern,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
-pub use interceptor::{AddedHeaders, ConsumerInterceptor, ProducerInterceptor};
-pub use metrics::client::{ApiMetrics, ClientMetrics};
 pub use metrics::histogram::{Histogram, SizeHistogram};
+pub use net::traffic::{ApiMetrics, ClientMetrics};
 pub(crate) use planted::planted;
 pub use producer::{
-    Acks, BatchReport, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner, Partitioner,
-    Producer, ProducerBuilder, ProducerMetrics, Purge, PurgeReport, RecordMetadata, RoundRobin,
-    TopicProducer, TopicView,
+    Acks, AddedHeaders, BatchReport, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner,
+    Partitioner, Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge,
+    PurgeReport, RecordMetadata, RoundRobin, TopicProducer, TopicView,
 };
 /// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]

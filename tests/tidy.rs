@@ -10,13 +10,15 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+#[path = "tidy/layers.rs"]
+mod layers;
+
 /// Files, and folders with a slash at their end, that decide and do nothing: they take the time as
 /// an argument and return what is to be done, so that tests and simulations can drive them.
 const MACHINES: &[&str] = &[
     "src/cluster/metadata.rs",
     "src/cluster/snapshot.rs",
     "src/config/",
-    "src/consumer/codes.rs",
     "src/consumer/group/kip848.rs",
     "src/consumer/lag.rs",
     "src/consumer/positions.rs",
@@ -24,8 +26,8 @@ const MACHINES: &[&str] = &[
     "src/consumer/session.rs",
     "src/error.rs",
     "src/error/",
+    "src/fetched/",
     "src/mock/assign.rs",
-    "src/mock/codes.rs",
     "src/mock/groups.rs",
     "src/mock/groups/patterns.rs",
     "src/mock/log.rs",
@@ -87,8 +89,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 /// Where the fields are declared that settings fill. Every one of them must be read elsewhere.
 const CONFIGS: &[&str] = &[
     "src/config/mod.rs",
-    "src/producer/config.rs",
-    "src/consumer/config.rs",
+    "src/config/producer.rs",
+    "src/config/consumer.rs",
 ];
 
 /// Fields that nothing reads yet, because the reader is still being written. A name that is here

@@ -8,16 +8,18 @@ use kafka_protocol::messages as kp;
 use kafka_protocol::messages::consumer_group_describe_response as new;
 use kafka_protocol::messages::describe_groups_response as old;
 
+use futures_util::future::try_join_all;
+
 use super::Admin;
 use crate::clock::{Instant, now};
 use crate::cluster::CoordinatorKey;
-use crate::consumer::offsets::{self, ask_coordinator, str_bytes};
 use crate::error::refusals::Refusals;
 use crate::error::{Class, Error, ErrorKind, Result, classify};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
+use crate::offsets::{self, ask_coordinator};
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
-use crate::wire::Call;
+use crate::wire::{Call, str_bytes};
 
 const GROUP_ID_NOT_FOUND: i16 = 69;
 
@@ -67,6 +69,78 @@ pub struct MemberDescription {
 }
 
 impl Admin {
+    /// All groups of the cluster that this principal may see, by name.
+    ///
+    /// # Errors
+    ///
+    /// If a broker did not answer in time: each knows only the groups that it coordinates.
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// for group in admin.list_groups().await? {
+    ///     println!("{}: {:?}", group.group, group.state);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
+        let deadline = self.deadline();
+        let brokers = self.describe_cluster().await?.brokers;
+        let lists = brokers
+            .iter()
+            .map(|broker| self.groups_at(broker.id, deadline));
+        let mut groups: Vec<_> = try_join_all(lists).await?.into_iter().flatten().collect();
+        groups.sort_unstable_by(|a, b| a.group.cmp(&b.group));
+        // A group whose coordinator has just moved may be listed by both.
+        groups.dedup_by(|a, b| a.group == b.group);
+        Ok(groups)
+    }
+
+    /// A group and its members, of either protocol.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Group`](crate::ErrorKind::Group) with Kafka's code `GROUP_ID_NOT_FOUND` (69) if there is
+    /// no such group of consumers; [`Authorization`](crate::ErrorKind::Authorization); or what kept its
+    /// coordinator from answering in time.
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// for member in admin.describe_group("billing").await?.members {
+    ///     println!("{} at {}: {:?}", member.client_id, member.host, member.partitions);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn describe_group(&self, group: &str) -> Result<GroupDescription> {
+        self.describe(group, self.deadline()).await
+    }
+
+    /// Everything that a group has committed. Empty for a group that does not exist.
+    ///
+    /// # Errors
+    ///
+    /// [`Authorization`](crate::ErrorKind::Authorization), or what kept the group's coordinator from
+    /// answering in time.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn group_offsets(
+        &self,
+        group: &str,
+    ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
+        self.offsets_of(group, self.deadline()).await
+    }
+
     /// Asks a group's coordinator until it answers for the group or the deadline passes. `code` is what the
     /// answer says about the group.
     async fn of_group<R: Call>(

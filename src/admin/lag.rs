@@ -8,12 +8,13 @@ use uuid::Uuid;
 
 use super::Admin;
 use crate::clock::{Instant, now};
-use crate::consumer::offsets::{self, EARLIEST, LATEST, NEWEST};
-use crate::consumer::peek::{self, Peek};
-use crate::consumer::{IsolationLevel, Reading, TimeLag};
+use crate::config::consumer::IsolationLevel;
 use crate::error::{Class, Error, ErrorKind, Result};
+use crate::fetched::Reading;
 use crate::net::backoff::Backoff;
-use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
+use crate::offsets::peek::{self, Peek};
+use crate::offsets::{self, EARLIEST, LATEST, NEWEST};
+use crate::types::{BrokerId, OffsetAndMetadata, TimeLag, TopicPartition};
 
 const OFFSET_OUT_OF_RANGE: i16 = 1;
 /// How often leaders are asked again for what they did not tell.
@@ -90,6 +91,35 @@ struct Place {
 }
 
 impl Admin {
+    /// How far behind a group is, in records and in time, without joining it: for each partition that it has
+    /// committed for, or that one of its members has. Records are those that `kafka-consumer-groups.sh
+    /// --describe` tells. A partition that is behind costs two fetches of a batch, for the ages.
+    ///
+    /// A partition whose end cannot be learnt (its topic was deleted, it has no leader) is there with an
+    /// error; the others are not held back.
+    ///
+    /// # Errors
+    ///
+    /// As [`describe_group`](Self::describe_group).
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// let lag = admin.group_lag("billing").await?;
+    /// println!("{} records, {:?} behind", lag.records(), lag.time().duration());
+    /// for partition in lag.partitions() {
+    ///     println!("{}: {:?}", partition.topic_partition, partition.records);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn group_lag(&self, group: &str) -> Result<GroupLag> {
+        self.lag_of(group).await
+    }
+
     pub(super) async fn lag_of(&self, group: &str) -> Result<GroupLag> {
         let deadline = self.deadline();
         let committed = self.offsets_of(group, deadline).await?;

@@ -1,19 +1,20 @@
-//! Requests about topics: create, delete, describe.
+//! Requests that change topics: create, delete.
 
 use indexmap::IndexMap;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
-use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
-    MetadataRequest, MetadataResponse, TopicName,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
 };
-use kafka_protocol::protocol::StrBytes;
 
-use super::driver::{Item, Operation};
-use super::{Admin, CreatedTopic, PerTopic, TopicDescription, TopicId};
+use super::Admin;
+use super::results::CreatedTopic;
 use crate::cluster::Target;
+use crate::cluster::ask::{Item, Operation};
+use crate::cluster::describe::{TopicId, named};
+use crate::cluster::per_topic::PerTopic;
 use crate::error::{Error, ErrorKind, Result};
+use crate::wire::str_bytes;
 
 /// A topic to be created.
 ///
@@ -83,19 +84,118 @@ impl NewTopic {
             .map_or(-1, |n| i16::try_from(n).unwrap_or(i16::MAX));
         let configs = self.configs.iter().map(|(name, value)| {
             CreatableTopicConfig::default()
-                .with_name(wire(name))
-                .with_value(Some(wire(value)))
+                .with_name(str_bytes(name))
+                .with_value(Some(str_bytes(value)))
         });
         CreatableTopic::default()
-            .with_name(TopicName(wire(&self.name)))
+            .with_name(TopicName(str_bytes(&self.name)))
             .with_num_partitions(partitions)
             .with_replication_factor(replication)
             .with_configs(configs.collect())
     }
 }
 
-fn wire(text: &str) -> StrBytes {
-    StrBytes::from_string(text.to_owned())
+impl Admin {
+    /// Creates topics.
+    ///
+    /// A success means that the controller has made the topic. The brokers hear of it a moment later:
+    /// until then describing it may say that it does not exist, and it may not have leaders. Producers
+    /// and consumers of this crate wait for that by themselves.
+    ///
+    /// # Errors
+    ///
+    /// Of the call, if nothing is known about any topic: no broker answered in time. For one topic,
+    /// among others:
+    ///
+    /// - [`AlreadyExists`](crate::ErrorKind::AlreadyExists): a topic of that name exists. If the call had
+    ///   to be repeated, the message says so, since an attempt whose answer was lost may have made it.
+    /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument): partitions, replication or a
+    ///   configuration that the cluster cannot do, or a topic named twice in the call.
+    /// - [`InvalidTopic`](crate::ErrorKind::InvalidTopic), [`Authorization`](crate::ErrorKind::Authorization),
+    ///   [`Policy`](crate::ErrorKind::Policy).
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// use ottla::ErrorKind;
+    /// use ottla::admin::NewTopic;
+    ///
+    /// let mut created = admin.create_topics([NewTopic::new("orders").partitions(6)]).await?;
+    /// match created.remove("orders") {
+    ///     Some(Err(error)) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
+    ///     _ => println!("it is there"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting and nothing else: a request that was sent is carried out,
+    /// so the topics may or may not be created.
+    pub async fn create_topics(
+        &self,
+        topics: impl IntoIterator<Item = NewTopic>,
+    ) -> Result<PerTopic<CreatedTopic>> {
+        create(self, topics.into_iter().collect(), false).await
+    }
+
+    /// Checks what [`create_topics`](Self::create_topics) would do and creates nothing.
+    ///
+    /// The cluster checks names, numbers, configurations, policies and rights as if it were meant.
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// use ottla::admin::NewTopic;
+    ///
+    /// let topic = NewTopic::new("orders").config("retention.ms", "604800000");
+    /// admin.validate_topics([topic]).await?.all()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As `create_topics`.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn validate_topics(
+        &self,
+        topics: impl IntoIterator<Item = NewTopic>,
+    ) -> Result<PerTopic<CreatedTopic>> {
+        create(self, topics.into_iter().collect(), true).await
+    }
+
+    /// Deletes topics, with all their records.
+    ///
+    /// A success means that the controller has removed the topic; brokers hear of it a moment later and
+    /// delete the files in the background. A consumer that is subscribed, or a producer that sends to the
+    /// topic, may make it anew where brokers create topics on their own (`auto.create.topics.enable`).
+    ///
+    /// # Errors
+    ///
+    /// Of the call, if nothing is known about any topic. For one topic, among others
+    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic): there is no such topic (any more: if the call had
+    /// to be repeated, the message says so, since an attempt whose answer was lost may have deleted it).
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// admin.delete_topics(["orders", "customers"]).await?.all()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting and nothing else: a request that was sent is carried out,
+    /// so the topics may or may not be deleted.
+    pub async fn delete_topics(
+        &self,
+        topics: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<PerTopic<()>> {
+        delete(self, topics.into_iter().map(Into::into).collect()).await
+    }
 }
 
 struct Create {
@@ -151,7 +251,7 @@ impl Operation for Create {
     }
 }
 
-pub(super) async fn create(
+async fn create(
     admin: &Admin,
     topics: Vec<NewTopic>,
     validate_only: bool,
@@ -167,7 +267,12 @@ pub(super) async fn create(
         }
     }
     asks.retain(|name, _| !results.is_settled(name));
-    admin.drive(&Create { validate_only }, asks, results).await
+    let create = Create { validate_only };
+    let deadline = admin.deadline();
+    admin
+        .cluster
+        .ask_each(&create, deadline, asks, results)
+        .await
 }
 
 struct Delete;
@@ -193,7 +298,7 @@ impl Operation for Delete {
         asks: &IndexMap<String, ()>,
         timeout_ms: i32,
     ) -> DeleteTopicsRequest {
-        let names = asks.keys().map(|name| TopicName(wire(name)));
+        let names = asks.keys().map(|name| TopicName(str_bytes(name)));
         let request = DeleteTopicsRequest::default().with_timeout_ms(timeout_ms);
         if version >= 6 {
             let topics = names.map(|name| DeleteTopicState::default().with_name(Some(name)));
@@ -218,64 +323,10 @@ impl Operation for Delete {
     }
 }
 
-pub(super) async fn delete(admin: &Admin, topics: Vec<String>) -> Result<PerTopic<()>> {
+async fn delete(admin: &Admin, topics: Vec<String>) -> Result<PerTopic<()>> {
     let results = PerTopic::awaiting(topics.iter());
-    admin.drive(&Delete, named(topics), results).await
-}
-
-struct Describe;
-
-impl Operation for Describe {
-    type Request = MetadataRequest;
-    type Ask = ();
-    type Value = TopicDescription;
-
-    const DOING: &'static str = "describing topic";
-    const DONE_ALREADY: Option<(i16, &'static str)> = None;
-
-    fn target(&self) -> Target<'static> {
-        Target::Any
-    }
-
-    fn request(&self, _: i16, asks: &IndexMap<String, ()>, _: i32) -> MetadataRequest {
-        MetadataRequest::default()
-            .with_topics(Some(to_describe(asks.keys())))
-            .with_allow_auto_topic_creation(false)
-    }
-
-    fn read(&self, response: MetadataResponse) -> Vec<Item<TopicDescription>> {
-        let topics = response.topics.into_iter();
-        topics
-            .filter_map(|topic| {
-                Some(Item {
-                    name: topic.name.as_ref()?.to_string(),
-                    code: topic.error_code,
-                    message: None,
-                    value: TopicDescription::read(topic)?,
-                })
-            })
-            .collect()
-    }
-}
-
-pub(super) async fn describe(
-    admin: &Admin,
-    topics: Vec<String>,
-) -> Result<PerTopic<TopicDescription>> {
-    let results = PerTopic::awaiting(topics.iter());
-    admin.drive(&Describe, named(topics), results).await
-}
-
-/// Without repetitions: to name a topic twice means no more than once here.
-fn named(topics: Vec<String>) -> IndexMap<String, ()> {
-    topics.into_iter().map(|name| (name, ())).collect()
-}
-
-pub(super) fn to_describe<'a>(
-    names: impl IntoIterator<Item = &'a String>,
-) -> Vec<MetadataRequestTopic> {
-    let names = names.into_iter();
-    names
-        .map(|name| MetadataRequestTopic::default().with_name(Some(TopicName(wire(name)))))
-        .collect()
+    let (cluster, deadline) = (&admin.cluster, admin.deadline());
+    cluster
+        .ask_each(&Delete, deadline, named(topics), results)
+        .await
 }

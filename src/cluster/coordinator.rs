@@ -1,13 +1,13 @@
 //! Who coordinates a group or a transactional id.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use kafka_protocol::messages::{
     BrokerId as WireBrokerId, FindCoordinatorRequest, FindCoordinatorResponse,
 };
 use kafka_protocol::protocol::StrBytes;
 
+use super::coordinators::CoordinatorKey;
 use super::snapshot::Broker;
 use super::{Cluster, Target};
 use crate::clock::{Instant, now};
@@ -15,45 +15,6 @@ use crate::error::{Class, Error, ErrorKind, Result, classify};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::types::BrokerId;
-
-/// Whom a coordinator is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum CoordinatorKey<'a> {
-    Group(&'a str),
-    #[cfg_attr(not(test), allow(dead_code, reason = "transactions go this way"))]
-    Transaction(&'a str),
-}
-
-impl<'a> CoordinatorKey<'a> {
-    /// The key's type on the wire, and the key.
-    fn parts(self) -> (i8, &'a str) {
-        match self {
-            Self::Group(id) => (0, id),
-            Self::Transaction(id) => (1, id),
-        }
-    }
-
-    fn owned(self) -> (i8, String) {
-        let (kind, id) = self.parts();
-        (kind, id.to_owned())
-    }
-}
-
-impl std::fmt::Display for CoordinatorKey<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Group(id) => write!(f, "group '{id}'"),
-            Self::Transaction(id) => write!(f, "transactional id '{id}'"),
-        }
-    }
-}
-
-/// Coordinators found so far.
-#[derive(Debug, Default)]
-pub(super) struct Coordinators(Mutex<HashMap<(i8, String), BrokerId>>);
-
-/// So many coordinators are remembered.
-const MOST: usize = 10_000;
 
 /// The first version that asks for several keys at once, and answers so.
 const MANY_KEYS: i16 = 4;
@@ -116,22 +77,6 @@ impl Cluster {
         {
             found.remove(&key);
         }
-    }
-}
-
-impl Coordinators {
-    fn get(&self, key: CoordinatorKey<'_>) -> Option<BrokerId> {
-        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        found.get(&key.owned()).copied()
-    }
-
-    fn put(&self, key: CoordinatorKey<'_>, broker: BrokerId) {
-        let mut found = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.len() >= MOST {
-            // Whoever looks at so many groups asks again for those that it goes on with.
-            found.clear();
-        }
-        found.insert(key.owned(), broker);
     }
 }
 

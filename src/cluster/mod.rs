@@ -1,10 +1,15 @@
 //! The cluster as a client sees it: who leads what, and how to reach them.
 
+pub(crate) mod ask;
 mod call;
 mod coordinator;
+mod coordinators;
+pub(crate) mod describe;
 mod driver;
 mod metadata;
+pub(crate) mod per_topic;
 pub(crate) mod snapshot;
+mod start;
 
 use std::fmt;
 use std::future::Future;
@@ -15,21 +20,20 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-use crate::clock::{Clock, Instant, now};
+use crate::clock::{Clock, Instant};
 use crate::config::ClientConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::metrics::client::Traffic;
-use crate::net::connector::Connector;
 use crate::net::link::{Driver, Link};
 use crate::net::pool::{Endpoint, Pool, closed};
+use crate::net::traffic::Traffic;
 use crate::net::{Lane, Owner};
 use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
-pub(crate) use coordinator::CoordinatorKey;
-use coordinator::Coordinators;
+pub(crate) use coordinators::CoordinatorKey;
+use coordinators::Coordinators;
 use metadata::MetadataMachine;
-pub(crate) use snapshot::{Snapshot, Topic};
+pub(crate) use snapshot::{LeaderHint, Snapshot, Topic};
 
 /// The shared handle to metadata and connections. Cheap to clone; when the last clone outside of
 /// the cluster's own tasks is dropped, those tasks end.
@@ -100,15 +104,6 @@ pub(crate) enum Target<'a> {
     Coordinator(CoordinatorKey<'a>),
 }
 
-/// A newer leader that a broker named in a Produce or Fetch answer (KIP-951).
-#[derive(Clone, Debug)]
-pub(crate) struct LeaderHint {
-    pub(crate) topic: Arc<str>,
-    pub(crate) partition: i32,
-    pub(crate) leader: BrokerId,
-    pub(crate) leader_epoch: i32,
-}
-
 /// Topics that metadata keeps asking for while this is alive.
 pub(crate) struct Interest {
     cluster: Cluster,
@@ -130,59 +125,6 @@ pub(crate) struct Changes {
 }
 
 impl Cluster {
-    /// A cluster known by its bootstrap addresses; its metadata task starts at once.
-    pub(crate) fn new(
-        config: ClientConfig,
-        bootstrap: Vec<(String, u16)>,
-        clock: Clock,
-        connector: Arc<dyn Connector>,
-        tasks: Tasks,
-    ) -> Self {
-        let config = Arc::new(config);
-        let pool = Pool::new(Arc::clone(&config), clock.clone(), tasks.clone(), connector);
-        let backoff = (config.retry_backoff, config.retry_backoff_max);
-        let machine = MetadataMachine::new(config.metadata_max_age, backoff);
-        let bootstrap = (1..)
-            .zip(bootstrap)
-            .map(|(number, (host, port))| Endpoint {
-                id: BrokerId(-number),
-                host: host.into(),
-                port,
-            })
-            .collect();
-        let inner = Arc::new(Inner {
-            config,
-            clock,
-            tasks: tasks.clone(),
-            pool,
-            bootstrap,
-            snapshot: ArcSwap::default(),
-            published: Notify::new(),
-            metadata: Mutex::new(Metadata {
-                machine,
-                rounds: 0,
-                full_rounds: 0,
-                failure: None,
-                last_success: now(),
-            }),
-            wishes: Notify::new(),
-            coordinators: Coordinators::default(),
-            failures: Gate::default(),
-        });
-        let role = Arc::new(Role {
-            pool: Arc::clone(&inner.pool),
-            owner: Owner::default(),
-        });
-        let mut cluster = Self {
-            inner,
-            role,
-            stop: None,
-        };
-        tasks.spawn("metadata", driver::run(cluster.clone()));
-        cluster.stop = Some(Arc::new(StopOnDrop(tasks)));
-        cluster
-    }
-
     /// A handle for one producer or consumer: on the lanes where requests may wait at a broker it
     /// has connections of its own, until its last clone is dropped.
     pub(crate) fn for_role(&self) -> Self {

@@ -10,8 +10,16 @@ use kafka_protocol::messages::metadata_response::{
 };
 use uuid::Uuid;
 
-use super::LeaderHint;
 use crate::types::{BrokerId, TopicPartition};
+
+/// A newer leader that a broker named in a Produce or Fetch answer (KIP-951).
+#[derive(Clone, Debug)]
+pub(crate) struct LeaderHint {
+    pub(crate) topic: Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) leader: BrokerId,
+    pub(crate) leader_epoch: i32,
+}
 
 /// What the client knows of the cluster at one moment.
 #[derive(Clone, Debug, Default)]

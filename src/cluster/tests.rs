@@ -17,6 +17,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::*;
 use crate::clock::now;
+use crate::net::connector::Connector;
 use crate::net::scripted::{Far, Scripted};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use super::consumer::{IsolationLevel, OffsetReset};
+use super::producer::Acks;
 use super::{Settings, values};
-use crate::consumer::{IsolationLevel, OffsetReset};
-use crate::producer::Acks;
+use crate::clock::FOREVER;
 use crate::record::Compression;
 
 /// Who reads a setting.
@@ -77,10 +78,6 @@ const POSITIVE_INT: Range = Range(1, i32::MAX as i64);
 const LONG: Range = Range(0, i64::MAX);
 const POSITIVE_LONG: Range = Range(1, i64::MAX);
 const IDLE: Range = Range(5_000, i64::MAX);
-
-/// Longer than any client lives and short enough to be added to any clock. Java's idiom for "without
-/// limit" is `Long.MAX_VALUE`, which comes down to this.
-pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 impl Range {
     fn check(self, number: i64) -> Result<(), String> {

@@ -6,14 +6,16 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::consumer::config::ConsumerConfig;
-use crate::producer::config::ProducerConfig;
-
+pub(crate) mod consumer;
 pub(crate) mod keys;
+pub(crate) mod producer;
 pub mod properties;
 pub(crate) mod unavailable;
 pub(crate) mod validate;
 pub(crate) mod values;
+
+use self::consumer::ConsumerConfig;
+use self::producer::ProducerConfig;
 
 /// Everything that can be set by Kafka's property names, by role.
 #[derive(Clone, Debug, Default)]

@@ -4,14 +4,13 @@
 
 use std::time::Duration;
 
+use super::consumer::ConsumerConfig;
 use super::keys::{KEYS, Role};
+use super::producer::{Acks, ProducerConfig};
 use super::properties::bad;
 use super::values::Address;
 use super::{ClientConfig, Settings};
-use crate::consumer::config::ConsumerConfig;
 use crate::error::Result;
-use crate::producer::Acks;
-use crate::producer::config::ProducerConfig;
 
 /// More requests in flight than the number of batches whose sequence numbers a broker remembers
 /// would let it take a repeated batch for a new one.
@@ -173,7 +172,7 @@ fn raise(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::keys::FOREVER;
+    use crate::clock::FOREVER;
 
     fn client(properties: &[(&str, &str)]) -> ClientConfig {
         let mut client = Settings::from_properties(properties.iter().copied())

@@ -4,17 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Consumer;
-use super::buffer::Reading;
-use super::config::{ConsumerConfig, IsolationLevel, OffsetReset};
 use super::control;
-use super::metrics;
+use super::interceptor::ConsumerInterceptor;
 use super::pattern::TopicPattern;
 use super::positions::{Positions, Rules};
+use super::refresh;
 use super::shared::{Shared, by_name};
-use super::subscription::Subscription;
+use super::wanted::Subscription;
 use crate::cluster::Cluster;
+use crate::config::consumer::{ConsumerConfig, IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
-use crate::interceptor::{Chain, ConsumerInterceptor};
+use crate::fetched::Reading;
+use crate::hooks::Chain;
 use crate::record::CodecPool;
 use crate::types::TopicPartition;
 
@@ -245,7 +246,7 @@ impl ConsumerBuilder {
         let control = control::run(Arc::clone(&shared));
         shared.tasks.spawn("consumer control", control);
         if cfg!(feature = "metrics") {
-            let sample = metrics::sample(Arc::clone(&shared));
+            let sample = refresh::sample(Arc::clone(&shared));
             shared.tasks.spawn("consumer metrics", sample);
         }
         Ok(Consumer::new(shared))

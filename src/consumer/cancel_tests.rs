@@ -11,6 +11,7 @@ use std::future::Future;
 
 use super::*;
 use crate::cluster::Cluster;
+use crate::config::consumer::ConsumerConfig;
 use crate::net::scripted::{Far, all_committed, body, nothing_committed};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 use std::pin::pin;
@@ -83,7 +84,7 @@ fn empty(follower: i32, end: i64) -> kp::FetchResponse {
 async fn closing_ends_the_fetch_sessions() {
     let script = Script::default();
     let cluster = script.start();
-    let builder = ConsumerBuilder::new(cluster.clone(), config::ConsumerConfig::default());
+    let builder = ConsumerBuilder::new(cluster.clone(), ConsumerConfig::default());
     let assigned = [TopicPartition::new("t", 0)];
     let mut consumer = builder.assign(assigned).build().await.unwrap();
     consumer.poll_timeout(3 * SECOND).await.unwrap();
@@ -110,10 +111,10 @@ async fn give_up_after<F: Future>(future: F, polls: usize) -> Option<F::Output> 
 
 /// A consumer of `t-0` with a group, at offset 0 of a log that ends at 5.
 async fn behind(script: &Script) -> (Cluster, Consumer) {
-    let config = config::ConsumerConfig {
+    let config = ConsumerConfig {
         group_id: Some("g".to_owned()),
         auto_commit: false,
-        ..config::ConsumerConfig::default()
+        ..ConsumerConfig::default()
     };
     let cluster = script.start();
     let builder = ConsumerBuilder::new(cluster.clone(), config);

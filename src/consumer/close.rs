@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 
 use super::Consumer;
+use super::commands::{Closing, GroupMembershipOperation};
 use super::shared::Shared;
-use crate::clock::{Instant, now};
-use crate::config::keys::FOREVER;
+use crate::clock::{FOREVER, now};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long a consumer that is dropped may take to commit and to leave its group.
@@ -56,31 +56,6 @@ impl Default for CloseOptions {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// What becomes of a consumer's place in its group when it is closed (KIP-1092).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum GroupMembershipOperation {
-    /// A member with a name of its own (`group.instance.id`) remains, any other leaves.
-    #[default]
-    Default,
-    /// The member leaves for good, whether it has a name or not: others get its partitions at once.
-    LeaveGroup,
-    /// The place is kept for the group's session time-out (`group.consumer.session.timeout.ms`), so that nothing moves
-    /// if the application comes back until then. A member with a name is told off for that time and finds its partitions
-    /// again. One without is not told off at all: the coordinator throws it out when the time is over, and the consumer
-    /// that comes back is another member, to which partitions go only then.
-    RemainInGroup,
-}
-
-/// The end was asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Closing {
-    pub(super) deadline: Instant,
-    /// Until when streams of single partitions are waited for.
-    pub(super) patience: Instant,
-    pub(super) operation: GroupMembershipOperation,
 }
 
 impl Consumer {

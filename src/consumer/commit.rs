@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::control::to_commit;
-use super::offsets::{Offsets, ToCommit};
+use super::commands::{MAYBE, timed_out};
 use super::shared::{Inner, Shared};
-use super::unsent::{Purpose, Waiter};
+use super::unsent::{Purpose, Waiter, to_commit};
 use crate::clock::{Instant, now};
 use crate::error::{Error, ErrorKind, Result};
+use crate::offsets::{Offsets, ToCommit};
 use crate::types::{OffsetAndMetadata, TopicPartition};
 
 /// A commit under way: a future of its outcome, from
@@ -142,15 +142,4 @@ impl Shared {
             Error::new(ErrorKind::InvalidArgument, message)
         })
     }
-}
-
-/// What is known of a commit under way.
-pub(super) const MAYBE: &str = "it may have been made";
-
-/// A commit whose time is over.
-pub(super) fn timed_out(group: &str, what_is_known: &str) -> Error {
-    let message = format!(
-        "the commit to group '{group}' was not over within default.api.timeout.ms: {what_is_known}"
-    );
-    Error::new(ErrorKind::Timeout, message)
 }

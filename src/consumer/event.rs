@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::batch::Batches;
 use super::shared::Shared;
+use crate::fetched::batch::Batches;
 use crate::types::TopicPartition;
 
 /// What [`Consumer::next_event`](super::Consumer::next_event) returns.

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::config::IsolationLevel;
 use super::positions::Stage;
 use super::shared::Shared;
 use crate::clock::now;
+use crate::config::consumer::IsolationLevel;
 use crate::error::Error;
 use crate::types::{BrokerId, TopicPartition};
 

@@ -43,3 +43,12 @@ impl Fetchable {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// With so much unread a partition is not asked for more. Half of what an answer may bring is enough to
+/// go on with while the next one comes from nearby; from afar it takes a whole one.
+pub(super) fn enough(limit: usize, far: bool) -> usize {
+    match far {
+        true => limit.saturating_add(1),
+        false => limit.div_ceil(2),
+    }
+}

@@ -23,34 +23,34 @@ use std::time::Duration;
 use futures_util::future::join;
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
-use kafka_protocol::protocol::StrBytes;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
-use super::buffer::{Chunk, survey};
-use super::config::IsolationLevel;
-use super::positions::{Answer, PartEpoch, Plan, Slot, Survey};
+use super::fetchable::enough;
+use super::positions::{Answer, Plan, Slot};
 use super::session::{FetchSession, Verdict};
 use super::shared::{Inner, Shared};
-use super::split::STALLED;
+use super::splits::STALLED;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, LeaderHint};
 use crate::error::{Error, Result};
+use crate::fetched::PartEpoch;
+use crate::fetched::chunk::Chunk;
+use crate::fetched::survey::Survey;
+use crate::fetched::survey::survey;
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::net::link::{Driver, Link};
 use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::{BrokerId, TopicPartition};
+use crate::wire::{FETCH_BY_ID, FETCH_BY_NAME};
 
 mod message;
 
-/// With topic ids from this version on (KIP-516); before it topics go by name.
-pub(super) const BY_ID: i16 = 13;
-pub(super) const BY_NAME: i16 = 12;
 /// The first pause while some partitions have enough buffered.
 const PAUSE: Duration = Duration::from_millis(5);
 /// The epoch that ends a session (KIP-227).
@@ -538,8 +538,8 @@ impl Fetcher {
             _ => connect(self.shared.cluster.clone(), self.broker, self.slot).await?,
         };
         let newest = connection.link.version::<kp::FetchRequest>()?;
-        let request = self.session.build(newest >= BY_ID, now());
-        let version = if request.by_id { newest } else { BY_NAME };
+        let request = self.session.build(newest >= FETCH_BY_ID, now());
+        let version = if request.by_id { newest } else { FETCH_BY_NAME };
         let by_id = request.by_id;
         let config = &self.shared.config;
         let message = message::request(config, request, version, turn.max_bytes, turn.max_wait);
@@ -769,24 +769,4 @@ async fn wait(until: Option<Instant>) {
         Some(until) => sleep_until(until).await,
         None => std::future::pending().await,
     }
-}
-
-/// With so much unread a partition is not asked for more. Half of what an answer may bring is enough to
-/// go on with while the next one comes from nearby; from afar it takes a whole one.
-pub(super) fn enough(limit: usize, far: bool) -> usize {
-    match far {
-        true => limit.saturating_add(1),
-        false => limit.div_ceil(2),
-    }
-}
-
-pub(super) fn isolation(level: IsolationLevel) -> i8 {
-    match level {
-        IsolationLevel::ReadUncommitted => 0,
-        IsolationLevel::ReadCommitted => 1,
-    }
-}
-
-pub(super) fn topic_name(name: &str) -> kp::TopicName {
-    kp::TopicName(StrBytes::from_string(name.to_owned()))
 }

@@ -9,13 +9,14 @@ use std::time::Duration;
 use super::explain::Explanation;
 use super::lag::Lag;
 use super::metrics::ConsumerMetrics;
-use super::offsets::{self, EARLIEST, Found, Identity, LATEST};
-use super::positions::{Position, ResetTo};
+use super::positions::ResetTo;
 use super::refresh::{self, LagStream};
 use super::shared::Shared;
-use super::subscription::Subscription;
+use super::wanted::Subscription;
 use crate::clock::{Instant, now};
 use crate::error::{Error, ErrorKind, Result};
+use crate::fetched::Position;
+use crate::offsets::{self, EARLIEST, Found, Identity, LATEST};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 
 /// Looks at and steers a [`Consumer`](super::Consumer), from any task. Cheap to clone.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::types::TopicPartition;
+use crate::types::{TimeLag, TopicPartition};
 
 /// How far behind the end of a partition's log the consumer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,48 +28,6 @@ pub struct PartitionLag {
     pub behind_newest: TimeLag,
     /// How long ago `end_offset` was learnt; `None` if it was not.
     pub measured: Option<Duration>,
-}
-
-/// How far behind in time: the age of the first record that was not handed out yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TimeLag {
-    /// Everything up to the end of the log was handed out.
-    CaughtUp,
-    /// The record at the position has this age (0 if its time is in the future).
-    Behind(Duration),
-    /// There is more to read, and its time is not known, since none of it is here yet.
-    Unknown,
-}
-
-impl TimeLag {
-    /// The largest known; `Unknown` if there is some and none of it is known.
-    pub(crate) fn worst(ages: impl Iterator<Item = Self>) -> Self {
-        ages.fold(Self::CaughtUp, |worst, age| match (worst, age) {
-            (Self::Behind(a), Self::Behind(b)) => Self::Behind(a.max(b)),
-            (Self::Behind(_), _) | (Self::Unknown, Self::CaughtUp) => worst,
-            _ => age,
-        })
-    }
-
-    /// From one timestamp to another, in milliseconds.
-    pub(crate) fn between(from: Option<i64>, to: Option<i64>) -> Self {
-        let (Some(from), Some(to)) = (from.filter(|at| *at >= 0), to.filter(|at| *at >= 0)) else {
-            return Self::Unknown;
-        };
-        let millis = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
-        Self::Behind(Duration::from_millis(millis))
-    }
-
-    /// The age; zero when caught up, `None` when unknown.
-    #[must_use]
-    pub fn duration(self) -> Option<Duration> {
-        match self {
-            Self::CaughtUp => Some(Duration::ZERO),
-            Self::Behind(age) => Some(age),
-            Self::Unknown => None,
-        }
-    }
 }
 
 /// The lag of every assigned partition at one moment.

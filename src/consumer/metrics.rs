@@ -1,15 +1,13 @@
 //! Numbers about a consumer's fetching, polling and committing, and what they say of its brokers.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::batch::PartitionBatch;
-use super::shared::Shared;
+use super::meter::ConsumerMeter;
 use crate::clock::Instant;
 use crate::error::Error;
-use crate::metrics::SAMPLE;
-use crate::metrics::consumer::{ConsumerMeter, Gauges};
+use crate::fetched::batch::PartitionBatch;
 use crate::metrics::histogram::{Histogram, SizeHistogram};
 use crate::types::BrokerId;
 
@@ -220,18 +218,6 @@ impl Ledger {
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Publishes now and then what nothing tells of: lag, from what is here, and memory in use. Asks no broker.
-pub(super) async fn sample(shared: Arc<Shared>) {
-    let group = shared.config.group_id.as_deref().unwrap_or_default();
-    let mut gauges = Gauges::new(&shared.cluster.config().client_id, group);
-    loop {
-        let lag = shared.lag();
-        let buffered = shared.lock().buffer.bytes();
-        gauges.update(&lag, buffered);
-        tokio::time::sleep(SAMPLE).await;
     }
 }
 

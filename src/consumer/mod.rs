@@ -2,22 +2,19 @@
 //!
 //! The life of a fetched batch: `fetcher.rs` (a task per broker) asks what `positions.rs` plans,
 //! through the session of `session.rs`; the answer goes through `positions.rs` again, which drops
-//! what is stale, into `buffer.rs`. A poll takes it from there and decodes it on the caller's task
-//! into the [`Batches`] of `batch.rs`. `control/` is the task that runs the membership
-//! (`group/`), looks up and commits offsets (`offsets.rs`), and ends it all.
+//! what is stale, into `fetched/buffer.rs`. A poll takes it from there and decodes it on the caller's task
+//! into the [`Batches`] of `fetched/batch.rs`. `control/` is the task that runs the membership
+//! (`group/`), looks up and commits offsets (`offsets/`), and ends it all.
 
-mod batch;
-mod buffer;
 mod builder;
 #[cfg(test)]
 mod cancel_tests;
 mod close;
-mod codes;
+mod commands;
 mod commit;
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod commit_tests;
-pub(crate) mod config;
 mod control;
 mod event;
 mod explain;
@@ -25,14 +22,14 @@ mod fetchable;
 mod fetcher;
 pub(crate) mod group;
 mod handle;
+mod interceptor;
 mod lag;
+pub(crate) mod meter;
 mod metrics;
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod mock_tests;
-pub(crate) mod offsets;
 mod pattern;
-pub(crate) mod peek;
 #[cfg(test)]
 mod poison_tests;
 mod polling;
@@ -44,6 +41,7 @@ mod refresh;
 mod session;
 mod shared;
 mod split;
+mod splits;
 mod stream;
 mod subscription;
 #[cfg(test)]
@@ -51,38 +49,41 @@ mod test_brokers;
 #[cfg(test)]
 mod tests;
 mod unsent;
+mod wanted;
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use buffer::Reading;
-
-pub use batch::{BatchRecords, Batches, PartitionBatch};
+pub use crate::config::consumer::{IsolationLevel, OffsetReset};
+pub use crate::fetched::batch::{BatchRecords, Batches, PartitionBatch};
+pub use crate::types::TimeLag;
 pub use builder::ConsumerBuilder;
-pub use close::{CloseOptions, GroupMembershipOperation};
+pub use close::CloseOptions;
+pub use commands::GroupMembershipOperation;
 pub use commit::PendingCommit;
-pub use config::{IsolationLevel, OffsetReset};
 pub use event::{Event, Revoking};
 pub use explain::Explanation;
 pub use handle::{ConsumerHandle, GroupMetadata};
-pub use lag::{Lag, PartitionLag, TimeLag};
+pub use interceptor::ConsumerInterceptor;
+pub use lag::{Lag, PartitionLag};
 pub use metrics::{BrokerFetches, ConsumerMetrics, Rebalances};
 pub use pattern::TopicPattern;
 pub use refresh::LagStream;
 pub use split::{PartitionStream, PartitionStreams};
 pub use stream::RecordStream;
-pub use subscription::Subscription;
+pub use wanted::Subscription;
 
-use crate::admin::{Admin, PartitionDescription};
+use crate::cluster::describe::PartitionDescription;
 use crate::error::Result;
 #[cfg(doc)]
 use crate::error::{Error, ErrorKind};
 #[cfg(doc)]
 use crate::record::OwnedRecord;
+use commands::News;
 use polling::{By, Turn, next_turn, poll};
-use shared::{News, Shared};
+use shared::Shared;
 
 /// Reads records: as a member of a group, which shares the partitions of topics among its members,
 /// or from given partitions.
@@ -231,89 +232,6 @@ impl Consumer {
         })
     }
 
-    /// The records one by one.
-    ///
-    /// A record is finished when a later one is asked for while neither it nor an earlier one of
-    /// its partition is still in use, that is, while the application keeps no [`OwnedRecord`] of
-    /// them. So records may be worked on side by side:
-    ///
-    /// ```no_run
-    /// # async fn process(record: &ottla::OwnedRecord) -> ottla::Result<()> { Ok(()) }
-    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
-    /// use futures::{StreamExt, TryStreamExt};
-    /// let records = consumer.stream();
-    /// let work = records.map(|record| async move {
-    ///     let record = record?; // kept until this has ended
-    ///     process(&record).await
-    /// });
-    /// work.buffer_unordered(16).try_for_each(|()| async { Ok(()) }).await
-    /// # }
-    /// ```
-    ///
-    /// - A record that is kept for long, as in a cache, holds back the commits of its partition
-    ///   (after `max.poll.interval.ms` there is a warning in the log), and what comes behind it may
-    ///   be read again: copy what you keep. [`Bytes`](bytes::Bytes) taken from a record do not
-    ///   count.
-    /// - The record at which the stream was left, the last one given out, is not finished unless
-    ///   more was asked for after it. It and what is behind it are handed out again by the next
-    ///   poll or stream of this consumer, and not committed by [`close`](Self::close). Whoever is
-    ///   done with it says so, when the stream is dropped, by [`finish`](Self::finish) or
-    ///   [`commit`](Self::commit). So a loop that makes a stream for each record has to call
-    ///   `finish` after each, or it gets the same one again.
-    /// - What failed must be kept, or nothing more be asked for: a record that was dropped while
-    ///   more was asked for counts as finished. With `buffer_unordered` and `for_each_concurrent`,
-    ///   an error that ends the loop comes before more is asked for. Adapters that keep order
-    ///   (`buffered`) and tasks that were spawned ask for more while an error waits to be seen:
-    ///   return the record with the error there.
-    ///
-    /// Errors are those of [`poll`](Self::poll), and those of single partitions
-    /// ([`Batches::errors`]), which come behind the records that are here and do not end the stream
-    /// ([`Error::is_fatal`]).
-    pub fn stream(&mut self) -> RecordStream<'_> {
-        RecordStream::new(self)
-    }
-
-    /// The partitions assigned, each with a stream of its batches: for a task per partition. The streams of
-    /// partitions that are given up end, and a revocation is complete when they have: a task that loops over
-    /// its stream finishes the batch it has, and with auto-commit that is committed.
-    ///
-    /// A stream that is dropped before it has ended, because its task failed or panicked, gives
-    /// back the batch that it had: that is not committed, and the partition is offered again, from
-    /// that batch on, after a pause that grows (`retry.backoff.ms` up to `retry.backoff.max.ms`).
-    /// [`PartitionStream::attempt`] says how often that was so.
-    ///
-    /// When the [`PartitionStreams`] are dropped, all streams end as soon as they are asked for
-    /// more. Whatever reads next (a poll, another split) goes on from the first record that is not
-    /// finished; partitions of which an old stream still has a batch in hand wait until it asks for
-    /// more or is dropped. So does [`close`](Self::close), for half of its time.
-    ///
-    /// Keep asking for the next partition while the streams are in use: that is where revocations come in,
-    /// and it counts as polling (`max.poll.interval.ms` does not watch over the tasks). Its errors are fatal
-    /// ones; the stream of a partition tells what is wrong with that partition ([`Batches::errors`]), and the
-    /// log also what is wrong with partitions or topics that have no stream. A partition whose task is slow stops being fetched once about
-    /// `max.partition.fetch.bytes` of it wait; the others go on. If memory is short (`fetch.max.bytes`), what
-    /// waits of streams that nobody asked for a second is dropped, and fetched again when they are asked.
-    ///
-    /// ```no_run
-    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
-    /// use futures::StreamExt;
-    /// let mut partitions = consumer.split_by_partition();
-    /// while let Some(next) = partitions.next().await {
-    ///     let (partition, mut batches) = next?;
-    ///     tokio::spawn(async move {
-    ///         while let Some(batch) = batches.next().await {
-    ///             println!("{partition}: {} records", batch?.record_count());
-    ///         }
-    ///         Ok::<_, ottla::Error>(())
-    ///     });
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn split_by_partition(&mut self) -> PartitionStreams<'_> {
-        PartitionStreams::new(self)
-    }
-
     /// Everything that was handed out so far is finished, as a further [`poll`](Self::poll) would
     /// say: for ending cleanly, since [`close`](Self::close) commits only what is finished. What
     /// streams of [`split_by_partition`](Self::split_by_partition) have in hand is theirs to
@@ -397,8 +315,7 @@ impl Consumer {
     ///
     /// Cancel safe.
     pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionDescription>> {
-        let admin = Admin::new(self.shared.cluster.clone());
-        admin.partitions_for(topic).await
+        self.shared.cluster.partitions_for(topic).await
     }
 
     /// How many records a poll returns at most at present.

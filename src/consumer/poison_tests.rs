@@ -13,6 +13,7 @@ use super::test_brokers::{self, SECOND, fetched, metadata, offset};
 use super::*;
 use crate::clock::now;
 use crate::cluster::Cluster;
+use crate::config::consumer::ConsumerConfig;
 use crate::error::Error;
 use crate::net::scripted::{Far, body};
 use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
@@ -102,7 +103,7 @@ async fn left_out_of(bytes: Bytes, answers: u32, check_crcs: bool) -> Vec<std::o
     let answers = Arc::new(AtomicU32::new(answers));
     let poison = Poison { bytes, answers };
     let bad = TopicPartition::new("t", 0);
-    let builder = ConsumerBuilder::new(start(&poison), config::ConsumerConfig::default());
+    let builder = ConsumerBuilder::new(start(&poison), ConsumerConfig::default());
     let builder = builder.assign([bad.clone(), TopicPartition::new("t", 1)]);
     let builder = builder.offset_reset(OffsetReset::Earliest);
     let mut consumer = builder.check_crcs(check_crcs).build().await.unwrap();
@@ -159,7 +160,7 @@ async fn the_stream_of_a_partition_tells_of_its_damage_and_the_others_go_on() {
     let bytes = with(batch(0).len() - 1, &[1]);
     let answers = Arc::new(AtomicU32::new(u32::MAX));
     let cluster = start(&Poison { bytes, answers });
-    let builder = ConsumerBuilder::new(cluster, config::ConsumerConfig::default());
+    let builder = ConsumerBuilder::new(cluster, ConsumerConfig::default());
     let builder = builder.assign([0, 1].map(|partition| TopicPartition::new("t", partition)));
     let builder = builder.offset_reset(OffsetReset::Earliest);
     let mut consumer = builder.build().await.unwrap();
@@ -317,7 +318,7 @@ async fn a_partition_stops_at_a_record_that_cannot_be_read_inside_of_a_sound_bat
         let answers = Arc::new(AtomicU32::new(u32::MAX));
         let bytes = contradictory();
         let poison = Poison { bytes, answers };
-        let builder = ConsumerBuilder::new(start(&poison), config::ConsumerConfig::default());
+        let builder = ConsumerBuilder::new(start(&poison), ConsumerConfig::default());
         let builder = builder.assign([bad.clone(), TopicPartition::new("t", 1)]);
         let builder = builder.offset_reset(OffsetReset::Earliest);
         let mut consumer = builder.build().await.unwrap();
@@ -338,7 +339,7 @@ async fn a_partition_stops_at_a_record_that_cannot_be_read_inside_of_a_sound_bat
         {
             let mut inner = consumer.shared.lock();
             let handed_out = inner.positions.handed_out();
-            let behind = |(tp, at): &(_, positions::Position)| *tp == bad && at.offset > 1;
+            let behind = |(tp, at): &(_, crate::fetched::Position)| *tp == bad && at.offset > 1;
             assert!(!handed_out.iter().any(behind), "{handed_out:?}");
             inner.positions.ask(&positions::Held::new());
             let finished = inner.positions.uncommitted();

@@ -7,10 +7,11 @@ use std::task::Poll;
 
 use tokio::sync::futures::Notified;
 
-use super::batch::Batches;
-use super::shared::{Inner, News, Shared};
+use super::commands::News;
+use super::shared::{Inner, Shared};
 use crate::clock::{Instant, now};
 use crate::error::Result;
+use crate::fetched::batch::Batches;
 
 /// A call of the application that waits for something. Only while it runs it says that the
 /// application polls: one that is kept and not looked at says nothing (`max.poll.interval.ms`).

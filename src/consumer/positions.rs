@@ -24,9 +24,10 @@ use indexmap::{IndexMap, IndexSet};
 use uuid::Uuid;
 
 use self::part::{Part, State};
-use super::config::{IsolationLevel, OffsetReset};
 use crate::clock::Instant;
+use crate::config::consumer::{IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind};
+use crate::fetched::{PartEpoch, Planned, Position};
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
 
 mod agenda;
@@ -37,35 +38,9 @@ mod standing;
 
 use self::agenda::Agenda;
 pub(crate) use self::agenda::{Plan, Slot};
-pub(crate) use self::fetching::{Answer, Planned, Survey};
+pub(crate) use self::fetching::Answer;
 pub(crate) use self::progress::Held;
 pub(crate) use self::standing::Stage;
-
-/// A place in a log: the next offset, and the leader epoch of the record before it (-1 if unknown).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Position {
-    pub(crate) offset: i64,
-    pub(crate) leader_epoch: i32,
-}
-
-impl Position {
-    pub(crate) fn new(offset: i64) -> Self {
-        Self {
-            offset,
-            leader_epoch: -1,
-        }
-    }
-
-    /// What to commit for this position.
-    pub(crate) fn to_commit(self) -> OffsetAndMetadata {
-        let epoch = (self.leader_epoch >= 0).then_some(self.leader_epoch);
-        OffsetAndMetadata::new(self.offset).with_leader_epoch(epoch)
-    }
-}
-
-/// Which life of a partition's position an answer belongs to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct PartEpoch(u64);
 
 /// Where a reset goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

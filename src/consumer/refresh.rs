@@ -14,13 +14,16 @@ use futures_core::Stream;
 use futures_util::future::join_all;
 use tokio::time::sleep_until;
 
-use super::lag::{Lag, TimeLag};
-use super::offsets::{self, LATEST, NEWEST};
-use super::peek::{Peek, place};
-use super::positions::Planned;
+use super::lag::Lag;
+use super::meter::Gauges;
 use super::shared::Shared;
 use crate::clock::{Instant, now};
+use crate::fetched::Planned;
+use crate::metrics::SAMPLE;
+use crate::offsets::peek::{Peek, place};
+use crate::offsets::{self, LATEST, NEWEST};
 use crate::types::BrokerId;
+use crate::types::TimeLag;
 
 /// What a round of the watch may take at least.
 const ROUND: Duration = Duration::from_secs(5);
@@ -190,5 +193,17 @@ impl fmt::Debug for LagStream {
         f.debug_struct("LagStream")
             .field("interval", &self.interval)
             .finish_non_exhaustive()
+    }
+}
+
+/// Publishes now and then what nothing tells of: lag, from what is here, and memory in use. Asks no broker.
+pub(super) async fn sample(shared: Arc<Shared>) {
+    let group = shared.config.group_id.as_deref().unwrap_or_default();
+    let mut gauges = Gauges::new(&shared.cluster.config().client_id, group);
+    loop {
+        let lag = shared.lag();
+        let buffered = shared.lock().buffer.bytes();
+        gauges.update(&lag, buffered);
+        tokio::time::sleep(SAMPLE).await;
     }
 }

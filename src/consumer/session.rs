@@ -21,10 +21,10 @@ use std::time::Duration;
 use indexmap::{IndexMap, IndexSet};
 use uuid::Uuid;
 
-use super::codes;
-use super::positions::Planned;
 use crate::clock::Instant;
+use crate::fetched::Planned;
 use crate::types::TopicPartition;
+use crate::wire::codes;
 
 /// The epoch of a full request that opens a session.
 const INITIAL: i32 = 0;

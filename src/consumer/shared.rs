@@ -9,22 +9,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::batch::{Batches, PartitionBatch};
-use super::buffer::{Chunk, FetchBuffer, Portion, Reading, Taking};
-use super::close::Closing;
-use super::config::ConsumerConfig;
-use super::fetchable::Fetchable;
-use super::fetcher::enough;
+use super::commands::{Closing, Farewell, News};
+use super::fetchable::{Fetchable, enough};
+use super::interceptor::ConsumerInterceptor;
 use super::lag::Lag;
 use super::metrics::{ConsumerMetrics, Fetches, Ledger};
-use super::positions::{Held, Known, Leader, PartEpoch, Position, Positions, ResetTo};
-use super::split::Split;
-use super::subscription::{Farewell, Subscription};
+use super::positions::{Held, Known, Leader, Positions, ResetTo};
+use super::splits::Split;
 use super::unsent::UnsentCommits;
+use super::wanted::Subscription;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Snapshot};
+use crate::config::consumer::ConsumerConfig;
 use crate::error::{Error, ErrorKind, Result};
-use crate::interceptor::{Chain, ConsumerInterceptor};
+use crate::fetched::PartEpoch;
+use crate::fetched::Position;
+use crate::fetched::Reading;
+use crate::fetched::batch::Batches;
+use crate::fetched::batch::PartitionBatch;
+use crate::fetched::buffer::FetchBuffer;
+use crate::fetched::buffer::Taking;
+use crate::fetched::chunk::Chunk;
+use crate::fetched::chunk::Portion;
+use crate::hooks::Chain;
 use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::{BrokerId, TopicPartition};
@@ -86,14 +93,6 @@ pub(super) struct Inner {
     pub(super) member: Option<(Arc<str>, i32)>,
     /// Which membership it is: with each, what was assigned before is lost.
     pub(super) life: u64,
-}
-
-/// A change of the assignment, in order with the records.
-#[derive(Debug)]
-pub(super) enum News {
-    Assigned(Vec<TopicPartition>),
-    Revoking(u64, Vec<TopicPartition>),
-    Lost(Vec<TopicPartition>),
 }
 
 impl Shared {

@@ -10,142 +10,24 @@
 //!
 //! [`Positions::reader`]: super::positions::Positions::reader
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures_core::Stream;
 use tokio::sync::Notify;
 
 use super::Consumer;
-use super::batch::PartitionBatch;
-use super::control::sleep_at;
+use super::commands::News;
 use super::polling::Polling;
-use super::shared::{Inner, News, Shared};
-use crate::clock::{Instant, now};
+use super::shared::{Inner, Shared};
+use super::splits::Live;
+use crate::clock::{Instant, now, sleep_at};
 use crate::error::Result;
+use crate::fetched::batch::PartitionBatch;
 use crate::types::TopicPartition;
-
-/// How the partitions are split at present; part of what a consumer's tasks share.
-#[derive(Debug, Default)]
-pub(super) struct Split {
-    /// Which split, counted; 0 if there was none.
-    id: u64,
-    on: bool,
-    /// Partitions whose stream was not given out yet.
-    new: BTreeSet<TopicPartition>,
-    /// Partitions whose stream was dropped, and when they are offered again.
-    again: BTreeMap<TopicPartition, Instant>,
-    /// Streams that live. By serial number: the old stream of a partition may still be about when there
-    /// is a new one.
-    live: BTreeMap<u64, Live>,
-    serial: u64,
-    /// The newest stream of each partition.
-    newest: BTreeMap<TopicPartition, u64>,
-    /// Partitions of which nothing is here and whose stream waits.
-    hungry: BTreeSet<TopicPartition>,
-    /// The revocation under way and the streams that it waits for.
-    pub(super) revoking: Option<(u64, BTreeSet<u64>)>,
-}
-
-#[derive(Debug)]
-struct Live {
-    tp: TopicPartition,
-    /// Whether it may go on.
-    on: bool,
-    /// There may be something for it.
-    news: Arc<Notify>,
-    /// When it was asked for more.
-    asked: Instant,
-}
-
-/// A stream that is not asked for so long is taken to stand still.
-pub(super) const STALLED: Duration = Duration::from_secs(1);
-
-impl Split {
-    pub(super) fn add(&mut self, tp: &TopicPartition) {
-        let going_on = self.newest(tp).is_some_and(|live| live.on);
-        self.again.remove(tp);
-        if self.on && !going_on {
-            self.new.insert(tp.clone());
-        }
-    }
-
-    fn newest(&self, tp: &TopicPartition) -> Option<&Live> {
-        self.live.get(self.newest.get(tp)?)
-    }
-
-    /// There may be something for the stream of this partition.
-    pub(super) fn wake(&self, tp: &TopicPartition) {
-        if let Some(live) = self.newest(tp) {
-            live.news.notify_one();
-        }
-    }
-
-    pub(super) fn wake_all(&self) {
-        self.live.values().for_each(|live| live.news.notify_one());
-    }
-
-    /// Partitions whose streams wait for data.
-    pub(super) fn hungry(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.hungry.iter()
-    }
-
-    /// Whether nobody has asked for this partition for a while.
-    pub(super) fn is_stalled(&self, tp: &TopicPartition, now: Instant) -> bool {
-        let asked = self.newest(tp).map(|live| live.asked + STALLED);
-        !self.hungry.contains(tp) && asked.is_none_or(|until| until <= now)
-    }
-
-    /// Ends the streams of these partitions; those that are still alive.
-    pub(super) fn end(&mut self, partitions: &[TopicPartition]) -> Vec<(u64, TopicPartition)> {
-        let partitions: BTreeSet<_> = partitions.iter().collect();
-        self.new.retain(|tp| !partitions.contains(tp));
-        self.again.retain(|tp, _| !partitions.contains(tp));
-        let mut alive = Vec::new();
-        for (serial, live) in &mut self.live {
-            if partitions.contains(&live.tp) {
-                live.on = false;
-                live.news.notify_one();
-                alive.push((*serial, live.tp.clone()));
-            }
-        }
-        alive
-    }
-
-    /// Whether the partition waits for its stream to be taken; until when it is not offered.
-    pub(super) fn offers(&self, tp: &TopicPartition) -> Option<Option<Instant>> {
-        match self.again.get(tp).filter(|_| self.on) {
-            Some(until) => Some(Some(*until)),
-            None => self.new.contains(tp).then_some(None),
-        }
-    }
-
-    fn goes_on(&self, serial: u64) -> bool {
-        self.live.get(&serial).is_some_and(|live| live.on)
-    }
-
-    /// A stream is no more; the revocation that waited for it, and for no other.
-    fn gone(&mut self, serial: u64) -> Option<u64> {
-        if let Some(live) = self.live.remove(&serial)
-            && self.newest.get(&live.tp) == Some(&serial)
-        {
-            self.newest.remove(&live.tp);
-            self.hungry.remove(&live.tp);
-        }
-        let (id, waited) = self.revoking.as_mut()?;
-        waited.remove(&serial);
-        let done = waited.is_empty().then_some(*id);
-        if done.is_some() {
-            self.revoking = None;
-        }
-        done
-    }
-}
 
 /// A stream of the partitions assigned, each with the stream of its records; see
 /// [`Consumer::split_by_partition`].
@@ -157,6 +39,49 @@ pub struct PartitionStreams<'a> {
 }
 
 type Given = (TopicPartition, PartitionStream);
+
+impl Consumer {
+    /// The partitions assigned, each with a stream of its batches: for a task per partition. The streams of
+    /// partitions that are given up end, and a revocation is complete when they have: a task that loops over
+    /// its stream finishes the batch it has, and with auto-commit that is committed.
+    ///
+    /// A stream that is dropped before it has ended, because its task failed or panicked, gives
+    /// back the batch that it had: that is not committed, and the partition is offered again, from
+    /// that batch on, after a pause that grows (`retry.backoff.ms` up to `retry.backoff.max.ms`).
+    /// [`PartitionStream::attempt`] says how often that was so.
+    ///
+    /// When the [`PartitionStreams`] are dropped, all streams end as soon as they are asked for
+    /// more. Whatever reads next (a poll, another split) goes on from the first record that is not
+    /// finished; partitions of which an old stream still has a batch in hand wait until it asks for
+    /// more or is dropped. So does [`close`](Self::close), for half of its time.
+    ///
+    /// Keep asking for the next partition while the streams are in use: that is where revocations come in,
+    /// and it counts as polling (`max.poll.interval.ms` does not watch over the tasks). Its errors are fatal
+    /// ones; the stream of a partition tells what is wrong with that partition ([`Batches::errors`](crate::Batches::errors)), and the
+    /// log also what is wrong with partitions or topics that have no stream. A partition whose task is slow stops being fetched once about
+    /// `max.partition.fetch.bytes` of it wait; the others go on. If memory is short (`fetch.max.bytes`), what
+    /// waits of streams that nobody asked for a second is dropped, and fetched again when they are asked.
+    ///
+    /// ```no_run
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// use futures::StreamExt;
+    /// let mut partitions = consumer.split_by_partition();
+    /// while let Some(next) = partitions.next().await {
+    ///     let (partition, mut batches) = next?;
+    ///     tokio::spawn(async move {
+    ///         while let Some(batch) = batches.next().await {
+    ///             println!("{partition}: {} records", batch?.record_count());
+    ///         }
+    ///         Ok::<_, ottla::Error>(())
+    ///     });
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn split_by_partition(&mut self) -> PartitionStreams<'_> {
+        PartitionStreams::new(self)
+    }
+}
 
 impl<'a> PartitionStreams<'a> {
     pub(super) fn new(consumer: &'a mut Consumer) -> Self {

@@ -17,11 +17,15 @@ use std::task::{Context, Poll, ready};
 use futures_core::Stream;
 
 use super::Consumer;
-use super::batch::{Batches, PartitionBatch, Segment};
 use super::polling::{By, poll};
-use super::positions::{Held, PartEpoch, Position};
+use super::positions::Held;
 use crate::clock::{Instant, now};
 use crate::error::{Error, Result};
+use crate::fetched::PartEpoch;
+use crate::fetched::Position;
+use crate::fetched::batch::Batches;
+use crate::fetched::batch::PartitionBatch;
+use crate::fetched::batch::Segment;
 use crate::record::{DecodedBatch, OwnedRecord, RecordCursor};
 use crate::types::TopicPartition;
 
@@ -75,6 +79,50 @@ impl Current {
             next: segment.start,
             finished: segment.start,
         }
+    }
+}
+
+impl Consumer {
+    /// The records one by one.
+    ///
+    /// A record is finished when a later one is asked for while neither it nor an earlier one of
+    /// its partition is still in use, that is, while the application keeps no [`OwnedRecord`] of
+    /// them. So records may be worked on side by side:
+    ///
+    /// ```no_run
+    /// # async fn process(record: &ottla::OwnedRecord) -> ottla::Result<()> { Ok(()) }
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// use futures::{StreamExt, TryStreamExt};
+    /// let records = consumer.stream();
+    /// let work = records.map(|record| async move {
+    ///     let record = record?; // kept until this has ended
+    ///     process(&record).await
+    /// });
+    /// work.buffer_unordered(16).try_for_each(|()| async { Ok(()) }).await
+    /// # }
+    /// ```
+    ///
+    /// - A record that is kept for long, as in a cache, holds back the commits of its partition
+    ///   (after `max.poll.interval.ms` there is a warning in the log), and what comes behind it may
+    ///   be read again: copy what you keep. [`Bytes`](bytes::Bytes) taken from a record do not
+    ///   count.
+    /// - The record at which the stream was left, the last one given out, is not finished unless
+    ///   more was asked for after it. It and what is behind it are handed out again by the next
+    ///   poll or stream of this consumer, and not committed by [`close`](Self::close). Whoever is
+    ///   done with it says so, when the stream is dropped, by [`finish`](Self::finish) or
+    ///   [`commit`](Self::commit). So a loop that makes a stream for each record has to call
+    ///   `finish` after each, or it gets the same one again.
+    /// - What failed must be kept, or nothing more be asked for: a record that was dropped while
+    ///   more was asked for counts as finished. With `buffer_unordered` and `for_each_concurrent`,
+    ///   an error that ends the loop comes before more is asked for. Adapters that keep order
+    ///   (`buffered`) and tasks that were spawned ask for more while an error waits to be seen:
+    ///   return the record with the error there.
+    ///
+    /// Errors are those of [`poll`](Self::poll), and those of single partitions
+    /// ([`Batches::errors`]), which come behind the records that are here and do not end the stream
+    /// ([`Error::is_fatal`]).
+    pub fn stream(&mut self) -> RecordStream<'_> {
+        RecordStream::new(self)
     }
 }
 

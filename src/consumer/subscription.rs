@@ -9,67 +9,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Consumer;
-use super::control::to_commit;
-use super::offsets::Offsets;
+use super::commands::{Farewell, News};
 use super::pattern::TopicPattern;
-use super::shared::{Inner, News, Shared, by_name};
-use super::unsent::{Purpose, Waiter};
+use super::shared::{Inner, Shared, by_name};
+use super::unsent::{Purpose, Waiter, to_commit};
+use super::wanted::{Subscription, each_once};
 use crate::clock::now;
 use crate::error::{Error, ErrorKind, Result};
+use crate::offsets::Offsets;
 use crate::types::TopicPartition;
-
-/// What a consumer reads; see [`Consumer::subscription`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Subscription {
-    /// Nothing, since [`Consumer::unsubscribe`].
-    Nothing,
-    /// Topics of these names, as a member of the group: ordered, each once.
-    Topics(Vec<Arc<str>>),
-    /// All topics that match, as a member of the group.
-    Pattern(TopicPattern),
-    /// Partitions that the application named ([`Consumer::assign`]), whatever the group does: ordered, each once.
-    Partitions(Vec<TopicPartition>),
-}
-
-impl Subscription {
-    pub(super) fn topics<T: Into<Arc<str>>>(topics: impl IntoIterator<Item = T>) -> Self {
-        Self::Topics(each_once(topics.into_iter().map(Into::into)))
-    }
-
-    pub(super) fn partitions(partitions: impl IntoIterator<Item = TopicPartition>) -> Self {
-        Self::Partitions(each_once(partitions))
-    }
-
-    /// The topics that are known by their names.
-    pub(super) fn named(&self) -> Vec<Arc<str>> {
-        match self {
-            Self::Topics(topics) => topics.clone(),
-            Self::Partitions(parts) => each_once(parts.iter().map(|tp| Arc::clone(&tp.topic))),
-            Self::Pattern(_) | Self::Nothing => Vec::new(),
-        }
-    }
-
-    /// Whether it makes the consumer a member of its group.
-    pub(super) fn is_of_group(&self) -> bool {
-        matches!(self, Self::Topics(_) | Self::Pattern(_))
-    }
-}
-
-fn each_once<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
-    let mut items: Vec<_> = items.into_iter().collect();
-    items.sort_unstable();
-    items.dedup();
-    items
-}
-
-/// The application unsubscribed, and the control task has not left the group yet.
-pub(super) enum Farewell {
-    /// The application is told by this revocation what is given up, and has not let go.
-    Told(u64, Vec<TopicPartition>),
-    /// What was assigned is given up, and the last commit in line.
-    GivenUp,
-}
 
 impl Consumer {
     /// Reads these topics of the group from now on, instead of what it was built with. Partitions of

@@ -11,6 +11,7 @@ use kafka_protocol::messages::offset_fetch_response::OffsetFetchResponseGroup;
 use super::test_brokers::{self, SECOND, coordinator, fetched, metadata, offset};
 use super::*;
 use crate::cluster::Cluster;
+use crate::config::consumer::ConsumerConfig;
 use crate::net::scripted::{Far, all_committed, body, nothing_committed};
 use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp};
 use crate::types::{OffsetAndMetadata, TopicPartition};
@@ -108,7 +109,7 @@ fn one_record() -> Bytes {
 async fn a_follower_that_the_leader_names_is_read_from_at_once() {
     let script = Script::default();
     script.says().empty = true;
-    let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
+    let builder = ConsumerBuilder::new(script.start(), ConsumerConfig::default());
     let assigned = [TopicPartition::new("t", 0)];
     let mut consumer = builder.assign(assigned).build().await.unwrap();
     let batches = consumer.poll_timeout(3 * SECOND).await.unwrap();
@@ -120,7 +121,7 @@ async fn a_follower_that_the_leader_names_is_read_from_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_time_without_limit_is_taken() {
     let cluster = Script::default().start();
-    let builder = ConsumerBuilder::new(cluster, config::ConsumerConfig::default());
+    let builder = ConsumerBuilder::new(cluster, ConsumerConfig::default());
     let assigned = [TopicPartition::new("t", 0)];
     let mut consumer = builder.assign(assigned).build().await.unwrap();
     consumer.poll_timeout(SECOND).await.unwrap();
@@ -129,7 +130,7 @@ async fn a_time_without_limit_is_taken() {
 
 /// A consumer of `t-0` with a group for its offsets, that was given the one record there.
 async fn given_one(script: &Script) -> Consumer {
-    let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
+    let builder = ConsumerBuilder::new(script.start(), ConsumerConfig::default());
     let assigned = [TopicPartition::new("t", 0)];
     let builder = builder.group_id("g").assign(assigned);
     let mut consumer = builder
@@ -174,7 +175,7 @@ async fn consumers_that_are_closed_or_dropped_commit_what_is_finished() {
 #[tokio::test(start_paused = true)]
 async fn who_is_not_a_member_does_not_commit_in_the_name_of_the_group() {
     let script = Script::default();
-    let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
+    let builder = ConsumerBuilder::new(script.start(), ConsumerConfig::default());
     let mut consumer = builder
         .group_id("g")
         .subscribe(["t"])
@@ -203,7 +204,7 @@ async fn what_an_answer_about_offsets_leaves_out_is_not_known() {
     // Nor does a partition start anew because nothing was said about its commit.
     let script = Script::default();
     script.says().terse = true;
-    let builder = ConsumerBuilder::new(script.start(), config::ConsumerConfig::default());
+    let builder = ConsumerBuilder::new(script.start(), ConsumerConfig::default());
     let builder = builder
         .group_id("g")
         .assign([TopicPartition::new("t", 0)])

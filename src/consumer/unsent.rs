@@ -12,9 +12,11 @@ use std::collections::BTreeMap;
 
 use tokio::sync::oneshot;
 
-use super::offsets::{Offsets, ToCommit};
+use super::positions::Positions;
 use crate::clock::Instant;
 use crate::error::Result;
+use crate::fetched::Position;
+use crate::offsets::{Offsets, ToCommit};
 use crate::types::TopicPartition;
 
 /// Why a commit is made, and who waits for its outcome.
@@ -145,6 +147,24 @@ impl UnsentCommits {
         let unsent = self.by_life.values();
         unsent.map(|unsent| unsent.waiters.len()).sum()
     }
+}
+
+/// Positions as they are committed, each with the topic that it is of.
+pub(super) fn to_commit(
+    positions: &Positions,
+    at: Vec<(TopicPartition, Position)>,
+    deadline: Instant,
+) -> Offsets {
+    let at = at.into_iter();
+    at.map(|(tp, at)| {
+        let one = ToCommit {
+            topic_id: positions.topic_id(&tp),
+            offset: at.to_commit(),
+            deadline,
+        };
+        (tp, one)
+    })
+    .collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::{Certainty, Class, ErrorKind};
+use super::kind::{Certainty, Class, ErrorKind};
 
 /// What a wire code means and what the client must refresh because of it.
 #[derive(Clone, Copy, Debug)]

@@ -259,8 +259,8 @@ impl Distribution {
 #[cfg(not(feature = "metrics"))]
 mod tests {
     use super::*;
-    use crate::metrics::consumer::ConsumerMeter;
-    use crate::metrics::producer::ProducerMeter;
+    use crate::consumer::meter::ConsumerMeter;
+    use crate::producer::meter::ProducerMeter;
 
     #[test]
     fn without_the_feature_handles_are_nothing() {

@@ -2,20 +2,17 @@
 //! `metrics`).
 //!
 //! - `histogram.rs`: distributions of a bounded size
-//! - `client.rs`: connections and requests by API
-//! - `producer.rs`, `consumer.rs`: the handles that the ledgers of producers (`producer/report.rs`) and consumers
-//!   (`consumer/metrics.rs`) feed
 //! - `table.rs`: every metric with its unit, labels and meaning; `REFERENCE.md` is made from it
 //! - `handle.rs`: handles of the facade, which are nothing without the feature
+//!
+//! What is counted is counted where it happens: connections and requests in `net/traffic.rs`, the rest in
+//! `producer/report.rs` and `consumer/metrics.rs`, which feed the handles of `meter.rs` beside them.
 //!
 //! Invariants: everything is fed once per batch, request, poll or commit, never per record; handles are made once; no
 //! handle is used under a lock, since a recorder is the application's code.
 
-pub(crate) mod client;
-pub(crate) mod consumer;
 pub(crate) mod handle;
 pub(crate) mod histogram;
-pub(crate) mod producer;
 pub(crate) mod table;
 #[cfg(test)]
 #[cfg(all(feature = "metrics", feature = "mock"))]

@@ -6,8 +6,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::Shared;
 use super::broker::{At, Outcome, handle};
+use super::shared::Shared;
 use super::state::Listener;
 use crate::net::connector::Stream;
 use crate::tasks::Tasks;

@@ -6,10 +6,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use tokio::time::{sleep, timeout_at};
 
-use super::Shared;
 use super::api::{self, Context};
 use super::requests::{Api, Request};
-use super::rules::{Action, RequestInfo, Verdict};
+use super::rules::{self, Action, RequestInfo, Verdict};
+use super::shared::Shared;
 use super::state::Listener;
 use crate::clock::now;
 use crate::wire::guard::Guarded;
@@ -79,15 +79,18 @@ pub(super) async fn handle(shared: &Arc<Shared>, at: &At, frame: Bytes) -> Outco
     let Verdict { delay, action } = {
         let mut state = shared.state();
         state.requests += 1;
-        let topics = request.topics(&state);
-        state.judge(&RequestInfo {
-            api,
-            version,
-            broker: at.broker,
-            client_id: &client_id,
-            topics: &topics,
-            group: request.group(),
-        })
+        let topics = request.topics(|id| state.topic_by_id(id).map(|(name, _)| name.clone()));
+        rules::judge(
+            &mut state.rules,
+            &RequestInfo {
+                api,
+                version,
+                broker: at.broker,
+                client_id: &client_id,
+                topics: &topics,
+                group: request.group(),
+            },
+        )
     };
     if !delay.is_zero() {
         sleep(delay).await;

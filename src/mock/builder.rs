@@ -9,8 +9,9 @@ use tokio::sync::Notify;
 use super::api::topics::is_valid_name;
 use super::network::Network;
 use super::requests::Api;
+use super::shared::Shared;
 use super::state::{Defaults, State};
-use super::{MockCluster, Shared, StopOnDrop};
+use super::{MockCluster, StopOnDrop};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tasks::Tasks;
@@ -28,6 +29,13 @@ pub struct MockClusterBuilder {
     tcp: Option<(String, u16)>,
     seed: Option<u64>,
     highest: BTreeMap<Api, i16>,
+}
+
+impl MockCluster {
+    /// Starts the description of a cluster: one broker, topics made by whoever uses them.
+    pub fn builder() -> MockClusterBuilder {
+        MockClusterBuilder::new()
+    }
 }
 
 impl MockClusterBuilder {

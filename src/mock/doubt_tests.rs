@@ -11,6 +11,7 @@ use tokio::time::{sleep, timeout};
 use uuid::Uuid;
 
 use super::*;
+use crate::client::Client;
 use crate::clock::now;
 use crate::{OffsetReset, Record, TopicPartition};
 

@@ -17,8 +17,8 @@ use uuid::Uuid;
 pub(super) use self::patterns::Catalogue;
 use self::patterns::Patterns;
 use super::assign::{self, Parts, Subscriber};
-use super::codes;
 use crate::clock::Instant;
+use crate::wire::codes;
 
 /// An offset that was committed.
 #[derive(Clone, Debug, PartialEq, Eq)]

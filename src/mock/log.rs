@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::codes;
 use super::sequences::{Appended, Sequences};
 use crate::record::{
     BatchHeader, CodecPool, DecodeLimits, DecodedBatch, RawBatch, RecordBatches, RecordError,
 };
+use crate::wire::codes;
 
 /// What one batch may take uncompressed.
 const LIMITS: DecodeLimits = DecodeLimits {

@@ -61,39 +61,37 @@ mod api;
 mod assign;
 mod broker;
 mod builder;
-mod codes;
+mod clients;
 mod control;
 #[cfg(test)]
 mod doubt_tests;
 mod groups;
 mod log;
+mod memory;
 mod network;
 mod requests;
+mod rule_builder;
 mod rules;
 mod sequences;
 mod sessions;
+mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod topic_config;
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use tokio::sync::Notify;
-
-use crate::client::{Client, ClientBuilder};
-use crate::clock::Clock;
-use crate::net::connector::Connector;
 use crate::tasks::Tasks;
 
 pub use self::builder::MockClusterBuilder;
 pub use self::control::{MockGroup, MockGroupMember};
-pub use self::network::NetworkControl;
-use self::network::{Memory, Network};
+pub use self::memory::NetworkControl;
 pub use self::requests::Api;
-pub use self::rules::{RequestInfo, RuleBuilder, RuleHandle};
-use self::state::State;
+pub use self::rule_builder::{RuleBuilder, RuleHandle};
+pub use self::rules::RequestInfo;
+use self::shared::Shared;
 
 /// A Kafka cluster inside the process. Clones are handles to the same cluster; it ends with the last.
 ///
@@ -104,17 +102,6 @@ pub struct MockCluster {
     _end: Arc<StopOnDrop>,
 }
 
-/// What the cluster's tasks and handles share.
-pub(crate) struct Shared {
-    state: Mutex<State>,
-    /// Something that somebody may wait for has changed.
-    changed: Notify,
-    network: Network,
-    tasks: Tasks,
-    /// The tasks of each broker's present life.
-    lives: Mutex<BTreeMap<i32, Tasks>>,
-}
-
 struct StopOnDrop(Tasks);
 
 impl Drop for StopOnDrop {
@@ -123,26 +110,7 @@ impl Drop for StopOnDrop {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tasks_of(&self, broker: i32) -> Tasks {
-        let mut lives = self.lives.lock().unwrap_or_else(PoisonError::into_inner);
-        lives
-            .entry(broker)
-            .or_insert_with(|| self.tasks.child())
-            .clone()
-    }
-}
-
 impl MockCluster {
-    /// Starts the description of a cluster: one broker, topics made by whoever uses them.
-    pub fn builder() -> MockClusterBuilder {
-        MockClusterBuilder::new()
-    }
-
     /// The addresses of the brokers on TCP, as `bootstrap.servers` takes them. Empty if the cluster
     /// is [in memory only](MockClusterBuilder::in_memory).
     #[must_use]
@@ -156,101 +124,6 @@ impl MockCluster {
             .map(|(host, port)| format!("{host}:{port}"))
             .collect();
         addresses.join(",")
-    }
-
-    /// A client of this cluster with default settings, connected through memory.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> ottla::Result<()> {
-    /// let mock = ottla::mock::MockCluster::builder().start().await?;
-    /// let producer = mock.client().producer().build().await?;
-    /// producer.deliver(ottla::Record::to("new").value("v")).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn client(&self) -> Client {
-        let (builder, connector, clock) = self.parts(self.next_name());
-        // Like any client it is the runtime's on which it is built, if it is built on one.
-        let tasks = Tasks::new().unwrap_or_else(|_| self.shared.tasks.apart());
-        builder.assemble_on(connector, clock, tasks)
-    }
-
-    /// Settings of a client of this cluster, to be connected through memory.
-    pub fn client_builder(&self) -> ClientBuilder {
-        self.named_client_builder(self.next_name())
-    }
-
-    /// The same under a name by which the client's part of the [network](Self::network) is found.
-    pub fn named_client_builder(&self, name: impl Into<String>) -> ClientBuilder {
-        let (builder, connector, clock) = self.parts(name.into());
-        builder.transport(connector, clock)
-    }
-
-    fn next_name(&self) -> String {
-        let mut state = self.shared.state();
-        state.clients += 1;
-        format!("client-{}", state.clients)
-    }
-
-    fn parts(&self, name: String) -> (ClientBuilder, Arc<dyn Connector>, Clock) {
-        let state = self.shared.state();
-        let brokers = || state.brokers.keys().copied();
-        self.shared.network.add_client(&name, brokers());
-        let address = |id| format!("{}:{}", state::memory_host(id), state::MEMORY_PORT);
-        let builder = Client::builder()
-            .bootstrap(brokers().map(address))
-            .client_id(name.as_str());
-        let memory = Memory {
-            shared: Arc::clone(&self.shared),
-            client: name,
-        };
-        (builder, Arc::new(memory), state.clock.clone())
-    }
-
-    /// Starts a rule about requests of a kind.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> ottla::Result<()> {
-    /// use ottla::mock::{Api, MockCluster};
-    ///
-    /// const NOT_ENOUGH_REPLICAS: i16 = 19;
-    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
-    /// let rule = mock.on(Api::Produce).broker(1).times(2).fail(NOT_ENOUGH_REPLICAS);
-    /// let producer = mock.client().producer().build().await?;
-    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
-    /// assert_eq!(rule.hits(), 2);
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn on(&self, api: Api) -> RuleBuilder<'_> {
-        RuleBuilder::new(self, Some(api))
-    }
-
-    /// Starts a rule about requests of every kind.
-    pub fn on_any(&self) -> RuleBuilder<'_> {
-        RuleBuilder::new(self, None)
-    }
-
-    /// The in-memory network between clients and brokers.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")]
-    /// # async fn main() -> ottla::Result<()> {
-    /// use std::time::Duration;
-    ///
-    /// let mock = ottla::mock::MockCluster::builder().brokers(3).start().await?;
-    /// let client = mock.named_client_builder("east").build()?;
-    /// mock.network().client("east").delay(Duration::from_millis(20), Duration::from_millis(40));
-    /// mock.network().client("east").broker(2).cut();
-    /// mock.network().heal();
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn network(&self) -> NetworkControl {
-        NetworkControl::new(Arc::clone(&self.shared))
     }
 }
 

@@ -3,7 +3,6 @@
 use kafka_protocol::messages::RequestHeader;
 use kafka_protocol::protocol::{Decodable, HeaderVersion};
 
-use super::state::State;
 use crate::wire::guard::Guarded;
 
 /// The generated messages, but for those that are written by hand here.
@@ -115,11 +114,11 @@ impl Request {
         }
     }
 
-    /// The topics it names, for rules.
-    pub(super) fn topics(&self, state: &State) -> Vec<String> {
+    /// The topics it names, for rules; `name_of` knows those that go by id.
+    pub(super) fn topics(&self, name_of: impl Fn(uuid::Uuid) -> Option<String>) -> Vec<String> {
         let named = |name: &str, id: uuid::Uuid| match name.is_empty() {
             false => Some(name.to_string()),
-            true => state.topic_by_id(id).map(|(name, _)| name.clone()),
+            true => name_of(id),
         };
         match self {
             Self::Produce(request) => request

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::codes;
 use crate::record::BatchHeader;
+use crate::wire::codes;
 
 /// How many batches of a producer are remembered.
 const REMEMBERED: usize = 5;

@@ -6,7 +6,7 @@ use indexmap::IndexMap;
 use kafka_protocol::messages::FetchRequest;
 use uuid::Uuid;
 
-use super::codes;
+use crate::wire::codes;
 
 /// With this epoch a request is outside of any session, or ends the one it names.
 const FINAL: i32 = -1;

@@ -9,7 +9,6 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use uuid::Uuid;
 
-use super::codes;
 use super::groups::Group;
 use super::log::Log;
 use super::requests::Api;
@@ -17,6 +16,7 @@ use super::rules::Rule;
 use super::sessions::Sessions;
 use crate::clock::{Clock, Instant, now};
 use crate::record::CodecPool;
+use crate::wire::codes;
 
 /// By which kind of connection a client came: it is told addresses of the same kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -313,7 +313,7 @@ impl Topic {
     pub(super) fn config(&self, name: &str) -> &str {
         self.configs
             .get(name)
-            .map_or_else(|| super::api::configs::default_of(name), String::as_str)
+            .map_or_else(|| super::topic_config::default_of(name), String::as_str)
     }
 
     pub(super) fn partition(&self, index: i32) -> Option<&Partition> {

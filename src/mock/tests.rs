@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::*;
 use crate::admin::NewTopic;
+use crate::client::Client;
 use crate::wire::Call;
 use crate::{Error, ErrorKind, OffsetReset, Record, Result, TopicPattern};
 

@@ -12,6 +12,7 @@ mod recycle;
 pub(crate) mod scripted;
 #[cfg(test)]
 mod tests;
+pub(crate) mod traffic;
 
 /// What a connection is for. A broker serves one request per connection at a time, so whatever may
 /// wait at a broker has a connection that nothing else waits behind.

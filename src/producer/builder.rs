@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
+use crate::config::producer::{Acks, ProducerConfig};
 use crate::error::{Error, ErrorKind, Result};
-use crate::interceptor::{Chain, ProducerInterceptor};
-use crate::producer::config::{Acks, ProducerConfig};
+use crate::hooks::Chain;
+use crate::producer::batch_report::BatchReport;
+use crate::producer::interceptor::ProducerInterceptor;
 use crate::producer::partitioner::{IgnoreKeys, KeyPartitioner, Partitioner};
-use crate::producer::report::{BatchReport, Ledger, OnBatch};
+use crate::producer::report::{Ledger, OnBatch};
 use crate::producer::shared::Shared;
 use crate::producer::{Producer, control};
 use crate::record::Compression;

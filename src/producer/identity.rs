@@ -13,13 +13,20 @@
 //! - After a fatal error there is no identity any more, and the error is kept.
 
 use crate::error::{Class, Error, ErrorKind};
-use crate::producer::queue::Spent;
 
 /// A producer id with its epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Identity {
     pub(crate) id: i64,
     pub(crate) epoch: i16,
+}
+
+/// An identity not to be used again in a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spent {
+    pub(crate) identity: Identity,
+    /// Ask for another producer id instead of the next epoch.
+    pub(crate) fenced: bool,
 }
 
 /// Keeps one producer's identity.

@@ -8,13 +8,15 @@
 //! and moves slots when leaders move.
 
 mod batch;
+mod batch_report;
 mod budget;
 mod builder;
-pub(crate) mod config;
 mod control;
 mod delivery;
 mod flush;
 mod identity;
+mod interceptor;
+pub(crate) mod meter;
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod mock_tests;
@@ -46,20 +48,22 @@ use std::time::Duration;
 
 use tokio::time::timeout_at;
 
+pub use self::batch_report::BatchReport;
 use self::budget::Charge;
 pub use self::builder::ProducerBuilder;
-pub use self::config::Acks;
 pub use self::delivery::{Deliveries, Delivery, RecordMetadata};
+pub use self::interceptor::{AddedHeaders, ProducerInterceptor};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
 pub use self::purge::{Purge, PurgeReport};
-pub use self::report::{BatchReport, ProducerMetrics};
+pub use self::report::ProducerMetrics;
 use self::shared::{Many, Obstacle, Shared};
 use self::topic::Place;
 pub use self::topic::TopicProducer;
-use crate::admin::{Admin, PartitionDescription};
 use crate::clock::{Instant, now};
+use crate::cluster::describe::PartitionDescription;
+pub use crate::config::producer::Acks;
 use crate::error::{Certainty, Error, ErrorKind, Result};
-use crate::interceptor::{Chain, ProducerInterceptor};
+use crate::hooks::Chain;
 use crate::record::Record;
 
 /// Sends records. Cheap to clone; all clones are the same producer.
@@ -413,8 +417,7 @@ impl Producer {
     ///
     /// Cancel safe.
     pub async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionDescription>> {
-        let admin = Admin::new(self.shared().cluster.clone());
-        admin.partitions_for(topic).await
+        self.shared().cluster.partitions_for(topic).await
     }
 
     /// Bytes of `buffer.memory` in use.

@@ -23,8 +23,8 @@ use crate::BatchReport;
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::config::ClientConfig;
+use crate::config::producer::ProducerConfig;
 use crate::net::scripted::{Asked, Far, Scripted};
-use crate::producer::config::ProducerConfig;
 use crate::record::Compression;
 use crate::tasks::Tasks;
 

@@ -33,7 +33,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::producer::identity::Identity;
+use crate::producer::identity::{Identity, Spent};
 use crate::types::BrokerId;
 
 mod ending;
@@ -141,14 +141,6 @@ struct Hole {
     certain: bool,
     /// The broker does not take this producer id at its epoch any more.
     fenced: bool,
-}
-
-/// An identity not to be used again in a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Spent {
-    pub(crate) identity: Identity,
-    /// Ask for another producer id instead of the next epoch.
-    pub(crate) fenced: bool,
 }
 
 impl<O, S: Payload> PartitionQueue<O, S> {

@@ -8,14 +8,13 @@ use std::time::Duration;
 use indexmap::{IndexMap, IndexSet};
 use tokio::sync::Notify;
 
-use crate::clock::now;
+use crate::clock::{FOREVER, now};
 use crate::cluster::Cluster;
-use crate::config::keys::FOREVER;
+use crate::config::producer::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::SAMPLE;
 use crate::producer::batch::Parts;
 use crate::producer::budget::{Budget, Charge};
-use crate::producer::config::ProducerConfig;
 use crate::producer::delivery::{Accepted, BatchDone, Delivery};
 use crate::producer::flush::Flushing;
 use crate::producer::identity::IdentityMachine;

@@ -20,7 +20,8 @@ use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents, end_al
 use crate::producer::budget::{Budget, Charge, rounded};
 use crate::producer::delivery::{BatchDone, Outcome};
 use crate::producer::flush::Flushing;
-use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Rules, Spent, Why};
+use crate::producer::identity::Spent;
+use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Rules, Why};
 use crate::producer::ready::{Notice, ReadyList};
 use crate::producer::report::Ledger;
 use crate::producer::sticky::Sticky;

@@ -16,10 +16,10 @@ use crate::clock::Clock;
 use crate::cluster::snapshot::Partition;
 use crate::cluster::{Cluster, Topic};
 use crate::config::ClientConfig;
+use crate::config::producer::ProducerConfig;
 use crate::error::{Certainty, ErrorKind};
 use crate::net::connector::Tcp;
 use crate::net::scripted::{Far, Scripted};
-use crate::producer::config::ProducerConfig;
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
 

@@ -22,7 +22,7 @@ use crate::clock::{Instant, now};
 use crate::cluster::snapshot::is_refusal;
 use crate::cluster::{Interest, Snapshot, Topic};
 use crate::error::{Error, Result};
-use crate::producer::queue::Spent;
+use crate::producer::identity::Spent;
 use crate::producer::shared::{Shared, no_topic, slots_index};
 use crate::producer::slot::Slot;
 use crate::producer::sticky::Sticky;

@@ -1,8 +1,8 @@
 //! What a partition's error code in a Produce answer means for the batch.
 
+use crate::config::producer::Acks;
 use crate::error::Certainty;
 use crate::error::classify::{classify, write_certainty};
-use crate::producer::config::Acks;
 use crate::producer::queue::Answer;
 
 /// The meaning of a code for the line of batches.

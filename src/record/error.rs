@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::compress::Codec;
+use super::codec_id::Codec;
 
 /// Why a record or a batch could not be written or read.
 ///

@@ -13,7 +13,7 @@
 use bytes::{Buf, BufMut};
 
 use super::TimestampType;
-use super::compress::Codec;
+use super::codec_id::Codec;
 use super::error::RecordError;
 
 /// Bytes in front of the records.

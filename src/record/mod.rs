@@ -5,11 +5,11 @@
 //! | `mod.rs` | [`Record`], [`Header`]: what an application sends |
 //! | `view.rs` | [`RecordView`], [`OwnedRecord`], [`Headers`]: what it reads |
 //! | `writer.rs` | `BatchWriter`: appends records to one buffer |
-//! | `sealed.rs` | `SealedBatch`: a full batch; stamped with the producer's identity, split when too large |
+//! | `sealed.rs`, `split.rs` | `SealedBatch`: a full batch; stamped with the producer's identity, split when too large |
 //! | `header.rs` | the 61 bytes in front of every batch |
 //! | `reader.rs` | `RecordBatches`, `RawBatch`: the batches of a Fetch answer |
-//! | `decoded.rs` | `DecodedBatch`, `Records`: the records of one batch |
-//! | `compress.rs`, `codec/` | [`Compression`] and the four codecs, with bounded output and reused contexts |
+//! | `decoded.rs`, `records.rs`, `parse.rs` | `DecodedBatch`, `Records`: the records of one batch, and their fields |
+//! | `codec_id.rs`, `compress.rs`, `codec/` | [`Compression`] and the four codecs, with bounded output and reused contexts |
 //! | `varint.rs`, `error.rs` | numbers, errors |
 //!
 //! Invariants:
@@ -38,14 +38,18 @@
 )]
 
 mod codec;
+mod codec_id;
 mod compress;
 mod decoded;
 mod error;
 mod header;
 #[cfg(feature = "unstable-internals")]
 pub(crate) mod internals;
+mod parse;
 mod reader;
+mod records;
 mod sealed;
+mod split;
 #[cfg(test)]
 mod tests;
 mod varint;
@@ -58,13 +62,15 @@ use std::str::Utf8Error;
 use crate::types::Timestamp;
 
 pub(crate) use self::codec::CodecPool;
-pub use self::compress::{Codec, Compression, InvalidCompression};
-pub(crate) use self::decoded::{ControlType, DecodedBatch, RecordCursor, Records};
+pub use self::codec_id::Codec;
+pub use self::compress::{Compression, InvalidCompression};
+pub(crate) use self::decoded::DecodedBatch;
 pub(crate) use self::error::RecordError;
 pub(crate) use self::header::BatchHeader;
 #[cfg(test)]
 pub(crate) use self::header::HEADER_LEN;
 pub(crate) use self::reader::{DecodeLimits, RawBatch, RecordBatches};
+pub(crate) use self::records::{ControlType, RecordCursor, Records};
 pub(crate) use self::sealed::{ProducerStamp, SealedBatch};
 pub use self::view::{Headers, OwnedRecord, RecordView};
 pub(crate) use self::writer::BatchWriter;

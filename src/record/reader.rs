@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::codec::CodecPool;
-use super::compress::Codec;
+use super::codec_id::Codec;
 use super::decoded::DecodedBatch;
 use super::error::RecordError;
 use super::header::{BatchHeader, CRC_FROM, HEADER_LEN, LENGTH_OVERHEAD, MAGIC, MAGIC_AT};

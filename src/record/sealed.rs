@@ -8,15 +8,13 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::Header;
 use super::codec::CodecPool;
-use super::compress::Codec;
+use super::codec_id::Codec;
 use super::decoded::DecodedBatch;
 use super::error::RecordError;
 use super::header::{
     Attributes, BatchHeader, CRC_AT, CRC_FROM, HEADER_LEN, LENGTH_OVERHEAD, MAGIC,
 };
-use super::writer::BatchWriter;
 
 /// Who sends a batch and as which part of its stream.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -136,44 +134,8 @@ impl SealedBatch {
         }
     }
 
-    /// Splits a batch that a broker found too large (MESSAGE_TOO_LARGE) into batches of at most `max_len` bytes before
-    /// compression, or of one record. Records keep their order, and their timestamps; the sum of the counts is the same.
-    pub(crate) fn split(
-        &self,
-        max_len: usize,
-        pool: &CodecPool,
-    ) -> Result<Vec<BatchWriter>, RecordError> {
-        let whole = self.decode(pool)?;
-        let capacity = max_len.min(self.uncompressed_len);
-        let mut parts = Vec::new();
-        let mut part = BatchWriter::new(capacity);
-        let mut headers: Vec<Header<'_>> = Vec::new();
-        for record in whole.records() {
-            let record = record?;
-            headers.clear();
-            headers.extend(record.headers());
-            let size = part.size_of(
-                record.timestamp().as_millis(),
-                record.key(),
-                record.value(),
-                &headers,
-            )?;
-            if !part.is_empty() && part.len().saturating_add(size) > max_len {
-                parts.push(std::mem::replace(&mut part, BatchWriter::new(capacity)));
-            }
-            part.append(
-                record.timestamp().as_millis(),
-                record.key(),
-                record.value(),
-                &headers,
-            )?;
-        }
-        parts.push(part);
-        Ok(parts)
-    }
-
     /// The records again, uncompressed, under offsets from 0.
-    fn decode(&self, pool: &CodecPool) -> Result<DecodedBatch, RecordError> {
+    pub(super) fn decode(&self, pool: &CodecPool) -> Result<DecodedBatch, RecordError> {
         let bytes = match &self.buffer {
             Buffer::Unstamped(buffer) => Bytes::copy_from_slice(buffer),
             Buffer::Stamped(_, bytes) => bytes.clone(),

@@ -6,7 +6,8 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::decoded::{DecodedBatch, take_header};
+use super::decoded::DecodedBatch;
+use super::parse::{RawHeaders, take_header};
 use super::{Blob, Header, TimestampType};
 use crate::types::Timestamp;
 
@@ -25,20 +26,6 @@ pub struct RecordView<'a> {
     key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
     headers: RawHeaders<'a>,
-}
-
-/// Headers as in the batch, known to be well-formed.
-#[derive(Clone, Copy)]
-pub(super) struct RawHeaders<'a> {
-    pub(super) bytes: &'a [u8],
-    pub(super) count: u32,
-}
-
-impl RawHeaders<'_> {
-    pub(super) const EMPTY: Self = Self {
-        bytes: &[],
-        count: 0,
-    };
 }
 
 impl<'a> RecordView<'a> {

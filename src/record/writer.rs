@@ -5,7 +5,8 @@
 
 use super::Header;
 use super::codec::CodecPool;
-use super::compress::{Codec, Compression};
+use super::codec_id::Codec;
+use super::compress::Compression;
 use super::error::RecordError;
 use super::header::HEADER_LEN;
 use super::sealed::SealedBatch;

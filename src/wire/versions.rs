@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::Call;
+use super::{Call, calls};
 use crate::error::{Class, Error, ErrorKind, Result};
 
 /// API keys beyond this are of no interest to a client.
@@ -43,7 +43,7 @@ impl Versions {
             let (low, high) = self.offered(key);
             low <= high.min(max) && min <= high.min(max)
         };
-        super::SPOKEN.iter().all(both)
+        calls::SPOKEN.iter().all(both)
     }
 
     fn offered(&self, key: i16) -> (i16, i16) {

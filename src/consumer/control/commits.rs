@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use super::parting::{End, Parting};
+use super::state::{End, Parting};
 use super::{Answer, Control};
 use crate::clock::{Instant, now};
-use crate::consumer::commit::{MAYBE, timed_out};
-use crate::consumer::offsets::{self, Identity, Offsets, ToCommit};
-use crate::consumer::positions::{Position, Positions};
-use crate::consumer::unsent::{Purpose, Waiter};
+use crate::consumer::commands::{MAYBE, timed_out};
+use crate::consumer::unsent::{Purpose, Waiter, to_commit};
 use crate::error::Result;
-use crate::types::TopicPartition;
+use crate::offsets::{self, Identity, Offsets};
 
 impl Control {
     /// Asks for the commit that is due every `auto.commit.interval.ms`.
@@ -181,22 +179,4 @@ impl Control {
             }
         }
     }
-}
-
-/// Positions as they are committed, each with the topic that it is of.
-pub(in crate::consumer) fn to_commit(
-    positions: &Positions,
-    at: Vec<(TopicPartition, Position)>,
-    deadline: Instant,
-) -> Offsets {
-    let at = at.into_iter();
-    at.map(|(tp, at)| {
-        let one = ToCommit {
-            topic_id: positions.topic_id(&tp),
-            offset: at.to_commit(),
-            deadline,
-        };
-        (tp, one)
-    })
-    .collect()
 }

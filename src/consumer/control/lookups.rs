@@ -10,12 +10,14 @@ use uuid::Uuid;
 
 use super::{Answer, Control, End};
 use crate::clock::{Instant, now};
-use crate::consumer::codes;
-use crate::consumer::offsets::{self, EARLIEST, Found, LATEST, Lookup};
-use crate::consumer::positions::{PartEpoch, Position, ResetAsk, ResetTo};
+use crate::consumer::positions::{ResetAsk, ResetTo};
 use crate::consumer::shared::Shared;
 use crate::error::{Error, Result};
+use crate::fetched::PartEpoch;
+use crate::fetched::Position;
+use crate::offsets::{self, EARLIEST, Found, LATEST, Lookup};
 use crate::types::{BrokerId, TopicPartition};
+use crate::wire::codes;
 
 impl Control {
     pub(super) fn lookups(&mut self, time: Instant) {

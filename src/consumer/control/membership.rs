@@ -1,6 +1,5 @@
 //! The member of the group: heartbeats, what comes and goes, and the end of the membership.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,30 +8,21 @@ use kafka_protocol::messages as kp;
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use uuid::Uuid;
 
-use super::parting::{End, Parting};
+use super::state::{End, Heart, Parting};
 use super::{Answer, Control, Revoking};
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, CoordinatorKey, Snapshot};
-use crate::consumer::fetcher::topic_name;
+use crate::consumer::commands::{Farewell, News};
 use crate::consumer::group::kip848::{Effect, Heartbeat, HeartbeatAnswer, Parts, Token};
 use crate::consumer::metrics::Rebalance;
-use crate::consumer::offsets::{self, str_bytes};
-use crate::consumer::shared::{News, Shared};
-use crate::consumer::subscription::Farewell;
+use crate::consumer::shared::Shared;
 use crate::consumer::unsent::Purpose;
 use crate::error::classify::{self, Refresh};
 use crate::error::{Class, Error, ErrorKind, Result};
 use crate::net::pool::closed;
+use crate::offsets;
 use crate::types::TopicPartition;
-
-/// The heartbeat under way. One alone: a broker that hears the farewell before the greeting keeps a
-/// member that nobody is.
-#[derive(Default)]
-pub(super) struct Heart {
-    pub(super) beat: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
-    /// A broker may have heard of this member.
-    heard_of: Arc<AtomicBool>,
-}
+use crate::wire::{str_bytes, topic_name};
 
 impl Heart {
     fn beat(&mut self, shared: Arc<Shared>, token: Token, heartbeat: Heartbeat) {

@@ -11,49 +11,24 @@ mod commits;
 mod lookups;
 mod membership;
 mod parting;
+mod state;
 
-use std::collections::BTreeMap;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use indexmap::IndexMap;
-use tokio::time::sleep_until;
-
-pub(super) use self::commits::to_commit;
-use self::membership::Heart;
-use self::parting::{End, Parting};
+use self::state::{Answer, Answers, Control, End, Heart, Revoking};
 use super::fetcher;
-use super::group::kip848::{self, HeartbeatAnswer, Membership, Settings, Token};
-use super::offsets::{Found, Lookup, Offsets};
+use super::group::kip848::{self, Membership, Settings};
 use super::pattern::Matching;
-use super::positions::{PartEpoch, ResetAsk};
 use super::shared::Shared;
-use super::subscription::Subscription;
-use super::unsent::Waiter;
-use crate::clock::{Instant, now};
+use super::wanted::Subscription;
+use crate::clock::{Instant, now, sleep_at};
+use crate::cluster::Snapshot;
 use crate::cluster::snapshot::{Listed, is_refusal};
-use crate::cluster::{AllTopics, Changes, Interest, Snapshot};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::types::TopicPartition;
-
-/// Something that was waited for.
-enum Answer {
-    Heartbeat(Token, Result<HeartbeatAnswer>),
-    Committed(
-        Vec<(TopicPartition, PartEpoch)>,
-        Result<BTreeMap<TopicPartition, Lookup>>,
-    ),
-    Listed(
-        Vec<ResetAsk>,
-        Result<IndexMap<TopicPartition, Result<Found, i16>>>,
-    ),
-    Commit(Vec<Waiter>, Offsets, Result<()>),
-    Exists(Option<Error>),
-}
-
-type Answers = Vec<Pin<Box<dyn Future<Output = Answer> + Send>>>;
 
 pub(super) async fn run(shared: Arc<Shared>) {
     let control = Control::new(Arc::clone(&shared));
@@ -62,47 +37,6 @@ pub(super) async fn run(shared: Arc<Shared>) {
     shared.tasks.stop();
     shared.cluster.end_role();
     shared.ready.notify_waiters();
-}
-
-struct Control {
-    shared: Arc<Shared>,
-    group: Option<Arc<str>>,
-    /// What the application wants, as far as it was taken up.
-    wanted: Subscription,
-    interest: Interest,
-    /// Topics of earlier subscriptions, as long as partitions of them are assigned.
-    former: Option<Interest>,
-    /// For subscriptions by pattern, and the topics that were matched last.
-    all: Option<AllTopics>,
-    matched: Option<Arc<[Listed]>>,
-    /// The existence of assigned partitions is being looked at; true: and is to be, again.
-    checking: Option<bool>,
-    changes: Changes,
-    /// Of consumers that subscribed at some time.
-    membership: Option<Membership>,
-    heart: Heart,
-    /// When those who wait in a poll were last woken, to say that they are still there.
-    woken_at: Instant,
-    answers: Answers,
-    /// A commit is under way.
-    committing: bool,
-    /// When the next automatic commit is due; `None` without any.
-    next_commit: Option<Instant>,
-    /// An automatic commit was asked for and is not over.
-    at_interval: bool,
-    /// The revocation under way: its partitions, and whether its commit was made.
-    revoking: Option<Revoking>,
-    /// Topics of whose absence there was a word in the log.
-    missed: Vec<Arc<str>>,
-    /// How far the end of the subscription is, and that of the consumer.
-    parting: Option<Parting>,
-    end: End,
-}
-
-struct Revoking {
-    id: u64,
-    partitions: Vec<TopicPartition>,
-    committing: bool,
 }
 
 impl Control {
@@ -407,13 +341,6 @@ fn membership(shared: &Shared) -> Membership {
     };
     let id = uuid::Builder::from_random_bytes(shared.cluster.clock().bits().to_be_bytes());
     Membership::new(settings, id.into_uuid().to_string().into())
-}
-
-pub(super) async fn sleep_at(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }
 
 /// The first of the answers that is there; the rest stay. Cancel safe.

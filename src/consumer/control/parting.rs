@@ -3,31 +3,12 @@
 //! Both commit what is finished before the group is left. What the application wants to read after a subscription
 //! is taken up when that has ended, so that it joins as anybody who comes.
 
-use super::{Control, Subscription};
+use super::state::{Control, End, Parting};
 use crate::clock::{Instant, now};
-use crate::consumer::close::{Closing, GroupMembershipOperation};
+use crate::consumer::commands::{Closing, GroupMembershipOperation};
 use crate::consumer::metrics::Rebalance;
 use crate::consumer::unsent::Purpose;
-
-/// The application unsubscribed (`subscription.rs` says what it did itself).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parting {
-    /// For the application, which has not let go, or for the commit.
-    Waiting,
-    Committed,
-    Leaving,
-}
-
-/// The consumer is closed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    NotYet,
-    /// For streams of single partitions that have something in hand.
-    Waiting,
-    Committing,
-    Leaving,
-    Over,
-}
+use crate::consumer::wanted::Subscription;
 
 impl Control {
     /// From now on the group gives this member nothing more, nor takes it anything but all it has.

@@ -7,14 +7,13 @@ use std::time::Duration;
 use indexmap::IndexMap;
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic, ForgottenTopic};
-use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
-use super::{BY_ID, isolation, topic_name};
 use crate::cluster::snapshot::Broker;
-use crate::consumer::config::ConsumerConfig;
+use crate::config::consumer::ConsumerConfig;
 use crate::consumer::session::Request;
 use crate::types::BrokerId;
+use crate::wire::{FETCH_BY_ID, str_bytes, topic_name};
 
 /// The request of a session.
 pub(super) fn request(
@@ -57,7 +56,7 @@ pub(super) fn request(
             false => topic.with_topic(topic_name(&name)),
         }
     });
-    debug_assert!((version >= BY_ID) == by_id);
+    debug_assert!((version >= FETCH_BY_ID) == by_id);
     let rack = config.client_rack.as_deref().unwrap_or_default();
     let min_bytes = match max_wait.is_zero() {
         true => 0,
@@ -67,12 +66,12 @@ pub(super) fn request(
         .with_max_wait_ms(i32::try_from(max_wait.as_millis()).unwrap_or(i32::MAX))
         .with_min_bytes(min_bytes)
         .with_max_bytes(max_bytes)
-        .with_isolation_level(isolation(config.isolation))
+        .with_isolation_level(config.isolation.code())
         .with_session_id(request.session_id)
         .with_session_epoch(request.session_epoch)
         .with_topics(topics.collect())
         .with_forgotten_topics_data(forgotten.collect())
-        .with_rack_id(StrBytes::from_string(rack.to_owned()))
+        .with_rack_id(str_bytes(rack))
 }
 
 /// The brokers that an answer names as leaders (KIP-951).

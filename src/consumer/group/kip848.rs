@@ -20,20 +20,16 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-pub(crate) use self::messages::{Effect, Heartbeat, HeartbeatAnswer, Subscription, Token};
+use self::messages::JOIN;
+pub(crate) use self::messages::{Effect, Heartbeat, HeartbeatAnswer, Parts, Subscription, Token};
 use crate::clock::Instant;
-use crate::consumer::GroupMembershipOperation;
-use crate::consumer::codes;
+use crate::consumer::commands::GroupMembershipOperation;
 use crate::error::{Class, Error};
 use crate::types::TopicPartition;
+use crate::wire::codes;
 
 mod messages;
 
-/// Partitions by topic id.
-pub(crate) type Parts = BTreeMap<Uuid, BTreeSet<i32>>;
-
-/// With this epoch a member joins.
-const JOIN: i32 = 0;
 /// With this epoch a member leaves for good.
 const LEAVE: i32 = -1;
 /// With this epoch a static member leaves for a while: its place is kept for the session time-out.

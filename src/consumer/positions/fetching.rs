@@ -1,26 +1,13 @@
 //! What to ask a broker next, and what its answers change.
 
-use uuid::Uuid;
-
 use super::part::State;
-use super::{PartEpoch, Position, Positions};
+use super::{Planned, Position, Positions};
 use crate::clock::Instant;
-use crate::consumer::codes;
-use crate::consumer::config::OffsetReset;
+use crate::config::consumer::OffsetReset;
 use crate::error::{Error, ErrorKind};
+use crate::fetched::survey::Survey;
 use crate::types::{BrokerId, TopicPartition};
-
-/// One partition of a fetch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Planned {
-    pub(crate) tp: TopicPartition,
-    pub(crate) topic_id: Uuid,
-    pub(crate) epoch: PartEpoch,
-    pub(crate) offset: i64,
-    pub(crate) leader_epoch: i32,
-    pub(crate) last_fetched_epoch: i32,
-    pub(crate) log_start: i64,
-}
+use crate::wire::codes;
 
 /// What a broker answered for one partition.
 #[derive(Clone, Debug)]
@@ -33,28 +20,6 @@ pub(crate) struct Answer {
     pub(crate) diverging: Option<(i32, i64)>,
     pub(crate) preferred: Option<BrokerId>,
     pub(crate) data: Survey,
-}
-
-/// What the fetched bytes of a partition hold, judged by the headers of the batches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Survey {
-    /// No bytes.
-    Empty,
-    /// Whole batches (what follows them may be cut off).
-    Batches {
-        /// The offset after the last whole batch.
-        next_offset: i64,
-        /// The leader epoch of the last whole batch.
-        leader_epoch: i32,
-        /// How many records they say to have.
-        records: i64,
-        /// The checksum of the first one is wrong.
-        damaged: bool,
-    },
-    /// Bytes, but not one whole batch.
-    Partial,
-    /// The first header cannot be one of a batch.
-    Corrupt,
 }
 
 /// What to do after an answer.

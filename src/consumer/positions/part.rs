@@ -6,9 +6,10 @@ use uuid::Uuid;
 
 use super::{Leader, PartEpoch, Position, ResetTo, Slot};
 use crate::clock::Instant;
-use crate::consumer::config::IsolationLevel;
-use crate::consumer::lag::{PartitionLag, TimeLag};
+use crate::config::consumer::IsolationLevel;
+use crate::consumer::lag::PartitionLag;
 use crate::error::Error;
+use crate::types::TimeLag;
 use crate::types::{BrokerId, TopicPartition};
 
 /// So many answers in a row that cannot be right are asked for again before one is believed, or told to the application.

@@ -3,7 +3,7 @@
 use super::part::{Part, State};
 use super::{Leader, PartEpoch, Planned, Position, Positions};
 use crate::clock::Instant;
-use crate::consumer::config::IsolationLevel;
+use crate::config::consumer::IsolationLevel;
 use crate::consumer::lag::PartitionLag;
 use crate::error::Error;
 use crate::types::{BrokerId, TopicPartition};

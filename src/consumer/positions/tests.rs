@@ -1,8 +1,9 @@
 use super::part::DOUBTS;
 use super::*;
 use crate::clock::now;
-use crate::consumer::codes;
-use crate::consumer::lag::TimeLag;
+use crate::fetched::survey::Survey;
+use crate::types::TimeLag;
+use crate::wire::codes;
 use proptest::prelude::*;
 
 const B1: BrokerId = BrokerId(1);

@@ -19,11 +19,11 @@ use kafka_protocol::messages::{
     FindCoordinatorResponse, MetadataRequest, MetadataResponse,
 };
 
-use super::super::codes;
 use super::super::requests::Api;
 use super::super::state::{Partition, State, Topic};
 use super::topics::is_valid_name;
 use super::{Context, broker_ids, host_port, topic_name, wire};
+use crate::wire::codes;
 
 /// `metadata.version` of Kafka 4.1, and the other features whose level clients look at.
 const FEATURES: [(&str, i16, i16); 3] = [

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::super::codes;
 use super::super::groups::Committed;
 use super::super::state::State;
 use super::{Context, wire};
+use crate::wire::codes;
 use crate::wire::offsets::broker::{OffsetFetchRequests, OffsetFetchResponses};
 use crate::wire::offsets::{
     Answered, BY_TOPIC_ID, CommitPartition, FetchTopic, FetchedOffset, OffsetCommitRequest,

@@ -9,10 +9,10 @@ use kafka_protocol::messages::fetch_response::{
 };
 use kafka_protocol::messages::{FetchRequest, FetchResponse};
 
-use super::super::codes;
 use super::super::sessions::{Asked, Place, Wanted};
 use super::super::state::State;
 use super::{Context, host_port, topic_name};
+use crate::wire::codes;
 
 /// A Fetch that was taken in and waits for data.
 #[derive(Debug)]

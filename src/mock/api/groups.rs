@@ -20,10 +20,10 @@ use kafka_protocol::messages::{
 use regex_lite::Regex;
 
 use super::super::assign::Parts;
-use super::super::codes;
 use super::super::groups::{Around, Catalogue, Group, Heartbeat};
 use super::super::state::State;
 use super::{Context, topic_name, wire};
+use crate::wire::codes;
 
 pub(in super::super) fn heartbeat(
     state: &mut State,

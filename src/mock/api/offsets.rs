@@ -11,9 +11,9 @@ use kafka_protocol::messages::{
     OffsetForLeaderEpochResponse,
 };
 
-use super::super::codes;
 use super::super::state::State;
 use super::Context;
+use crate::wire::codes;
 
 const LATEST: i64 = -1;
 const EARLIEST: i64 = -2;

@@ -12,9 +12,10 @@ use kafka_protocol::messages::{
 };
 
 use super::super::log::{AppendRules, Refused};
+use super::super::sequences::Appended;
 use super::super::state::State;
-use super::super::{codes, sequences::Appended};
 use super::{Context, host_port, wire};
+use crate::wire::codes;
 
 /// The answer, and whether anything was refused (without acks that ends the connection).
 pub(in super::super) fn produce(

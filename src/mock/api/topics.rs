@@ -14,9 +14,10 @@ use kafka_protocol::messages::{
     DeleteTopicsRequest, DeleteTopicsResponse, ListPartitionReassignmentsResponse, TopicName,
 };
 
-use super::super::codes;
 use super::super::state::State;
+use super::super::topic_config;
 use super::{Context, configs, wire};
+use crate::wire::codes;
 
 /// No topic of the mock may have more partitions.
 const MOST_PARTITIONS: i32 = 100_000;
@@ -116,7 +117,7 @@ fn settings_of(topic: &CreatableTopic) -> Result<BTreeMap<String, String>, Refus
                 ),
             ));
         };
-        configs::check(&config.name, value).map_err(|why| (codes::INVALID_CONFIG, why))?;
+        topic_config::check(&config.name, value).map_err(|why| (codes::INVALID_CONFIG, why))?;
         settings.insert(config.name.to_string(), value.to_string());
     }
     Ok(settings)

@@ -2,8 +2,8 @@
 
 use flate2::{Compress, Decompress, FlushCompress, FlushDecompress, Status};
 
-use super::{Output, corrupt, truncated};
-use crate::record::compress::Codec;
+use super::output::{Output, corrupt, truncated};
+use crate::record::codec_id::Codec;
 use crate::record::error::RecordError;
 
 /// log2 of the window: the largest, as in every gzip file.

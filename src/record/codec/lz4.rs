@@ -9,8 +9,8 @@ use lz4_flex::block::{
     decompress_into_with_dict, get_maximum_output_size,
 };
 
-use super::{Output, corrupt, take, take_array};
-use crate::record::compress::Codec;
+use super::output::{Output, corrupt, take, take_array};
+use crate::record::codec_id::Codec;
 use crate::record::error::RecordError;
 
 const MAGIC: u32 = 0x184d_2204;

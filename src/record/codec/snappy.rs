@@ -3,8 +3,8 @@
 
 use snap::raw::{Decoder, Encoder, decompress_len, max_compress_len};
 
-use super::{Output, corrupt, take, take_array, truncated};
-use crate::record::compress::Codec;
+use super::output::{Output, corrupt, take, take_array, truncated};
+use crate::record::codec_id::Codec;
 use crate::record::error::RecordError;
 
 const MAGIC: [u8; 8] = *b"\x82SNAPPY\0";

@@ -4,9 +4,9 @@ use zstd::zstd_safe::{
     CCtx, CParameter, DCtx, DParameter, InBuffer, OutBuffer, ResetDirective, compress_bound,
 };
 
+use super::output::{Output, corrupt, truncated};
 use super::zstd_frame::check_header;
-use super::{Output, corrupt, truncated};
-use crate::record::compress::Codec;
+use crate::record::codec_id::Codec;
 use crate::record::error::RecordError;
 
 /// The largest window read, that of level 22: 128 MiB. It is allocated for frames that ask for it but touched only as far

@@ -1,7 +1,7 @@
 //! What the header of a Zstandard frame promises (RFC 8878, section 3.1.1.1), read before a decoder may act on it.
 
-use super::{Output, truncated};
-use crate::record::compress::Codec;
+use super::output::{Output, truncated};
+use crate::record::codec_id::Codec;
 use crate::record::error::RecordError;
 
 const MAGIC: u32 = 0xfd2f_b528;

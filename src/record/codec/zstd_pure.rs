@@ -2,9 +2,9 @@
 
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
+use super::output::{Output, corrupt, truncated};
 use super::zstd_frame::{check_header, skippable_len};
-use super::{Output, corrupt, truncated};
-use crate::record::compress::Codec;
+use crate::record::codec_id::Codec;
 use crate::record::error::RecordError;
 
 /// A context whose buffer is larger than this is not kept.

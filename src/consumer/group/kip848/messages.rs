@@ -1,13 +1,19 @@
 //! What goes between the machine, the coordinator and the shell.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{JOIN, Parts};
 use crate::error::Error;
 use crate::types::TopicPartition;
+
+/// Partitions by topic id.
+pub(crate) type Parts = BTreeMap<Uuid, BTreeSet<i32>>;
+
+/// With this epoch a member joins.
+pub(super) const JOIN: i32 = 0;
 
 /// Names a heartbeat, so that its answer can be told from older ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

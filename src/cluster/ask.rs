@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use super::{Admin, PerTopic};
-use crate::clock::now;
-use crate::cluster::Target;
+use super::per_topic::PerTopic;
+use super::{Cluster, Target};
+use crate::clock::{Instant, now};
 use crate::error::classify::{self, Refresh};
 use crate::error::{Class, Error, ErrorKind, Result};
 use crate::net::Lane;
@@ -16,15 +16,15 @@ use crate::net::backoff::Backoff;
 use crate::wire::Call;
 
 /// What the broker said about one topic.
-pub(super) struct Item<T> {
-    pub(super) name: String,
-    pub(super) code: i16,
-    pub(super) message: Option<String>,
-    pub(super) value: T,
+pub(crate) struct Item<T> {
+    pub(crate) name: String,
+    pub(crate) code: i16,
+    pub(crate) message: Option<String>,
+    pub(crate) value: T,
 }
 
 /// A kind of request about several topics.
-pub(super) trait Operation: Sync {
+pub(crate) trait Operation: Sync {
     type Request: Call;
     /// What is asked for one topic.
     type Ask: Sync;
@@ -48,24 +48,24 @@ pub(super) trait Operation: Sync {
     fn read(&self, response: <Self::Request as Call>::Response) -> Vec<Item<Self::Value>>;
 }
 
-impl Admin {
+impl Cluster {
     /// Asks until every topic has a result that another attempt would not change, or the deadline is
     /// there. It fails as a whole only as long as nothing was heard about any topic.
     ///
     /// `results` awaits each of the topics asked about, and may have results of others already.
-    pub(super) async fn drive<O: Operation>(
+    pub(crate) async fn ask_each<O: Operation>(
         &self,
         operation: &O,
+        deadline: Instant,
         mut asks: IndexMap<String, O::Ask>,
         mut results: PerTopic<O::Value>,
     ) -> Result<PerTopic<O::Value>> {
-        let deadline = self.deadline();
         // What changes something waits at the broker until it is done.
         let lane = match O::Request::WRITES {
             true => Lane::Admin,
             false => Lane::Metadata,
         };
-        let config = self.cluster.config();
+        let config = self.config();
         let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
         let attempts = AtomicU32::new(0);
         let mut heard = false;
@@ -74,7 +74,6 @@ impl Admin {
         let mut doubted: HashMap<String, i16> = HashMap::new();
         while !asks.is_empty() {
             let answer = self
-                .cluster
                 .call(operation.target(), lane, deadline, |version| {
                     attempts.fetch_add(1, Ordering::Relaxed);
                     let left = deadline.saturating_duration_since(now());
@@ -114,7 +113,7 @@ impl Admin {
                 if !may_pass(item.code) && !again {
                     asks.shift_remove(&item.name);
                 } else if classify::classify(item.code).refresh != Refresh::Nothing {
-                    self.cluster.refresh();
+                    self.refresh();
                 }
                 let error = failed::<O, _>(&item, repeated);
                 results.put(item.name, Err(error));
@@ -130,7 +129,7 @@ impl Admin {
                 let text = format!("{} '{name}': the broker's answer leaves it out", O::DOING);
                 results.put(name, Err(Error::new(ErrorKind::Protocol, text)));
             }
-            let wait = backoff.fail(self.cluster.clock());
+            let wait = backoff.fail(self.clock());
             if asks.is_empty() || now() + wait >= deadline {
                 break;
             }

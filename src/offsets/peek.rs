@@ -5,16 +5,17 @@
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::fetch_request::{FetchPartition, FetchTopic};
 
-use super::buffer::{Chunk, Reading, survey};
-use super::config::IsolationLevel;
-use super::fetcher::{BY_ID, BY_NAME, isolation, topic_name};
-use super::positions::{PartEpoch, Planned, Position, Survey};
 use crate::clock::Instant;
 use crate::cluster::Cluster;
+use crate::config::consumer::IsolationLevel;
 use crate::error::{Error, Result};
+use crate::fetched::chunk::Chunk;
+use crate::fetched::survey::{Survey, survey};
+use crate::fetched::{PartEpoch, Planned, Position, Reading};
 use crate::net::Lane;
 use crate::record::CodecPool;
 use crate::types::{BrokerId, TopicPartition};
+use crate::wire::{FETCH_BY_ID, FETCH_BY_NAME, topic_name};
 
 /// The epoch of a fetch outside of any session (KIP-227).
 const SESSIONLESS: i32 = -1;
@@ -111,8 +112,8 @@ impl Peek<'_> {
     ) -> Result<Option<(Chunk, i64)>> {
         let link = self.cluster.link(broker, Lane::Log, self.deadline).await?;
         let newest = link.version::<kp::FetchRequest>()?;
-        let by_id = newest >= BY_ID && !at.topic_id.is_nil();
-        let version = if by_id { newest } else { BY_NAME };
+        let by_id = newest >= FETCH_BY_ID && !at.topic_id.is_nil();
+        let version = if by_id { newest } else { FETCH_BY_NAME };
         // The limit of one byte still brings one whole batch.
         let partition = FetchPartition::default()
             .with_partition(at.tp.partition)
@@ -126,7 +127,7 @@ impl Peek<'_> {
         };
         let request = kp::FetchRequest::default()
             .with_max_bytes(1)
-            .with_isolation_level(isolation(self.level))
+            .with_isolation_level(self.level.code())
             .with_session_epoch(SESSIONLESS)
             .with_topics(vec![topic]);
         let response = link.ask(version, &request, self.deadline).await?;

@@ -1,9 +1,13 @@
-use super::*;
-use crate::consumer::positions::Slot;
-use crate::consumer::positions::tests::{active, rules};
+use std::sync::Arc;
+
+use super::buffer::{FetchBuffer, Taking};
+use super::chunk::{Chunk, Portion, Taken};
+use super::survey::{Survey, survey};
+use super::{PartEpoch, Position, Reading};
 use crate::error::ErrorKind;
-use crate::record::{BatchWriter, Compression, ProducerStamp, RecordView};
-use bytes::BytesMut;
+use crate::record::{BatchWriter, CodecPool, Compression, ProducerStamp, RecordView};
+use crate::types::{BrokerId, TopicPartition};
+use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
 static POOL: CodecPool = CodecPool::new(1);
@@ -13,10 +17,7 @@ fn tp(partition: i32) -> TopicPartition {
 }
 
 fn epoch() -> PartEpoch {
-    let mut positions = active(&[tp(0)], rules());
-    let (now, broker) = (crate::clock::now(), crate::types::BrokerId(1));
-    let plan = positions.plan(broker, Slot::First, now, |_| false);
-    plan.changes[0].1.as_ref().unwrap().epoch
+    PartEpoch(1)
 }
 
 fn reading(read_committed: bool) -> Reading {

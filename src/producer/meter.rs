@@ -1,7 +1,7 @@
-//! The handles of a producer.
+//! The handles of a producer for the `metrics` facade.
 
-use super::handle::{Counter, Distribution, Labels, Share};
-use super::table;
+use crate::metrics::handle::{Counter, Distribution, Labels, Share};
+use crate::metrics::table;
 
 pub(crate) struct ProducerMeter {
     pub(crate) records_sent: Counter,

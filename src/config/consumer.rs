@@ -26,6 +26,16 @@ pub enum IsolationLevel {
     ReadCommitted,
 }
 
+impl IsolationLevel {
+    /// The value in requests.
+    pub(crate) fn code(self) -> i8 {
+        match self {
+            Self::ReadUncommitted => 0,
+            Self::ReadCommitted => 1,
+        }
+    }
+}
+
 /// Settings of a consumer, by Kafka's names and with Java's defaults.
 #[derive(Clone, Debug)]
 pub(crate) struct ConsumerConfig {

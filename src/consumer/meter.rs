@@ -1,11 +1,11 @@
-//! The handles of a consumer.
+//! The handles of a consumer for the `metrics` facade.
 
 use std::collections::HashMap;
 
-use super::handle::{Counter, Distribution, Labels, Level, Share};
-use super::table;
-use crate::consumer::{Lag, TimeLag};
-use crate::types::TopicPartition;
+use super::lag::Lag;
+use crate::metrics::handle::{Counter, Distribution, Labels, Level, Share};
+use crate::metrics::table;
+use crate::types::{TimeLag, TopicPartition};
 
 pub(crate) struct ConsumerMeter {
     pub(crate) records: Counter,

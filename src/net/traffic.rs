@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use super::handle::{Counter, Distribution, Labels, Share, describe};
-use super::histogram::Histogram;
-use super::table;
 use crate::clock::{Instant, now};
+use crate::metrics::handle::{Counter, Distribution, Labels, Share, describe};
+use crate::metrics::histogram::Histogram;
+use crate::metrics::table;
 use crate::wire::Call;
 
 /// What the connections of a [`Client`](crate::Client) have done since it was built, for everything made from it together.

@@ -9,13 +9,12 @@ use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionRespons
 
 use crate::clock::{Instant, now};
 use crate::cluster::Cluster;
-use crate::consumer::codes;
-use crate::consumer::config::IsolationLevel;
-use crate::consumer::fetcher::{isolation, topic_name};
+use crate::config::consumer::IsolationLevel;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::types::{BrokerId, TopicPartition};
+use crate::wire::{codes, topic_name};
 
 /// Kafka's timestamp for the end of the log.
 pub(crate) const LATEST: i64 = -1;
@@ -59,7 +58,7 @@ pub(crate) async fn list_once(
         .collect();
     let request = kp::ListOffsetsRequest::default()
         .with_replica_id(kp::BrokerId(-1))
-        .with_isolation_level(isolation(level))
+        .with_isolation_level(level.code())
         .with_topics(topics);
     let link = cluster.link(broker, Lane::Log, deadline).await?;
     let version = link.version::<kp::ListOffsetsRequest>()?;

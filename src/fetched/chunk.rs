@@ -1,20 +1,20 @@
-//! Fetched data of a partition, and what a poll takes of it. Where it waits is `buffer/store.rs`.
+//! Fetched data of a partition, and what a poll takes of it. Where it waits is `buffer.rs`.
 //!
 //! Invariants: what was decoded is not decoded again when a poll takes only a part of it (unless its
 //! memory is needed for others); a poll opens one compressed batch in any case, and more only while
 //! what they take decompressed stays within its portion.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::batch::{Damage, PartitionBatch, Segment, corrupt, topic_of};
-use super::positions::{PartEpoch, Position, Survey};
+use super::aborted::Aborted;
+use super::batch::{PartitionBatch, Segment, corrupt};
+use super::{PartEpoch, Position, Reading};
 use crate::error::Error;
 use crate::record::{
-    BatchHeader, Codec, CodecPool, ControlType, DecodeLimits, DecodedBatch, RawBatch,
-    RecordBatches, RecordCursor, RecordError,
+    Codec, ControlType, DecodeLimits, DecodedBatch, RawBatch, RecordBatches, RecordCursor,
+    RecordError,
 };
 use crate::types::{BrokerId, TopicPartition};
 
@@ -25,14 +25,26 @@ const MAX_DECOMPRESSED: usize = 512 << 20;
 /// Until it is said whose frame a chunk is a part of.
 const NOBODY: BrokerId = BrokerId(-1);
 
-/// How batches are read.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    pub(crate) check_crcs: bool,
-    pub(crate) read_committed: bool,
-    pub(crate) pool: CodecPool,
-    /// Of the batches that are handed out.
-    pub(crate) damage: Arc<Damage>,
+/// A frame in memory: its number and how many bytes it has. Number 0 stands for memory of the chunk's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FrameId {
+    pub(super) number: u64,
+    pub(super) broker: BrokerId,
+    pub(super) len: usize,
+}
+
+impl FrameId {
+    pub(super) fn own(broker: BrokerId, len: usize) -> Self {
+        Self {
+            number: 0,
+            broker,
+            len,
+        }
+    }
+
+    pub(super) fn broker(self) -> BrokerId {
+        self.broker
+    }
 }
 
 /// What one Fetch answer had for one partition.
@@ -41,7 +53,7 @@ pub(crate) struct Chunk {
     pub(crate) tp: TopicPartition,
     pub(crate) epoch: PartEpoch,
     /// The frame whose memory its bytes are.
-    frame: FrameId,
+    pub(super) frame: FrameId,
     raw: RecordBatches,
     /// A batch that is handed out in part.
     current: Option<Open>,
@@ -100,15 +112,6 @@ impl Portion {
     }
 }
 
-/// The aborted transactions within a chunk, as Java's `CompletedFetch` follows them.
-#[derive(Clone, Debug, Default)]
-struct Aborted {
-    /// (first offset, producer id), by offset.
-    coming: VecDeque<(i64, i64)>,
-    /// Producers whose open transaction is void.
-    open: BTreeSet<i64>,
-}
-
 /// What a poll takes from a chunk.
 #[derive(Debug)]
 pub(crate) struct Taken {
@@ -118,76 +121,21 @@ pub(crate) struct Taken {
     pub(crate) next: Position,
 }
 
-/// Judges fetched bytes by their batches' headers and, if asked to, checksums, without touching records; and how many
-/// of the bytes are worth keeping.
-///
-/// The checksums are for whoever read the bytes from the socket: they are still in that processor's caches, and the
-/// application, which may run on another one, then touches only what it reads. Bytes of which the first batch is sound
-/// are kept up to the first one that is not: that one is asked for again, for it may be damaged on its way only. Where
-/// it is the first, everything is kept, to be handed out with its error should it come again.
-pub(crate) fn survey(bytes: &Bytes, check_crcs: bool) -> (Survey, usize) {
-    if bytes.is_empty() {
-        return (Survey::Empty, 0);
-    }
-    let mut last: Option<BatchHeader> = None;
-    let mut records = 0_i64;
-    let mut damaged = false;
-    let mut batches = RecordBatches::new(bytes.clone());
-    let mut sound = 0;
-    while let Some(batch) = batches.next() {
-        let batch = match batch {
-            Ok(batch) => batch,
-            Err(_) if last.is_some() => break,
-            Err(_) => return (Survey::Corrupt, 0),
-        };
-        let header = *batch.header();
-        // Offsets stand outside of the checksum: that they grow is all that can be seen of them here.
-        if last.is_some_and(|last| header.base_offset < last.next_offset()) {
-            return (Survey::Corrupt, 0);
-        }
-        if check_crcs && !damaged && batch.verify_crc().is_err() {
-            if last.is_some() {
-                break;
-            }
-            damaged = true;
-        }
-        records = records.saturating_add(i64::from(header.records_count));
-        last = Some(header);
-        sound = bytes.len() - batches.remaining_bytes();
-    }
-    match last {
-        Some(header) => {
-            let survey = Survey::Batches {
-                next_offset: header.next_offset(),
-                leader_epoch: header.partition_leader_epoch,
-                records,
-                damaged,
-            };
-            (survey, sound)
-        }
-        None => (Survey::Partial, 0),
-    }
-}
-
 impl Chunk {
     pub(crate) fn new(
         tp: TopicPartition,
         epoch: PartEpoch,
         records: Bytes,
-        mut aborted: Vec<(i64, i64)>,
+        aborted: Vec<(i64, i64)>,
         (high_watermark, last_stable): (i64, i64),
     ) -> Self {
-        aborted.sort_unstable();
         Self {
             tp,
             epoch,
             frame: FrameId::own(NOBODY, records.len()),
             raw: RecordBatches::new(records),
             current: None,
-            aborted: Aborted {
-                coming: aborted.into(),
-                open: BTreeSet::new(),
-            },
+            aborted: Aborted::new(aborted),
             failed: None,
             checked: false,
             opened: -1,
@@ -320,12 +268,12 @@ impl Chunk {
     }
 
     /// Decompressed bytes of a batch that was handed out in part.
-    fn inflated(&self) -> usize {
+    pub(super) fn inflated(&self) -> usize {
         self.current.as_ref().map_or(0, Open::inflated)
     }
 
     /// Gives up what is decompressed; it is done again for the next who asks.
-    fn close(&mut self) {
+    pub(super) fn close(&mut self) {
         if let Some(open) = self.current.take_if(|open| open.inflated() > 0) {
             self.raw = open.reopen;
         }
@@ -426,8 +374,8 @@ impl Chunk {
         let control = header.attributes.is_control();
         if reading.read_committed && header.producer_id >= 0 {
             self.aborted.reach(header.last_offset());
-            let void = header.attributes.is_transactional()
-                && self.aborted.open.contains(&header.producer_id);
+            let void =
+                header.attributes.is_transactional() && self.aborted.is_open(header.producer_id);
             if void && !control {
                 next.pass_to(header.next_offset(), header.partition_leader_epoch);
                 return Ok(None);
@@ -436,28 +384,20 @@ impl Chunk {
         let limits = DecodeLimits {
             max_decompressed: MAX_DECOMPRESSED,
         };
-        let batch = raw.decode(topic_of(&self.tp), self.tp.partition, limits, &reading.pool)?;
+        let batch = raw.decode(
+            Arc::clone(&self.tp.topic),
+            self.tp.partition,
+            limits,
+            &reading.pool,
+        )?;
         if !control {
             return Ok(Some(batch));
         }
         if reading.read_committed && batch.control_type()? == Some(ControlType::Abort) {
-            self.aborted.open.remove(&header.producer_id);
+            self.aborted.end(header.producer_id);
         }
         next.pass(&batch);
         Ok(None)
-    }
-}
-
-impl Aborted {
-    /// Transactions that begin up to this offset are open from here on, until their marker.
-    fn reach(&mut self, last_offset: i64) {
-        while let Some(&(first, producer)) = self.coming.front() {
-            if first > last_offset {
-                return;
-            }
-            self.coming.pop_front();
-            self.open.insert(producer);
-        }
     }
 }
 
@@ -512,10 +452,3 @@ fn cut(
     let next = last.map_or(0, |last| last.offset() + 1);
     Ok((max, Some((records.cursor(), next))))
 }
-
-mod store;
-
-pub(crate) use self::store::{FetchBuffer, FrameId, Taking};
-
-#[cfg(test)]
-mod tests;

@@ -13,30 +13,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use indexmap::IndexMap;
 
-use super::Chunk;
+use super::chunk::{Chunk, FrameId};
 use crate::types::{BrokerId, TopicPartition};
-
-/// A frame in memory: its number and how many bytes it has. Number 0 stands for memory of the chunk's own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct FrameId {
-    number: u64,
-    broker: BrokerId,
-    len: usize,
-}
-
-impl FrameId {
-    pub(super) fn own(broker: BrokerId, len: usize) -> Self {
-        Self {
-            number: 0,
-            broker,
-            len,
-        }
-    }
-
-    pub(super) fn broker(self) -> BrokerId {
-        self.broker
-    }
-}
 
 /// See the module's documentation.
 #[derive(Debug, Default)]

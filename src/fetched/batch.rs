@@ -1,10 +1,9 @@
 //! What `poll` hands out: batches of records, decoded where they lie.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use super::positions::{PartEpoch, Position};
+use super::{Damage, PartEpoch, Position};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::{DecodedBatch, OwnedRecord, RecordCursor, RecordError, RecordView, Records};
 use crate::types::{OffsetAndMetadata, TopicPartition};
@@ -24,8 +23,8 @@ use crate::types::{OffsetAndMetadata, TopicPartition};
 /// ```
 #[derive(Debug, Default)]
 pub struct Batches {
-    pub(super) parts: Vec<PartitionBatch>,
-    pub(super) errors: Vec<Error>,
+    pub(crate) parts: Vec<PartitionBatch>,
+    pub(crate) errors: Vec<Error>,
 }
 
 impl Batches {
@@ -109,53 +108,23 @@ impl IntoIterator for Batches {
 /// copying or allocating. Keep it no longer than needed: the memory lives as long as it does.
 #[derive(Debug)]
 pub struct PartitionBatch {
-    pub(super) tp: TopicPartition,
-    pub(super) epoch: PartEpoch,
-    pub(super) segments: Vec<Segment>,
-    pub(super) next: Position,
-    pub(super) high_watermark: i64,
-    pub(super) last_stable: i64,
-    pub(super) damage: Arc<Damage>,
+    pub(crate) tp: TopicPartition,
+    pub(crate) epoch: PartEpoch,
+    pub(crate) segments: Vec<Segment>,
+    pub(crate) next: Position,
+    pub(crate) high_watermark: i64,
+    pub(crate) last_stable: i64,
+    pub(crate) damage: Arc<Damage>,
 }
 
 /// Some consecutive records of one stored batch.
 #[derive(Debug)]
-pub(super) struct Segment {
-    pub(super) batch: DecodedBatch,
-    pub(super) from: RecordCursor,
-    pub(super) count: usize,
+pub(crate) struct Segment {
+    pub(crate) batch: DecodedBatch,
+    pub(crate) from: RecordCursor,
+    pub(crate) count: usize,
     /// The position before its first record.
-    pub(super) start: Position,
-}
-
-/// Where records turned out to be unreadable while the application read them: nothing from there on
-/// counts as handed out. Noted by whoever reads, taken over by whoever looks at positions next.
-#[derive(Debug, Default)]
-pub(crate) struct Damage {
-    any: AtomicBool,
-    found: Mutex<Vec<(TopicPartition, PartEpoch, i64)>>,
-}
-
-impl Damage {
-    #[cold]
-    pub(super) fn note(&self, tp: &TopicPartition, epoch: PartEpoch, offset: i64) {
-        let found = (tp.clone(), epoch, offset);
-        let mut noted = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if !noted.contains(&found) {
-            noted.push(found);
-        }
-        self.any.store(true, Ordering::Release);
-    }
-
-    pub(super) fn is_noted(&self) -> bool {
-        self.any.load(Ordering::Acquire)
-    }
-
-    pub(super) fn take(&self) -> Vec<(TopicPartition, PartEpoch, i64)> {
-        let mut noted = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        self.any.store(false, Ordering::Release);
-        std::mem::take(&mut noted)
-    }
+    pub(crate) start: Position,
 }
 
 impl PartitionBatch {
@@ -211,7 +180,7 @@ impl PartitionBatch {
     /// is right (or was not checked). It is the last item, [`Error::unreadable`] says which offsets
     /// cannot be read, and the partition stops there: nothing from there on counts as handed out or
     /// is committed, and polls return the error again, at most once a second, while other
-    /// partitions go on. To leave those offsets out, [`seek`](super::Consumer::seek) to the range's
+    /// partitions go on. To leave those offsets out, [`seek`](crate::Consumer::seek) to the range's
     /// end.
     #[must_use]
     pub fn records(&self) -> BatchRecords<'_> {
@@ -227,7 +196,7 @@ impl PartitionBatch {
     /// says which offsets cannot be read: those up to the end of the stored batch, as far as what
     /// follows agrees.
     #[cold]
-    pub(super) fn unreadable(&self, index: usize, error: &RecordError) -> Error {
+    pub(crate) fn unreadable(&self, index: usize, error: &RecordError) -> Error {
         let error = corrupt(&self.tp, error);
         let Some(Segment {
             batch, from, start, ..
@@ -314,16 +283,11 @@ impl std::fmt::Debug for BatchRecords<'_> {
 }
 
 /// The error for bytes that are not records.
-pub(super) fn corrupt(tp: &TopicPartition, error: &RecordError) -> Error {
+pub(crate) fn corrupt(tp: &TopicPartition, error: &RecordError) -> Error {
     let kind = match error {
         RecordError::UnsupportedCodec { .. } => ErrorKind::Config,
         RecordError::TooLarge { .. } => ErrorKind::RecordTooLarge,
         _ => ErrorKind::CorruptRecord,
     };
     Error::new(kind, error.to_string()).with_topic_partition(tp.clone())
-}
-
-/// A partition's name, shared.
-pub(super) fn topic_of(tp: &TopicPartition) -> Arc<str> {
-    Arc::clone(&tp.topic)
 }

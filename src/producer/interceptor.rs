@@ -1,18 +1,10 @@
-//! Interceptors: code of the application's that sees every record on its way in and out.
-//!
-//! Invariants: none is called under a lock; a panic in one is caught, told once per interceptor and hook, and changes
-//! nothing for the client; without interceptors the paths of records do not know of them.
+//! Interceptors of producers: code of the application's that sees every record on its way out.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::consumer::PartitionBatch;
-use crate::error::Error;
-use crate::producer::BatchReport;
+use crate::hooks::Chain;
+use crate::producer::batch_report::BatchReport;
 use crate::record::{Header, Record};
-use crate::types::{OffsetAndMetadata, TopicPartition};
 
 /// Sees what a producer sends, and what became of it: for trace contexts, audits and the like. Set by
 /// [`ProducerBuilder::interceptor`](crate::ProducerBuilder::interceptor).
@@ -62,52 +54,6 @@ pub trait ProducerInterceptor: Send + Sync + 'static {
     /// before the deliveries end.
     fn on_acknowledgement(&self, batch: &BatchReport) {
         let _ = batch;
-    }
-}
-
-/// Sees what a consumer hands out and commits. Set by
-/// [`ConsumerBuilder::interceptor`](crate::ConsumerBuilder::interceptor).
-///
-/// Both methods must be quick and not block. One that panics does not harm the consumer; that is logged once.
-///
-/// This is Java's `ConsumerInterceptor` with one difference: records are looked at, not replaced. A trace context is
-/// taken from a record's headers where it is processed (`record.headers().last_named("traceparent")`), since the span of its
-/// processing starts there; this trait is for what concerns all records, as counting them:
-///
-/// ```
-/// use std::sync::atomic::{AtomicU64, Ordering};
-/// use ottla::{ConsumerInterceptor, PartitionBatch};
-///
-/// #[derive(Default)]
-/// struct Traced(AtomicU64);
-///
-/// impl ConsumerInterceptor for Traced {
-///     fn on_consume(&self, batch: &PartitionBatch) {
-///         let traced = batch.records().flatten().filter(|record| record.headers().last_named("traceparent").is_some());
-///         self.0.fetch_add(traced.count() as u64, Ordering::Relaxed);
-///     }
-/// }
-///
-/// # async fn example(client: ottla::Client) -> ottla::Result<()> {
-/// let consumer = client.consumer("billing").subscribe(["orders"]).interceptor(Traced::default()).build().await?;
-/// # Ok(())
-/// # }
-/// ```
-pub trait ConsumerInterceptor: Send + Sync + 'static {
-    /// A batch of one partition is about to be handed out, on the task that polls. What a
-    /// [`RecordStream`](crate::RecordStream) leaves is handed out again, and seen again.
-    fn on_consume(&self, batch: &PartitionBatch) {
-        let _ = batch;
-    }
-
-    /// A commit of these offsets ended, after all its retries: the application's, an automatic one, or one before
-    /// partitions are given up.
-    fn on_commit(
-        &self,
-        offsets: &[(TopicPartition, OffsetAndMetadata)],
-        outcome: Result<(), &Error>,
-    ) {
-        let _ = (offsets, outcome);
     }
 }
 
@@ -182,51 +128,6 @@ impl fmt::Debug for AddedHeaders {
     }
 }
 
-/// Interceptors in the order in which they were set.
-pub(crate) struct Chain<T: ?Sized>(Vec<Arc<Member<T>>>);
-
-struct Member<T: ?Sized> {
-    interceptor: Box<T>,
-    /// By hook, whether its panic was told.
-    told: [AtomicBool; 2],
-}
-
-/// The place in `told`, and the method's name.
-type Hook = (usize, &'static str);
-impl<T: ?Sized> Chain<T> {
-    pub(crate) fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    pub(crate) fn push(&mut self, interceptor: Box<T>) {
-        self.0.push(Arc::new(Member {
-            interceptor,
-            told: Default::default(),
-        }));
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Calls one hook of all.
-    fn each(&self, (index, method): Hook, mut call: impl FnMut(&T)) {
-        for (place, member) in self.0.iter().enumerate() {
-            let outcome = catch_unwind(AssertUnwindSafe(|| call(&member.interceptor)));
-            if outcome.is_err()
-                && let Some(told) = member.told.get(index)
-                && !told.swap(true, Ordering::Relaxed)
-            {
-                tracing::error!(
-                    interceptor = place,
-                    method,
-                    "an interceptor panicked; it is called all the same, and this is not said again"
-                );
-            }
-        }
-    }
-}
-
 impl Chain<dyn ProducerInterceptor> {
     /// What is to be added to the record. What one added before it panicked does not count.
     pub(crate) fn on_send(&self, record: &Record<'_>) -> AddedHeaders {
@@ -246,36 +147,6 @@ impl Chain<dyn ProducerInterceptor> {
         self.each((1, "on_acknowledgement"), |interceptor| {
             interceptor.on_acknowledgement(batch);
         });
-    }
-}
-
-impl Chain<dyn ConsumerInterceptor> {
-    pub(crate) fn on_consume(&self, batch: &PartitionBatch) {
-        self.each((0, "on_consume"), |interceptor| {
-            interceptor.on_consume(batch);
-        });
-    }
-
-    pub(crate) fn on_commit(
-        &self,
-        offsets: &[(TopicPartition, OffsetAndMetadata)],
-        outcome: Result<(), &Error>,
-    ) {
-        self.each((1, "on_commit"), |interceptor| {
-            interceptor.on_commit(offsets, outcome);
-        });
-    }
-}
-
-impl<T: ?Sized> Clone for Chain<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T: ?Sized> fmt::Debug for Chain<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Chain({})", self.0.len())
     }
 }
 

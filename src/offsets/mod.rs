@@ -1,0 +1,14 @@
+//! Requests about offsets: what is committed, committing, where a log begins and ends, and single records of it.
+
+mod commit;
+mod coordinator;
+mod fetch;
+mod list;
+pub(crate) mod peek;
+
+pub(crate) use self::commit::{Offsets, ToCommit, commit, not_a_member};
+pub(crate) use self::coordinator::{Identity, ask_coordinator};
+pub(crate) use self::fetch::{
+    Lookup, all_committed, committed, committed_once, lookup_error, settle,
+};
+pub(crate) use self::list::{EARLIEST, Found, LATEST, NEWEST, list, list_once, no_partition};
