@@ -12,7 +12,6 @@ use std::sync::Arc;
 use crate::types::TopicPartition;
 
 pub(crate) mod classify;
-pub(crate) mod refusals;
 
 pub use classify::BrokerCode;
 

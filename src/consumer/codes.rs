@@ -25,7 +25,6 @@ pub(super) const INVALID_FETCH_SESSION_EPOCH: i16 = 71;
 pub(super) const FENCED_LEADER_EPOCH: i16 = 74;
 pub(super) const UNKNOWN_LEADER_EPOCH: i16 = 75;
 pub(super) const OFFSET_NOT_AVAILABLE: i16 = 78;
-pub(super) const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
 pub(super) const UNSTABLE_OFFSET_COMMIT: i16 = 88;
 pub(super) const UNKNOWN_TOPIC_ID: i16 = 100;
 pub(super) const INCONSISTENT_TOPIC_ID: i16 = 103;

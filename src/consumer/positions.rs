@@ -321,20 +321,14 @@ impl Positions {
                     offset: found.offset,
                     leader_epoch: found.leader_epoch.unwrap_or(-1),
                 };
-                // If it was looked up again because it did not suit the log, it is so.
-                let again = part.committed.replace(at.offset) == Some(at.offset);
-                let told = if at.offset >= 0 {
-                    part.unproven = !again;
-                    part.start(at);
-                    None
-                } else if again {
+                part.committed = Some(at.offset);
+                if at.offset < 0 {
                     // No log has it, whoever committed it.
-                    self.reset_by_policy(tp, "the committed offset is negative")
-                } else {
-                    None
-                };
+                    return self.reset_by_policy(tp, "the committed offset is negative");
+                }
+                part.start(at);
                 self.touch(tp);
-                told
+                None
             }
             None => self.reset_by_policy(tp, "no offset is committed"),
         }

@@ -37,15 +37,6 @@ impl Versions {
         ))
     }
 
-    /// Whether every request of this client can be sent in some version.
-    pub(crate) fn suffice(&self) -> bool {
-        let both = |&(key, min, max): &(i16, i16, i16)| {
-            let (low, high) = self.offered(key);
-            low <= high.min(max) && min <= high.min(max)
-        };
-        super::SPOKEN.iter().all(both)
-    }
-
     fn offered(&self, key: i16) -> (i16, i16) {
         usize::try_from(key)
             .ok()
