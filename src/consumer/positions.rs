@@ -349,8 +349,7 @@ impl Positions {
         self.touch(tp);
     }
 
-    /// A lookup failed: it is tried again after a while. True if it has failed so often in a row that the application is to
-    /// know, for one answer may be damaged.
+    /// A lookup failed: it is tried again after a while. Whether it is still wanted.
     pub(crate) fn lookup_failed(
         &mut self,
         tp: &TopicPartition,
@@ -365,7 +364,7 @@ impl Positions {
         part.asking = false;
         part.trouble = error;
         part.back_off(now, base, max);
-        part.failures > TOLD_AFTER
+        true
     }
 
     /// An error for a partition that has no position and of which the application was not told.
@@ -478,9 +477,6 @@ impl Positions {
         PartEpoch(self.next_epoch)
     }
 }
-
-/// So many failures of a lookup in a row are not told.
-const TOLD_AFTER: u32 = 2;
 
 fn no_position(tp: &TopicPartition, cause: &str) -> Error {
     let message = format!("{cause}, and auto.offset.reset is none; seek to where to go on");

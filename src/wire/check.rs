@@ -141,13 +141,6 @@ pub(super) fn describe_new_groups(answer: &kp::ConsumerGroupDescribeResponse) ->
 
 const MEMBERS: &str = "there are members beside an error";
 
-pub(super) fn list_groups(answer: &kp::ListGroupsResponse) -> Checked {
-    all(
-        answer.groups.iter().map(|_| answer.error_code == 0),
-        "there are groups beside an error",
-    )
-}
-
 pub(super) fn delete_topics(answer: &kp::DeleteTopicsResponse) -> Checked {
     all(
         answer
