@@ -4,8 +4,8 @@
 //! Codes, offsets, epochs, ids and times stand outside of every checksum, so what is told during the damage may be wrong in
 //! ways that nobody can see (an offset, say). What must hold all the same: every delivery ends, what was acknowledged is in a
 //! log, and once the damage is over all that is sent is written, and read by the group, whose members
-//! share the partitions as its coordinator says. A member whose coordinator seems to refuse it for good
-//! ends, as in Java's client; here it is started again, as an application would.
+//! share the partitions as its coordinator says. A member or a producer that a broker seems to refuse for good
+//! ends, as in Java's client, and so does a call; here it is started again, as an application would.
 //!
 //! Two kinds of worlds: bits are flipped wherever it happens for half a minute, or one bit of one answer.
 
@@ -278,7 +278,12 @@ impl World {
         members: &[Member; 2],
     ) -> Duration {
         let over = Instant::now();
-        let after = produce(producer, 1_000..1_000 + records, time).await;
+        let mut after = produce(producer, 1_000..1_000 + records, time).await;
+        if after.is_empty() {
+            // It was refused for good: an application makes another one.
+            let another = self.writer.producer().build().await.unwrap();
+            after = produce(&another, 1_000..1_000 + records, time).await;
+        }
         assert_eq!(after.len(), records, "the producer has recovered");
         let lost: Vec<_> = acknowledged.difference(&self.written()).cloned().collect();
         assert!(lost.is_empty(), "acknowledged and in no log: {lost:?}");
