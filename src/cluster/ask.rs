@@ -1,6 +1,5 @@
 //! One request about several topics: repeated for those whose trouble may pass, until the deadline.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -69,9 +68,6 @@ impl Cluster {
         let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
         let attempts = AtomicU32::new(0);
         let mut heard = false;
-        // What is done already by the first attempt would be refused to a second.
-        let repeatable = O::DONE_ALREADY.is_none();
-        let mut doubted: HashMap<String, i16> = HashMap::new();
         while !asks.is_empty() {
             let answer = self
                 .call(operation.target(), lane, deadline, |version| {
@@ -106,11 +102,7 @@ impl Cluster {
                     results.put(item.name, Ok(item.value));
                     continue;
                 }
-                // A refusal may be damaged on its way; that there is no such topic is an answer, too.
-                let doubts = repeatable && !may_pass(item.code) && item.code != UNKNOWN_TOPIC;
-                let again =
-                    doubts && doubted.insert(item.name.clone(), item.code) != Some(item.code);
-                if !may_pass(item.code) && !again {
+                if !may_pass(item.code) {
                     asks.shift_remove(&item.name);
                 } else if classify::classify(item.code).refresh != Refresh::Nothing {
                     self.refresh();
@@ -119,11 +111,8 @@ impl Cluster {
                 results.put(item.name, Err(error));
             }
             // What an answer leaves out it would leave out again.
-            let mut missing = |name: &String| {
-                let left_out = !results.is_settled(name);
-                left_out && !(repeatable && doubted.insert(name.clone(), 0) != Some(0))
-            };
-            let left_out: Vec<String> = asks.keys().filter(|name| missing(name)).cloned().collect();
+            let missing = |name: &&String| !results.is_settled(name);
+            let left_out: Vec<String> = asks.keys().filter(missing).cloned().collect();
             for name in left_out {
                 asks.shift_remove(&name);
                 let text = format!("{} '{name}': the broker's answer leaves it out", O::DOING);
@@ -138,8 +127,6 @@ impl Cluster {
         Ok(results)
     }
 }
-
-const UNKNOWN_TOPIC: i16 = 3;
 
 /// Whether another attempt may go otherwise. That a topic is unknown is an answer here, though for
 /// producers and consumers it is a state that passes.

@@ -71,7 +71,6 @@ async fn round(cluster: &Cluster, ask: &Ask) {
                 .filter(|topic| !snapshot.resolves([*topic]))
                 .cloned()
                 .collect(),
-            listed: snapshot.is_listed(),
         },
     };
     let spread = 0.8 + 0.4 * cluster.clock().unit();

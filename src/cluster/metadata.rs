@@ -35,8 +35,6 @@ pub(crate) enum Ended {
     Answered {
         /// Topics of the round that are still to be asked for.
         left: Vec<Arc<str>>,
-        /// Whether the list of all topics is known, if it was asked for.
-        listed: bool,
     },
 }
 
@@ -202,11 +200,9 @@ impl MetadataMachine {
             return false;
         };
         let resolved = match ended {
-            Ended::Answered { left, listed } => {
-                if asked.all {
-                    self.all_resolved = listed;
-                }
-                let resolved = left.is_empty() && (listed || !asked.all);
+            Ended::Answered { left } => {
+                self.all_resolved |= asked.all;
+                let resolved = left.is_empty();
                 self.ask_again(left);
                 resolved
             }
@@ -285,7 +281,6 @@ mod tests {
     fn answered(left: &[&str]) -> Ended {
         Ended::Answered {
             left: left.iter().map(|name| Arc::from(*name)).collect(),
-            listed: true,
         }
     }
 
@@ -385,13 +380,11 @@ mod tests {
         machine.ended(start, answered(&[]), 1.0);
         machine.refresh();
         assert!(machine.poll(start + 100 * MS).unwrap().all);
-        let unknown = Ended::Answered {
-            left: Vec::new(),
-            listed: false,
-        };
-        machine.ended(start + 100 * MS, unknown, 1.0);
-        let ask = machine.poll(start + 200 * MS).unwrap();
-        assert!(ask.all && ask.existing.is_empty(), "until it is known");
+        machine.ended(start + 100 * MS, Ended::Failed, 1.0);
+        assert!(
+            machine.poll(start + 200 * MS).unwrap().all,
+            "until it is known"
+        );
         machine.ended(start + 200 * MS, answered(&[]), 1.0);
         machine.unwatch_all();
         machine.refresh();

@@ -36,57 +36,28 @@ pub(crate) struct Snapshot {
     pub(crate) errors: IndexMap<Arc<str>, i16>,
     /// Which topics there are, as of the last time that all were asked for.
     pub(crate) all: Option<Arc<[Listed]>>,
-    /// What answers said of topics against what is known, until it is believed or taken back.
-    doubts: IndexMap<Arc<str>, Doubt>,
-    /// The list of all topics as it came last, and how many lists in a row were other ones than the one before.
-    heard: Option<Arc<[Listed]>>,
-    differed: u32,
+    /// How many answers in a row went back behind what is known of a topic.
+    behind: HashMap<Arc<str>, u32>,
 }
 
-/// A description of a topic that contradicts what is known. One answer may be damaged or out of date, and believing it
-/// would cost positions, sequences or partitions; so it is asked for again, and believed once it was said often enough.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Doubt {
-    claim: Claim,
-    times: u32,
-}
+/// Brokers learn of changes at different times, and one that is late goes back behind what another has said. So a topic that
+/// is gone, smaller or another one is asked for once more; an older leader epoch counts when nobody says anything else, for
+/// then the one that is known never was.
+const GOES_BACK: u32 = 2;
+const OLDER_EPOCH: u32 = 5;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Claim {
-    /// The topic was made anew under this id.
-    Id(Uuid),
-    /// It has only so many partitions, fewer than were known.
-    Partitions(usize),
-    /// A leader epoch went back: a broker is behind, or the one known never was.
-    OlderEpoch,
-    /// It is gone, or refused.
-    Code(i16),
-}
-
-impl Claim {
-    fn of(topic: &MetadataResponseTopic, known: &Topic) -> Option<Self> {
-        if another_id(topic.topic_id, known.id) {
-            return Some(Self::Id(topic.topic_id));
-        }
-        if topic.partitions.len() < known.partitions.len() {
-            return Some(Self::Partitions(topic.partitions.len()));
-        }
-        let older = topic.partitions.iter().any(|partition| {
-            usize::try_from(partition.partition_index)
-                .ok()
-                .and_then(|index| known.partitions.get(index))
-                .is_some_and(|known| known.leader_epoch > partition.leader_epoch)
-        });
-        older.then_some(Self::OlderEpoch)
+/// After how many answers that go back like this one does it counts; `None` if it does not go back.
+fn goes_back(topic: &MetadataResponseTopic, known: &Topic) -> Option<u32> {
+    if another_id(topic.topic_id, known.id) || topic.partitions.len() < known.partitions.len() {
+        return Some(GOES_BACK);
     }
-
-    /// How often it has to be said.
-    fn believed_after(self) -> u32 {
-        match self {
-            Self::Id(_) | Self::Partitions(_) | Self::Code(_) => 2,
-            Self::OlderEpoch => 5,
-        }
-    }
+    let older = topic.partitions.iter().any(|partition| {
+        usize::try_from(partition.partition_index)
+            .ok()
+            .and_then(|index| known.partitions.get(index))
+            .is_some_and(|known| known.leader_epoch > partition.leader_epoch)
+    });
+    older.then_some(OLDER_EPOCH)
 }
 
 /// A topic among all that there are.
@@ -207,30 +178,24 @@ impl Snapshot {
         let Some(name) = topic.name.as_ref().map(|name| name.0.as_str()) else {
             return;
         };
-        if topic.error_code != 0 {
-            let code = topic.error_code;
-            let news = self.errors.get(name) != Some(&code);
-            let weighs = self.topics.contains_key(name) || is_refusal(code);
-            if news && weighs && !self.believes(name, Claim::Code(code)) {
+        if GONE.contains(&topic.error_code) && self.topics.contains_key(name) {
+            if !self.is_told(name, GOES_BACK) {
                 return;
             }
-            if GONE.contains(&topic.error_code) {
-                let gone = self.topics.swap_remove(name);
-                gone.map(|topic| self.by_id.remove(&topic.id));
-            }
+            let gone = self.topics.swap_remove(name);
+            gone.map(|topic| self.by_id.remove(&topic.id));
+        }
+        if topic.error_code != 0 {
             self.errors.insert(Arc::from(name), topic.error_code);
             return;
         }
         self.errors.swap_remove(name);
         let mut before = self.topics.get(name).cloned();
-        let claim = before
-            .as_deref()
-            .and_then(|before| Claim::of(topic, before));
-        match claim {
-            None => _ = self.doubts.swap_remove(name),
-            Some(claim) if self.believes(name, claim) => before = None,
-            Some(Claim::OlderEpoch) => {} // what is newer in it counts
-            Some(Claim::Id(_) | Claim::Partitions(_) | Claim::Code(_)) => return,
+        match before.as_deref().and_then(|known| goes_back(topic, known)) {
+            None => _ = self.behind.remove(name),
+            Some(times) if self.is_told(name, times) => before = None,
+            Some(OLDER_EPOCH) => {} // what is newer in it counts
+            Some(_) => return,
         }
         let before = before.as_ref();
         let Some(partitions) =
@@ -258,8 +223,7 @@ impl Snapshot {
         }
     }
 
-    /// Takes in the answer about all topics. One that is being made, or has no leader, is there. What is not in a list any more
-    /// is gone when the next one says so, too.
+    /// Takes in the answer about all topics. One that is being made, or has no leader, is there.
     pub(crate) fn list(&mut self, response: &MetadataResponse) {
         let there = response.topics.iter().filter(|topic| {
             topic.error_code == 0
@@ -276,43 +240,20 @@ impl Snapshot {
             })
             .collect();
         listed.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-        if self.heard.as_deref() == Some(&listed[..]) {
-            self.differed = 0;
-        } else {
-            self.heard = Some(listed.into());
-            self.differed = self.differed.saturating_add(1);
-        }
-        let listed = self.heard.as_deref().unwrap_or_default();
-        let all = self.all.as_deref().unwrap_or_default();
-        let more = all.iter().all(|known| {
-            let at = listed.binary_search_by(|one| one.name.cmp(&known.name));
-            at.is_ok_and(|at| listed.get(at) == Some(known))
-        });
-        if (more || self.is_listed()) && self.all != self.heard {
-            self.all = self.heard.clone();
+        if self.all.as_deref() != Some(&listed[..]) {
+            self.all = Some(listed.into());
         }
     }
 
-    /// Whether the list of all topics was heard twice; on a cluster where it changes all the time that is not waited for.
-    pub(crate) fn is_listed(&self) -> bool {
-        self.differed == 0 || self.differed >= MOST_LISTS
-    }
-
-    /// Whether what contradicts the known was said often enough, this time included.
-    fn believes(&mut self, name: &str, claim: Claim) -> bool {
-        let doubt = self
-            .doubts
-            .entry(Arc::from(name))
-            .or_insert(Doubt { claim, times: 0 });
-        if doubt.claim != claim {
-            *doubt = Doubt { claim, times: 0 };
+    /// Whether so many answers in a row, this one included, went back behind what is known of a topic.
+    fn is_told(&mut self, name: &str, times: u32) -> bool {
+        let behind = self.behind.entry(Arc::from(name)).or_default();
+        *behind += 1;
+        let told = *behind >= times;
+        if told {
+            self.behind.remove(name);
         }
-        doubt.times += 1;
-        let believed = doubt.times >= claim.believed_after();
-        if believed {
-            self.doubts.swap_remove(name);
-        }
-        believed
+        told
     }
 
     /// Takes in leaders that a broker named beside an error (KIP-951). True if anything was new.
@@ -357,15 +298,15 @@ impl Snapshot {
         self.topics.retain(|name, _| watched(name));
         self.by_id.retain(|_, name| watched(name));
         self.errors.retain(|name, _| watched(name));
-        self.doubts.retain(|name, _| watched(name));
+        self.behind.retain(|name, _| watched(name));
     }
 
-    /// Whether every one of these topics is described, without contradiction, and led.
+    /// Whether every one of these topics is described, by nobody older since, and led.
     pub(crate) fn resolves<'a>(&self, topics: impl IntoIterator<Item = &'a Arc<str>>) -> bool {
         topics.into_iter().all(|name| {
             let topic = self.topics.get(name);
             let topic = topic
-                .filter(|_| !self.doubts.contains_key(name) && !self.errors.contains_key(name));
+                .filter(|_| !self.behind.contains_key(name) && !self.errors.contains_key(name));
             topic.is_some_and(|topic| {
                 topic
                     .partitions
@@ -377,8 +318,6 @@ impl Snapshot {
 }
 
 const LEADER_NOT_AVAILABLE: i16 = 5;
-/// After so many lists in a row that are all different the last one is believed.
-const MOST_LISTS: u32 = 5;
 
 /// Codes by which brokers refuse a topic. Any other, retriable or not of Metadata at all, may be another the next time.
 const REFUSED: [i16; 5] = [17, 29, 37, 38, 44];

@@ -93,7 +93,9 @@ impl Script {
                     };
                     far.answer(
                         &asked,
-                        &InitProducerIdResponse::default().with_error_code(code),
+                        &InitProducerIdResponse::default()
+                            .with_error_code(code)
+                            .with_producer_id(7.into()),
                     )
                     .await;
                 }

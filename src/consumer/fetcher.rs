@@ -538,7 +538,7 @@ impl Fetcher {
             _ => connect(self.shared.cluster.clone(), self.broker, self.slot).await?,
         };
         let newest = connection.link.version::<kp::FetchRequest>()?;
-        let request = self.session.build(newest >= FETCH_BY_ID, now());
+        let request = self.session.build(newest >= FETCH_BY_ID);
         let version = if request.by_id { newest } else { FETCH_BY_NAME };
         let by_id = request.by_id;
         let config = &self.shared.config;
@@ -591,7 +591,7 @@ impl Fetcher {
         let mut hints = Vec::new();
         let mut refresh = false;
         // What the broker holds of the session is not what it was told.
-        let (mut unasked, mut wrong) = (false, Vec::new());
+        let mut unasked = false;
         let time = now();
         let mut news = false;
         let mut bytes = 0;
@@ -639,9 +639,7 @@ impl Fetcher {
                     });
                 }
                 let outcome = inner.positions.accept(self.broker, asked, &answer, time);
-                if answer.code != 0 {
-                    wrong.push(tp.clone());
-                }
+                unasked |= outcome.again;
                 refresh |= outcome.refresh;
                 if answer.preferred.is_some() {
                     // It may be a broker that has no fetch task yet.
@@ -678,7 +676,6 @@ impl Fetcher {
             self.pause = PAUSE;
         }
         drop(inner);
-        wrong.iter().for_each(|tp| self.session.unsure(tp));
         if unasked {
             self.session.failed();
         }

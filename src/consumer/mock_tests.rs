@@ -413,3 +413,31 @@ async fn a_fenced_static_member_hands_out_nothing_more() {
     );
     assert_eq!(consumer.assignment(), []);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_told_at_once() {
+    const GROUP_AUTHORIZATION_FAILED: i16 = 30;
+    let mock = mock(1).await;
+    let client = mock.client();
+    produce(&client, "t", "one").await;
+    let refused = |api| mock.on(api).fail(GROUP_AUTHORIZATION_FAILED);
+    let rule = refused(Api::OffsetFetch);
+    let mut consumer = subscriber(&client).build().await.unwrap();
+    let error = consumer.poll().await.unwrap_err();
+    assert_eq!(
+        (error.kind(), rule.hits()),
+        (ErrorKind::Authorization, 1),
+        "{error}"
+    );
+    rule.remove();
+    while consumer.poll().await.unwrap().unwrap().is_empty() {}
+    // And so are questions from outside.
+    let rule = refused(Api::OffsetFetch);
+    client.admin().group_offsets("g").await.unwrap_err();
+    let tp = TopicPartition::new("t", 0);
+    consumer.committed(&[tp]).await.unwrap_err();
+    assert_eq!(rule.hits(), 2);
+    let rule = refused(Api::ListGroups);
+    client.admin().list_groups().await.unwrap_err();
+    assert_eq!(rule.hits(), 1);
+}

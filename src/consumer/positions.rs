@@ -296,20 +296,14 @@ impl Positions {
                     offset: found.offset,
                     leader_epoch: found.leader_epoch.unwrap_or(-1),
                 };
-                // If it was looked up again because it did not suit the log, it is so.
-                let again = part.committed.replace(at.offset) == Some(at.offset);
-                let told = if at.offset >= 0 {
-                    part.unproven = !again;
-                    part.start(at);
-                    None
-                } else if again {
+                part.committed = Some(at.offset);
+                if at.offset < 0 {
                     // No log has it, whoever committed it.
-                    self.reset_by_policy(tp, "the committed offset is negative")
-                } else {
-                    None
-                };
+                    return self.reset_by_policy(tp, "the committed offset is negative");
+                }
+                part.start(at);
                 self.touch(tp);
-                told
+                None
             }
             None => self.reset_by_policy(tp, "no offset is committed"),
         }
@@ -330,8 +324,7 @@ impl Positions {
         self.touch(tp);
     }
 
-    /// A lookup failed: it is tried again after a while. True if it has failed so often in a row that the application is to
-    /// know, for one answer may be damaged.
+    /// A lookup failed: it is tried again after a while. Whether it is still wanted.
     pub(crate) fn lookup_failed(
         &mut self,
         tp: &TopicPartition,
@@ -346,7 +339,7 @@ impl Positions {
         part.asking = false;
         part.trouble = error;
         part.back_off(now, base, max);
-        part.failures > TOLD_AFTER
+        true
     }
 
     /// An error for a partition that has no position and of which the application was not told.
@@ -459,9 +452,6 @@ impl Positions {
         PartEpoch(self.next_epoch)
     }
 }
-
-/// So many failures of a lookup in a row are not told.
-const TOLD_AFTER: u32 = 2;
 
 fn no_position(tp: &TopicPartition, cause: &str) -> Error {
     let message = format!("{cause}, and auto.offset.reset is none; seek to where to go on");

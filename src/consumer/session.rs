@@ -9,19 +9,16 @@
 //! - Epochs count requests, and one request is out at a time. Whenever it is not certain which
 //!   requests the broker saw, the next one is full and closes the old session.
 //! - A session speaks of topics by id or by name. Changing that starts a new session.
-//! - What a broker holds may be wrong without either end knowing (a damaged request), and would stay so, because only
-//!   changes are sent. So a partition is sent again after an error, and everything once in a while or when the broker
-//!   answers for what was never asked.
+//! - What a broker holds may be wrong (a damaged request), and would stay so, because only changes are sent. So a
+//!   session whose broker answers for what was never asked, or otherwise than it was asked, starts anew.
 //! - A request that overlaps with another to the same broker is outside of the session, for there is one
 //!   session and its requests are counted.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use indexmap::{IndexMap, IndexSet};
 use uuid::Uuid;
 
-use crate::clock::Instant;
 use crate::fetched::Planned;
 use crate::types::TopicPartition;
 use crate::wire::codes;
@@ -30,9 +27,6 @@ use crate::wire::codes;
 const INITIAL: i32 = 0;
 /// The id before there is a session.
 const NO_SESSION: i32 = 0;
-/// How long requests are incremental. By time and not by number, or a busy consumer of thousands of partitions would
-/// list them all the time.
-const AFRESH: Duration = Duration::from_secs(30);
 /// The epoch of a request that wants no session.
 const SESSIONLESS: i32 = -1;
 
@@ -65,8 +59,6 @@ pub(crate) enum Verdict {
 pub(crate) struct FetchSession {
     id: i32,
     epoch: i32,
-    /// When the next full request is due.
-    afresh_at: Option<Instant>,
     by_id: bool,
     /// Every request is full, and no session comes of it.
     sessionless: bool,
@@ -149,17 +141,13 @@ impl FetchSession {
     }
 
     /// The next request.
-    pub(crate) fn build(&mut self, ids_spoken: bool, now: Instant) -> Request {
+    pub(crate) fn build(&mut self, ids_spoken: bool) -> Request {
         let by_id = ids_spoken && self.nameless == 0;
         if by_id != self.by_id && !self.parts.is_empty() {
             self.by_id = by_id;
             self.restart();
         }
-        if self.afresh_at.is_some_and(|at| at <= now) {
-            self.restart();
-        }
         if self.epoch == INITIAL {
-            self.afresh_at = Some(now + AFRESH);
             self.names.clear();
             self.forget.clear();
             self.send = self.parts.keys().cloned().collect();
@@ -239,13 +227,6 @@ impl FetchSession {
         self.restart();
     }
 
-    /// An error came for a partition: what the broker holds of it may be damaged.
-    pub(crate) fn unsure(&mut self, tp: &TopicPartition) {
-        if self.parts.contains_key(tp) {
-            self.send.insert(tp.clone());
-        }
-    }
-
     /// What was asked of a partition that the broker answers for.
     pub(crate) fn asked(&self, tp: &TopicPartition) -> Option<&Planned> {
         self.parts.get(tp).map(|member| &member.planned)
@@ -272,7 +253,6 @@ fn next_epoch(epoch: i32) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::now;
     use crate::consumer::positions::tests::{active, rules};
     use crate::consumer::positions::{Known, Leader, Slot};
     use crate::types::BrokerId;
@@ -311,7 +291,7 @@ mod tests {
     /// The next request, if these partitions and no others are asked for.
     fn ask(session: &mut FetchSession, wanted: Vec<Planned>) -> Request {
         want(session, wanted);
-        session.build(true, now())
+        session.build(true)
     }
 
     fn want(session: &mut FetchSession, wanted: Vec<Planned>) {
@@ -361,7 +341,7 @@ mod tests {
         session.change(planned(0, 0).tp, Some(planned(0, 5)));
         session.change(planned(1, 0).tp, None);
         session.change(planned(1, 0).tp, Some(planned(1, 5)));
-        assert_eq!(sent(&session.build(true, now())), [(2, 0), (0, 5), (1, 5)]);
+        assert_eq!(sent(&session.build(true)), [(2, 0), (0, 5), (1, 5)]);
     }
 
     #[test]
@@ -437,13 +417,10 @@ mod tests {
     }
 
     #[test]
-    fn what_the_broker_holds_is_told_again() {
+    fn another_id_than_the_sessions_makes_the_next_request_full() {
         let mut session = FetchSession::default();
         let wanted = || vec![planned(0, 10), planned(1, 20)];
         ask(&mut session, wanted());
-        session.accept(0, 9);
-        session.unsure(&TopicPartition::new("t", 1));
-        assert_eq!(sent(&ask(&mut session, wanted())), [(1, 20)]);
         session.accept(0, 9);
         assert_eq!(sent(&ask(&mut session, wanted())), []);
         // Another id than the session's: taken for damage.
@@ -451,11 +428,7 @@ mod tests {
         let full = ask(&mut session, wanted());
         assert_eq!((full.session_id, full.session_epoch), (9, 0));
         session.accept(0, 10);
-        let opened = now();
-        assert_eq!(session.build(true, opened).session_epoch, 1);
-        session.accept(0, 10);
-        let again = session.build(true, opened + AFRESH);
-        assert_eq!((again.session_epoch, again.send.len()), (0, 2));
+        assert_eq!(session.build(true).session_epoch, 1);
     }
 
     #[test]
@@ -502,7 +475,7 @@ mod tests {
                 if fate == 4 {
                     continue; // no request was made
                 }
-                let request = session.build(true, now());
+                let request = session.build(true);
                 if fate == 0 {
                     session.failed(); // the broker never saw it
                     continue;

@@ -19,8 +19,6 @@ const SECOND: Duration = Duration::from_secs(1);
 const COUNT: usize = 200;
 const OFFSET_OUT_OF_RANGE: i16 = 1;
 const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
-const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
-const INVALID_REQUEST: i16 = 42;
 
 /// Partition 0 of topic `t` is led by broker 2 in epoch 1, and was led by broker 1 before.
 async fn mock() -> MockCluster {
@@ -54,8 +52,6 @@ struct Liar {
     lie: Lie,
     armed: AtomicBool,
     told: AtomicU64,
-    /// Answers to Metadata since.
-    again: AtomicU64,
     /// Fetches and batches that brokers refused, the lie not included.
     refused: AtomicU64,
 }
@@ -66,7 +62,6 @@ impl Liar {
             lie,
             armed: AtomicBool::new(false),
             told: AtomicU64::new(0),
-            again: AtomicU64::new(0),
             refused: AtomicU64::new(0),
         });
         let of = |api| mock.on(api).when(|request| request.client_id == "victim");
@@ -101,8 +96,6 @@ impl Liar {
 
     fn metadata(&self, answer: &mut MetadataResponse) {
         if !self.may_lie() {
-            let told = self.told.load(Ordering::Relaxed);
-            self.again.fetch_add(told, Ordering::Relaxed);
             return;
         }
         match self.lie {
@@ -170,17 +163,11 @@ fn gone(topic: &mut MetadataResponseTopic) {
     topic.partitions.clear();
 }
 
-fn not_allowed(topic: &mut MetadataResponseTopic) {
-    topic.error_code = TOPIC_AUTHORIZATION_FAILED;
-    topic.partitions.clear();
-}
-
-const OF_TOPICS: [(&str, Lie); 5] = [
+const OF_TOPICS: [(&str, Lie); 4] = [
     ("another id", Lie::Topic(another_id)),
     ("fewer partitions", Lie::Topic(fewer_partitions)),
     ("an older epoch", Lie::Topic(older_epoch)),
     ("gone", Lie::Topic(gone)),
-    ("not allowed", Lie::Topic(not_allowed)),
 ];
 
 /// Replaces what stands at this place of the first batch.
@@ -192,19 +179,10 @@ fn put<const N: usize>(part: &mut PartitionData, at: usize, change: fn([u8; N]) 
     part.records = Some(records.into());
 }
 
-const OF_FETCHES: [(&str, Lie); 9] = [
+const OF_FETCHES: [(&str, Lie); 8] = [
     (
         "an error beside records",
         Lie::Records(|part| part.error_code = OFFSET_OUT_OF_RANGE),
-    ),
-    (
-        "a code of other requests",
-        Lie::Records(|part| {
-            *part = PartitionData::default()
-                .with_partition_index(part.partition_index)
-                .with_error_code(INVALID_REQUEST)
-                .with_high_watermark(-1);
-        }),
     ),
     (
         "the log parted in a later epoch",
@@ -337,17 +315,6 @@ async fn writes_on(what: &str, lie: Lie) {
     let written: usize = (0..3).map(|number| mock.records("t", number).len()).sum();
     assert_eq!(written, places.len(), "{what}");
     liar.assert_not_believed(what);
-    assert!(liar.again.load(Ordering::Relaxed) > 0, "{what}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_topic_that_is_refused_once_is_asked_for_again() {
-    let mock = mock().await;
-    let liar = Liar::new(&mock, Lie::Topic(not_allowed));
-    liar.arm();
-    let producer = client(&mock, "victim").producer().build().await.unwrap();
-    producer.deliver(Record::to("t").value("v")).await.unwrap();
-    liar.assert_not_believed("not allowed");
 }
 
 /// Brokers 1 and 2 where the other one is.

@@ -1,8 +1,5 @@
 //! What is said on a new connection before requests flow: ApiVersions (KIP-35, KIP-511).
 
-use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::messages::{ApiVersionsRequest, RequestHeader};
 use kafka_protocol::protocol::{Encodable, HeaderVersion, StrBytes};
@@ -11,71 +8,29 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::connector::BoxStream;
 use super::frame::{self, Front, Peer};
 use crate::error::{Class, Error, ErrorKind, Result};
-use crate::wire::Call;
 use crate::wire::versions::{ApiVersionsAnswer, Versions};
 
 /// The newest ApiVersions that this client speaks.
 const NEWEST: i16 = 4;
 /// UNSUPPORTED_VERSION
 const UNSUPPORTED: i16 = 35;
-/// So many answers are looked at on one connection.
-const MOST_ASKS: usize = 6;
-/// So many different offers are remembered: a cluster is upgraded broker by broker.
-const MOST_OFFERS: usize = 8;
 /// No handshake answer is larger.
 const MAX_ANSWER: usize = 1 << 20;
 /// `client.software.name` and version as brokers count them (KIP-511).
 const SOFTWARE: (&str, &str) = ("ottla", env!("CARGO_PKG_VERSION"));
 
-/// What brokers offered on earlier connections of the client.
-#[derive(Default)]
-pub(crate) struct Offers(Mutex<VecDeque<Versions>>);
-
-impl Offers {
-    /// Whether it needs no second answer. A wrong one would hold as long as its connection, and look as if the broker were too
-    /// old; so what is new is asked for again, but for the first offer of all that has everything.
-    fn believes(&self, offer: &Versions) -> bool {
-        let known = self.known();
-        known.contains(offer) || known.is_empty() && offer.suffice()
-    }
-
-    /// Whether a request was offered on any connection.
-    pub(crate) fn any_has<R: Call>(&self) -> bool {
-        self.known().iter().any(|offer| offer.pick::<R>().is_ok())
-    }
-
-    fn keep(&self, offer: &Versions) {
-        let mut known = self.known();
-        if !known.contains(offer) {
-            known.truncate(MOST_OFFERS - 1);
-            known.push_front(offer.clone());
-        }
-    }
-
-    fn known(&self) -> MutexGuard<'_, VecDeque<Versions>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Negotiates versions: the newest ApiVersions first, then the newest one the broker names, then 0. What was not offered
-/// before counts once it was said twice in a row.
+/// Negotiates versions: the newest ApiVersions first, then the newest one the broker names, then 0.
 pub(crate) async fn negotiate(
     stream: &mut BoxStream,
     peer: &Peer,
     client_id: &StrBytes,
-    offers: &Offers,
 ) -> Result<Versions> {
     let mut version = NEWEST;
-    let mut last = None;
-    for _ in 0..MOST_ASKS {
+    loop {
         let body = exchange(stream, peer, client_id, version).await?;
         let answer = ApiVersionsAnswer::decode(body, version).map_err(|error| peer.name(error))?;
         match answer.error_code {
-            0 if last.as_ref() == Some(&answer.versions) || offers.believes(&answer.versions) => {
-                offers.keep(&answer.versions);
-                return Ok(answer.versions);
-            }
-            0 => last = Some(answer.versions),
+            0 => return Ok(answer.versions),
             UNSUPPORTED if version > 0 => {
                 version = answer.api_versions(version - 1).unwrap_or(0);
             }
@@ -86,10 +41,6 @@ pub(crate) async fn negotiate(
             }
         }
     }
-    let message =
-        "the versions that the broker offers are others each time: its answers are damaged";
-    let error = Error::new(ErrorKind::Protocol, message);
-    Err(peer.name(error.with_class(Class::Retriable)))
 }
 
 /// One request and its answer, the correlation id checked and taken off.

@@ -20,7 +20,6 @@ use tokio::time::{Sleep, sleep_until, timeout_at};
 use super::Lane;
 use super::connector::BoxStream;
 use super::frame::{self, Front, Peer};
-use super::handshake::Offers;
 use super::inflight::{InFlight, Observer, Outgoing};
 use super::recycle::{LEAST, Recycler};
 use super::traffic::{Ticket, Traffic};
@@ -59,8 +58,8 @@ pub(crate) struct LinkConfig {
     pub(crate) request_timeout: Duration,
     pub(crate) max_idle: Option<Duration>,
     pub(crate) traffic: Arc<Traffic>,
-    /// What brokers offered on other connections.
-    pub(crate) offers: Arc<Offers>,
+    /// The connection before this one was offered the same versions by the broker.
+    pub(crate) confirmed: bool,
     /// Keeps a broker that always hangs up from filling the log.
     pub(crate) losses: Arc<Gate>,
 }
@@ -161,23 +160,23 @@ impl Link {
 
     /// Takes no more requests and ends when those under way are answered.
     pub(crate) fn close(&self) {
-        let mut inbox = self.0.inbox();
-        inbox.closing = true;
-        inbox.wake();
+        self.0.close();
     }
 
     /// The version to speak for `R`; an error that says so when the broker does not offer one.
     ///
-    /// The connection stays, for others use it for what the broker has; unless another connection
-    /// was offered `R`: then the broker was replaced by a newer one, or its offer was damaged, and
-    /// the next connection negotiates again.
+    /// The connection stays, for others use it for what the broker has. But an offer that was made
+    /// for the first time may be damaged, or the broker was replaced: then the next connection
+    /// negotiates again, and whoever tries again uses that.
     pub(crate) fn version<R: Call>(&self) -> Result<i16> {
         let config = &self.0.config;
         self.0.versions.pick::<R>().map_err(|error| {
-            if config.offers.any_has::<R>() {
-                self.close();
+            let error = config.peer.name(error);
+            if config.confirmed {
+                return error;
             }
-            config.peer.name(error)
+            self.close();
+            error.with_class(Class::Retriable)
         })
     }
 
@@ -299,6 +298,12 @@ impl fmt::Debug for Link {
 }
 
 impl Shared {
+    fn close(&self) {
+        let mut inbox = self.inbox();
+        inbox.closing = true;
+        inbox.wake();
+    }
+
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -375,6 +380,8 @@ impl<R: Call> Future for Pending<R> {
             return Poll::Ready(Ok(R::Response::default()));
         }
         let response = codec::decode::<R>(body, self.version).map_err(|error| {
+            // Requests may have come damaged as well, and what the broker keeps of them.
+            self.link.close();
             let error = damaged(self.link.config.peer.name(error));
             outcome_of::<R>(error.with_certainty(Certainty::MaybeWritten))
         })?;

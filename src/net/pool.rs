@@ -16,7 +16,7 @@ use tokio::time::timeout_at;
 use super::backoff::Backoff;
 use super::connector::Connector;
 use super::frame::Peer;
-use super::handshake::{self, Offers};
+use super::handshake;
 use super::link::{Driver, Link, LinkConfig};
 use super::traffic::Traffic;
 use super::{Lane, Owner};
@@ -27,6 +27,7 @@ use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
 use crate::wire::codec;
+use crate::wire::versions::Versions;
 
 /// Where a broker is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -45,7 +46,6 @@ pub(crate) struct Pool {
     connector: Arc<dyn Connector>,
     client_id: StrBytes,
     brokers: Mutex<HashMap<BrokerId, Arc<Broker>>>,
-    offers: Arc<Offers>,
     traffic: Arc<Traffic>,
     /// Owners so far.
     owners: AtomicU64,
@@ -60,6 +60,8 @@ struct Broker {
     tried: Notify,
     failures: Gate,
     losses: Arc<Gate>,
+    /// What it offered on the last connection.
+    offered: Mutex<Option<Versions>>,
 }
 
 /// Whether the broker can be reached.
@@ -112,7 +114,6 @@ impl Pool {
             connector,
             client_id,
             brokers: Mutex::default(),
-            offers: Arc::default(),
             owners: AtomicU64::new(0),
         })
     }
@@ -284,6 +285,7 @@ impl Pool {
             tried: Notify::new(),
             failures: Gate::default(),
             losses: Arc::default(),
+            offered: Mutex::default(),
         });
         brokers.insert(endpoint.id, Arc::clone(&broker));
         broker
@@ -423,13 +425,19 @@ impl Pool {
             .connect(host, *port, deadline)
             .await
             .map_err(|error| peer.name(error))?;
-        let versions = handshake::negotiate(&mut stream, &peer, &self.client_id, &self.offers)
+        let versions = handshake::negotiate(&mut stream, &peer, &self.client_id)
             .await
             .map_err(|error| match (error.kind(), id.0) {
                 // The cluster itself named this address: a broker is there, and the answer was damaged.
                 (ErrorKind::Protocol, 0..) => error.with_class(Class::Retriable),
                 _ => error,
             })?;
+        let mut last = broker
+            .offered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let offered = last.replace(versions.clone());
+        drop(last);
         let config = LinkConfig {
             broker: *id,
             peer,
@@ -439,7 +447,7 @@ impl Pool {
             request_timeout: self.config.request_timeout,
             max_idle: self.config.connections_max_idle,
             traffic: Arc::clone(&self.traffic),
-            offers: Arc::clone(&self.offers),
+            confirmed: offered.as_ref() == Some(&versions),
             losses: Arc::clone(&broker.losses),
         };
         Ok(Link::open(stream, versions, config))

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
+use kafka_protocol::messages::list_offsets_response::{
+    ListOffsetsPartitionResponse, ListOffsetsTopicResponse,
+};
 use kafka_protocol::messages::{
     ApiVersionsResponse, DeleteTopicsRequest, FetchRequest, FetchResponse, FindCoordinatorRequest,
     ListOffsetsRequest, ListOffsetsResponse,
@@ -73,6 +76,22 @@ impl Bench {
     async fn connected(&mut self) -> (Link, Far) {
         let (link, far) = self.connect(async |far| far.shake_hands().await).await;
         (link.unwrap(), far)
+    }
+
+    /// A connection on which these versions are offered.
+    async fn offered(&mut self, offer: ApiVersionsResponse) -> Link {
+        let (link, far) = self
+            .connect(async |far| {
+                let asked = far.asked().await.unwrap();
+                far.answer(&asked, &offer).await;
+            })
+            .await;
+        // It stays open at the other end.
+        self.tasks.spawn("the peer", async move {
+            let mut far = far;
+            while far.asked().await.is_some() {}
+        });
+        link.unwrap()
     }
 
     /// What a peer that answers the handshake with these bytes is told to be.
@@ -152,18 +171,15 @@ async fn older_brokers_are_asked_in_the_version_they_name() {
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_lacks_a_request_is_named_with_the_versions_of_both() {
     let mut bench = bench();
-    let (link, _far) = bench
-        .connect(async |far| {
-            // An answer without it may be damaged, and is asked for again.
-            for _ in 0..2 {
-                let asked = far.asked().await.unwrap();
-                far.answer(&asked, &ApiVersionsResponse::default()).await;
-            }
-        })
-        .await;
-    let link = link.unwrap();
+    let link = bench.offered(ApiVersionsResponse::default()).await;
+    // Its offer may be damaged.
+    let error = link.version::<ListOffsetsRequest>().unwrap_err();
+    assert!(error.is_retriable() && !link.is_open());
+    link.closed().await;
+    let link = bench.offered(ApiVersionsResponse::default()).await;
     let error = link.version::<ListOffsetsRequest>().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
+    assert!(!error.is_retriable());
     assert!(error.to_string().contains("does not offer it"), "{error}");
     assert!(
         link.is_open(),
@@ -172,44 +188,38 @@ async fn a_broker_that_lacks_a_request_is_named_with_the_versions_of_both() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn versions_that_were_not_offered_before_count_when_offered_twice() {
+async fn a_damaged_offer_lasts_until_somebody_misses_something() {
     let mut bench = bench();
-    let (first, _far) = bench.connected().await;
-    assert_eq!(first.version::<FindCoordinatorRequest>().unwrap(), 6);
-    first.close();
-    first.closed().await;
-    let lower = || {
-        let mut offer = everything();
-        for key in &mut offer.api_keys {
-            key.max_version = key.max_version.min(5);
+    for offer in [everything(), ApiVersionsResponse::default()] {
+        let link = bench.offered(offer).await;
+        if link.version::<FindCoordinatorRequest>().is_ok() {
+            link.close();
         }
-        offer
-    };
-    let ((link, mut far), asked) = {
-        let mut asked = 0;
-        let connected = bench
-            .connect(async |far| {
-                // Only the last two agree with each other, or with what was offered before.
-                for offer in [lower(), ApiVersionsResponse::default(), lower(), lower()] {
-                    let request = far.asked().await.unwrap();
-                    far.answer(&request, &offer).await;
-                    asked += 1;
-                }
-            })
-            .await;
-        (connected, asked)
-    };
-    let link = link.unwrap();
-    assert_eq!(
-        (link.version::<FindCoordinatorRequest>().unwrap(), asked),
-        (5, 4)
-    );
-    // From now on both are known.
-    link.close();
-    link.closed().await;
-    assert!(far.asked().await.is_none());
-    let (link, _far) = bench.connected().await;
+        link.closed().await;
+    }
+    let link = bench.offered(everything()).await;
     assert_eq!(link.version::<FindCoordinatorRequest>().unwrap(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_contradicts_itself_ends_the_connection() {
+    let mut bench = bench();
+    let (link, mut far) = bench.connected().await;
+    let pending = [ask(&link), ask(&link)];
+    for offset in [-7, 7] {
+        let asked = far.asked().await.unwrap();
+        let part = ListOffsetsPartitionResponse::default().with_offset(offset);
+        let topic = ListOffsetsTopicResponse::default().with_partitions(vec![part]);
+        let response = ListOffsetsResponse::default().with_topics(vec![topic]);
+        far.answer(&asked, &response).await;
+    }
+    let [first, second] = pending;
+    let error = first.await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(error.is_retriable() && !link.is_open(), "{error}");
+    assert!(error.to_string().contains("is negative"), "{error}");
+    second.await.expect("what is under way ends well");
+    link.closed().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -335,6 +345,8 @@ async fn a_damaged_or_unasked_answer_ends_the_connection() {
     let asked = far.asked().await.unwrap();
     far.answer_raw(asked.correlation, &[0, 0xff, 0xff]).await;
     assert_eq!(pending.await.unwrap_err().kind(), ErrorKind::Protocol);
+    link.closed().await;
+    let (link, mut far) = bench.connected().await;
     let pending = ask(&link);
     far.asked().await.unwrap();
     far.stream

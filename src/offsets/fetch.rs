@@ -8,7 +8,6 @@ use uuid::Uuid;
 use super::coordinator::{Identity, ask_coordinator, doubt_coordinator, nameable, named};
 use crate::clock::{Instant, now};
 use crate::cluster::Cluster;
-use crate::error::refusals::Refusals;
 use crate::error::{Error, Result};
 use crate::net::backoff::Backoff;
 use crate::types::{OffsetAndMetadata, TopicPartition};
@@ -32,7 +31,6 @@ pub(crate) async fn committed(
         cluster.config().retry_backoff,
         cluster.config().retry_backoff_max,
     );
-    let mut refusals = Refusals::default();
     loop {
         // Anew for each attempt: the topic may have been made anew.
         let snapshot = cluster.snapshot();
@@ -51,8 +49,7 @@ pub(crate) async fn committed(
             cluster.refresh();
         }
         let pause = backoff.fail(cluster.clock());
-        let meant = !error.is_retriable() && refusals.believe(&error);
-        if meant || now() + pause >= deadline {
+        if !error.is_retriable() || now() + pause >= deadline {
             return Err(error);
         }
         tokio::time::sleep(pause).await;
@@ -167,11 +164,8 @@ pub(crate) async fn all_committed(
 const NO_OFFSET: i64 = -1;
 
 fn lookup(answer: FetchedOffset) -> Lookup {
-    match (answer.error_code, answer.offset) {
-        (codes::NONE, _) => {}
-        // None comes with an error.
-        (_, 0..) => return Err(codes::CORRUPT_MESSAGE),
-        (code, _) => return Err(code),
+    if answer.error_code != codes::NONE {
+        return Err(answer.error_code);
     }
     let metadata = answer.metadata.unwrap_or_default();
     let epoch = answer.leader_epoch;
@@ -192,9 +186,6 @@ async fn offset_fetch(
     let build = |offered| Ok((version(offered), request.clone()));
     let (broker, response) = ask_coordinator(cluster, &group, deadline, build).await?;
     if response.error_code != codes::NONE {
-        if !response.topics.is_empty() {
-            return Err(lookup_error(codes::CORRUPT_MESSAGE, &group));
-        }
         doubt_coordinator(cluster, response.error_code, &group, broker);
         return Err(lookup_error(response.error_code, &group));
     }

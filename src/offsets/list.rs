@@ -1,11 +1,10 @@
 //! Where logs begin and end, and where a time is in them: ListOffsets, asked of the leaders.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::IndexMap;
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
-use kafka_protocol::messages::list_offsets_response::ListOffsetsPartitionResponse;
 
 use crate::clock::{Instant, now};
 use crate::cluster::Cluster;
@@ -69,40 +68,25 @@ pub(crate) async fn list_once(
     };
     let response = link.ask(version, &request, deadline).await?;
     let mut found = IndexMap::new();
-    let left = asked.iter().map(|(tp, epoch, at)| (tp, (*epoch, *at)));
-    let mut left: BTreeMap<&TopicPartition, (i32, i64)> = left.collect();
+    let mut left: BTreeSet<_> = asked.iter().map(|(tp, ..)| tp).collect();
     for topic in &response.topics {
         for part in &topic.partitions {
             let tp = TopicPartition::new(topic.name.as_str(), part.partition_index);
             let outcome = match (left.remove(&tp), part.error_code) {
-                (Some((epoch, at)), _) if !is_plausible(part, epoch, at) => {
-                    Err(codes::CORRUPT_MESSAGE)
-                }
-                (Some(_), codes::NONE) => Ok(Found {
+                (true, codes::NONE) => Ok(Found {
                     offset: part.offset,
                     timestamp: part.timestamp,
                     leader_epoch: part.leader_epoch,
                 }),
-                (Some(_), code) => Err(code),
+                (true, code) => Err(code),
                 // Which of the two is its own nobody knows.
-                (None, _) if found.contains_key(&tp) => Err(codes::CORRUPT_MESSAGE),
-                (None, _) => continue,
+                (false, _) if found.contains_key(&tp) => Err(codes::CORRUPT_MESSAGE),
+                (false, _) => continue,
             };
             found.insert(tp, outcome);
         }
     }
     Ok(found)
-}
-
-/// Whether an answer does not contradict itself or what was asked: it has an offset or an error, none only where no record may
-/// be that young, and no epoch that the leader has not come to.
-fn is_plausible(part: &ListOffsetsPartitionResponse, epoch: i32, timestamp: i64) -> bool {
-    match (part.error_code, part.offset) {
-        (codes::NONE, 0..) => epoch < 0 || part.leader_epoch <= epoch,
-        (codes::NONE, -1) => !matches!(timestamp, EARLIEST | LATEST),
-        (codes::NONE, _) => false,
-        (_, offset) => offset < 0,
-    }
 }
 
 /// Offsets by timestamp ([`LATEST`] and [`EARLIEST`] included), asking the leaders until each has

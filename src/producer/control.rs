@@ -12,7 +12,7 @@ use tokio::time::sleep_until;
 
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Interest, Target};
-use crate::error::{Class, Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::producer::identity::Identity;
@@ -204,14 +204,6 @@ async fn init_producer_id(cluster: &Cluster) -> Result<Identity> {
         .await?;
     if response.error_code != 0 {
         return Err(Error::from_code(response.error_code, "InitProducerId"));
-    }
-    // A batch with a negative id would be taken for one of a producer without an identity.
-    if response.producer_id.0 < 0 || response.producer_epoch < 0 {
-        let message = format!(
-            "the broker gave out an impossible producer id: {} with epoch {}",
-            response.producer_id.0, response.producer_epoch
-        );
-        return Err(Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable));
     }
     Ok(Identity {
         id: response.producer_id.0,

@@ -242,6 +242,11 @@ impl Sender {
         };
         let version = match link.version::<ProduceRequest>() {
             Ok(version) => version,
+            Err(error) if error.is_retriable() => {
+                self.link = None;
+                self.connected(Err(error));
+                return false;
+            }
             Err(error) => {
                 self.refuse(&error);
                 return false;

@@ -1,6 +1,6 @@
 //! The table of requests that the client sends, and in which versions.
 
-use super::Call;
+use super::{Call, check};
 
 /// The generated messages, but for those that are written by hand here.
 mod kp {
@@ -27,7 +27,7 @@ impl Kind {
 }
 
 macro_rules! calls {
-    ($($key:literal $request:ident => $response:ident, $name:literal $min:literal..=$max:literal $(throttle $throttle:ident)? $(error $error:ident)? $(is $kind:ident)?;)*) => {$(
+    ($($key:literal $request:ident => $response:ident, $name:literal $min:literal..=$max:literal $(throttle $throttle:ident)? $(error $error:ident)? $(is $kind:ident)? $(check $check:ident)?;)*) => {$(
         impl Call for kp::$request {
             type Response = kp::$response;
             const KEY: i16 = $key;
@@ -45,10 +45,17 @@ macro_rules! calls {
                 let _ = response;
                 0 $(+ response.$error)?
             }
+
+            fn check(response: &Self::Response) -> Result<(), &'static str> {
+                let _ = response;
+                $(check::$check(response)?;)?
+                Ok(())
+            }
         }
     )*
 
     /// API key, lowest and highest version of every request above.
+    #[cfg(feature = "unstable-internals")]
     pub(super) const SPOKEN: &[(i16, i16, i16)] = &[$(($key, $min, $max)),*];
 
     /// Whether the frame can be read as the answer to the request of this key; `None` for other keys.
@@ -65,19 +72,19 @@ macro_rules! calls {
 // The lowest versions are those of Kafka 2.8 or the first flexible ones, whichever is higher: only
 // flexible encodings pass the guard against hostile lengths (`wire/guard.rs`).
 calls! {
-    3 MetadataRequest => MetadataResponse, "Metadata" 9..=13 throttle throttle_time_ms;
-    0 ProduceRequest => ProduceResponse, "Produce" 9..=13 throttle throttle_time_ms is Write;
-    1 FetchRequest => FetchResponse, "Fetch" 12..=17 throttle throttle_time_ms error error_code is Fetch;
-    2 ListOffsetsRequest => ListOffsetsResponse, "ListOffsets" 6..=10 throttle throttle_time_ms;
+    3 MetadataRequest => MetadataResponse, "Metadata" 9..=13 throttle throttle_time_ms check metadata;
+    0 ProduceRequest => ProduceResponse, "Produce" 9..=13 throttle throttle_time_ms is Write check produce;
+    1 FetchRequest => FetchResponse, "Fetch" 12..=17 throttle throttle_time_ms error error_code is Fetch check fetch;
+    2 ListOffsetsRequest => ListOffsetsResponse, "ListOffsets" 6..=10 throttle throttle_time_ms check list_offsets;
     23 OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse, "OffsetForLeaderEpoch" 4..=4 throttle throttle_time_ms;
-    22 InitProducerIdRequest => InitProducerIdResponse, "InitProducerId" 2..=5 throttle throttle_time_ms error error_code is Write;
+    22 InitProducerIdRequest => InitProducerIdResponse, "InitProducerId" 2..=5 throttle throttle_time_ms error error_code is Write check init_producer_id;
     10 FindCoordinatorRequest => FindCoordinatorResponse, "FindCoordinator" 3..=6 throttle throttle_time_ms error error_code;
-    8 OffsetCommitRequest => OffsetCommitResponse, "OffsetCommit" 8..=10 throttle throttle_time_ms is Write;
-    9 OffsetFetchRequest => OffsetFetchResponse, "OffsetFetch" 6..=10 throttle throttle_time_ms error error_code;
-    15 DescribeGroupsRequest => DescribeGroupsResponse, "DescribeGroups" 5..=6 throttle throttle_time_ms;
+    8 OffsetCommitRequest => OffsetCommitResponse, "OffsetCommit" 8..=10 throttle throttle_time_ms is Write check offset_commit;
+    9 OffsetFetchRequest => OffsetFetchResponse, "OffsetFetch" 6..=10 throttle throttle_time_ms error error_code check offset_fetch;
+    15 DescribeGroupsRequest => DescribeGroupsResponse, "DescribeGroups" 5..=6 throttle throttle_time_ms check describe_groups;
     16 ListGroupsRequest => ListGroupsResponse, "ListGroups" 3..=5 throttle throttle_time_ms error error_code;
-    69 ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse, "ConsumerGroupDescribe" 0..=1 throttle throttle_time_ms;
-    68 ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse, "ConsumerGroupHeartbeat" 0..=1 throttle throttle_time_ms error error_code;
+    69 ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse, "ConsumerGroupDescribe" 0..=1 throttle throttle_time_ms check describe_new_groups;
+    68 ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse, "ConsumerGroupHeartbeat" 0..=1 throttle throttle_time_ms error error_code check heartbeat;
     19 CreateTopicsRequest => CreateTopicsResponse, "CreateTopics" 5..=7 throttle throttle_time_ms is Write;
-    20 DeleteTopicsRequest => DeleteTopicsResponse, "DeleteTopics" 4..=6 throttle throttle_time_ms is Write;
+    20 DeleteTopicsRequest => DeleteTopicsResponse, "DeleteTopics" 4..=6 throttle throttle_time_ms is Write check delete_topics;
 }

@@ -91,7 +91,8 @@ pub(crate) fn encode_segments<R: Call>(
 
 /// The answer's body, header included as far as the correlation id was not yet taken off.
 ///
-/// Never panics and never reserves more than the frame holds, whatever the bytes say.
+/// Never panics and never reserves more than the frame holds, whatever the bytes say. What contradicts itself is an error
+/// like what cannot be read.
 pub(crate) fn decode<R: Call>(frame: Bytes, version: i16) -> Result<R::Response> {
     let mut guarded = Guarded::new(frame);
     let damaged = |error: &dyn std::fmt::Display| {
@@ -107,9 +108,11 @@ pub(crate) fn decode<R: Call>(frame: Bytes, version: i16) -> Result<R::Response>
     let response = R::Response::decode(&mut guarded, version).map_err(|error| damaged(&error))?;
     // A damaged length or mark of absence rarely leaves the rest in place.
     match guarded.remaining() {
-        0 => Ok(response),
-        rest => Err(damaged(&format_args!("{rest} bytes are left over"))),
+        0 => {}
+        rest => return Err(damaged(&format_args!("{rest} bytes are left over"))),
     }
+    R::check(&response).map_err(|why| damaged(&why))?;
+    Ok(response)
 }
 
 /// Skips a tagged-field section (KIP-482).

@@ -47,7 +47,6 @@ pub(crate) const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
 pub(crate) const INVALID_FETCH_SESSION_EPOCH: i16 = 71;
 pub(crate) const FENCED_LEADER_EPOCH: i16 = 74;
 pub(crate) const UNKNOWN_LEADER_EPOCH: i16 = 75;
-pub(crate) const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
 pub(crate) const OFFSET_NOT_AVAILABLE: i16 = 78;
 pub(crate) const FENCED_INSTANCE_ID: i16 = 82;
 pub(crate) const INVALID_RECORD: i16 = 87;

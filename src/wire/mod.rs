@@ -1,6 +1,7 @@
 //! What is said on the wire: requests (the table of them is in `calls.rs`), their bytes and their error codes.
 
 mod calls;
+mod check;
 pub(crate) mod codec;
 pub(crate) mod codes;
 pub(crate) mod guard;
@@ -35,6 +36,9 @@ pub(crate) trait Call: Encodable + HeaderVersion + Send + Sync + 'static {
 
     /// The error that concerns the answer as a whole, 0 for none or where there is none.
     fn error_code(response: &Self::Response) -> i16;
+
+    /// What in the answer contradicts itself (`wire/check.rs`).
+    fn check(response: &Self::Response) -> Result<(), &'static str>;
 }
 
 /// Fetch names topics by id from this version on (KIP-516), by name up to that one.

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use super::{Call, calls};
+use super::Call;
 use crate::error::{Class, Error, ErrorKind, Result};
 
 /// API keys beyond this are of no interest to a client.
@@ -35,15 +35,6 @@ impl Versions {
                 R::SPOKEN.1
             ),
         ))
-    }
-
-    /// Whether every request of this client can be sent in some version.
-    pub(crate) fn suffice(&self) -> bool {
-        let both = |&(key, min, max): &(i16, i16, i16)| {
-            let (low, high) = self.offered(key);
-            low <= high.min(max) && min <= high.min(max)
-        };
-        calls::SPOKEN.iter().all(both)
     }
 
     fn offered(&self, key: i16) -> (i16, i16) {

@@ -80,7 +80,7 @@ impl Control {
             Err(error) => (BTreeMap::new(), Some(error)),
         };
         let mut refresh = false;
-        let mut all_often = true;
+        let mut any_wanted = false;
         let mut inner = self.shared.lock();
         for (tp, epoch) in asked {
             let error = match (found.get(tp), &trouble) {
@@ -102,13 +102,13 @@ impl Control {
             };
             tracing::debug!(partition = %tp, %error, "committed offset not found yet");
             let told = (trouble.is_none() && !may_pass(&error)).then(|| error.clone());
-            let often = inner.positions.lookup_failed(tp, *epoch, Some(error), time);
-            if let Some(error) = told.filter(|_| often) {
+            let wanted = inner.positions.lookup_failed(tp, *epoch, Some(error), time);
+            if let Some(error) = told.filter(|_| wanted) {
                 inner.tell(error);
             }
-            all_often &= often;
+            any_wanted |= wanted;
         }
-        if let Some(error) = trouble.filter(|error| all_often && !may_pass(error)) {
+        if let Some(error) = trouble.filter(|error| any_wanted && !may_pass(error)) {
             inner.tell(error);
         }
         drop(inner);
@@ -144,10 +144,10 @@ impl Control {
                     refresh = true;
                     let error = Error::from_code(*code, "looking up where to start");
                     let trouble = Some(error.clone());
-                    let often = inner
+                    let wanted = inner
                         .positions
                         .lookup_failed(&ask.tp, ask.epoch, trouble, time);
-                    if often && !error.is_retriable() {
+                    if wanted && !error.is_retriable() {
                         inner.tell(error.with_topic_partition(ask.tp.clone()));
                     }
                 }

@@ -25,6 +25,8 @@ pub(crate) struct Answer {
 /// What to do after an answer.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
+    /// The answer does not fit what was asked: it is asked for again, in full.
+    pub(crate) again: bool,
     /// The bytes belong to the buffer.
     pub(crate) buffer: bool,
     /// What is buffered for the partition is worthless.
@@ -61,20 +63,22 @@ impl Positions {
         if part.revoking || part.state != State::Active || part.fetch.offset != asked.offset {
             return Outcome::default();
         }
-        if let Some(why) = implausible(asked, answer)
-            && part.doubts()
+        if answer.code != codes::NONE {
+            return self.refused(from, asked, answer.code, now);
+        }
+        if let Some(why) = damage(asked, answer)
+            && part.tries_again()
         {
             tracing::debug!(partition = %asked.tp, offset = asked.offset, why, "asking again");
-            part.back_off(now, base, max);
             let message = format!(
                 "the answer for offset {} cannot be right: {why}",
                 asked.offset
             );
             part.trouble = Some(Error::new(ErrorKind::CorruptRecord, message));
-            return Outcome::default();
-        }
-        if answer.code != codes::NONE {
-            return self.refused(from, asked, answer.code, now);
+            return Outcome {
+                again: true,
+                ..Outcome::default()
+            };
         }
         if let Some((epoch, end)) = answer.diverging {
             return self.diverged(&asked.tp, epoch, end, now);
@@ -156,19 +160,6 @@ impl Positions {
                 part.trouble = Some(Error::from_code(code, "fetching"));
                 Outcome::default()
             }
-            // A damaged answer about what is committed would have the policy skip records: it is looked up again first.
-            codes::OFFSET_OUT_OF_RANGE if part.unproven => {
-                let renewed = self.new_epoch();
-                if let Some(part) = self.parts.get_mut(&asked.tp) {
-                    part.renew(renewed);
-                    part.state = State::AwaitingCommitted;
-                }
-                self.touch(&asked.tp);
-                Outcome {
-                    discard: true,
-                    ..Outcome::default()
-                }
-            }
             codes::OFFSET_OUT_OF_RANGE => {
                 let cause = format!("offset {} is outside the log", asked.offset);
                 Outcome {
@@ -207,12 +198,6 @@ impl Positions {
                 let doing = format!("fetching from {} at offset {}", asked.tp, asked.offset);
                 let error = Error::from_code(other, doing);
                 part.trouble = Some(error.clone());
-                let meant = matches!(other, codes::UNSUPPORTED_COMPRESSION_TYPE)
-                    || error.kind() == ErrorKind::Authorization;
-                if !meant && part.doubts() {
-                    part.back_off(now, base, max);
-                    return Outcome::default();
-                }
                 part.back_off(now, max, max);
                 let mut outcome = Outcome::error(&asked.tp, error);
                 outcome.refresh = other == codes::TOPIC_AUTHORIZATION_FAILED;
@@ -268,14 +253,9 @@ impl Positions {
     }
 }
 
-/// What in an answer contradicts itself or what was asked. Codes, offsets and epochs stand outside of every checksum, and
-/// acting on a damaged one would reset the position or skip records.
-fn implausible(asked: &Planned, answer: &Answer) -> Option<&'static str> {
-    if answer.code != codes::NONE {
-        // Brokers send nothing else beside an error.
-        let beside = answer.high_watermark >= 0 || answer.data != Survey::Empty;
-        return beside.then_some("it has an error and an end of the log");
-    }
+/// What in an answer contradicts itself or what was asked. The first offset of a batch and its leader epoch stand outside of
+/// its checksum: one that is wrong would skip records, or have the next request refused.
+fn damage(asked: &Planned, answer: &Answer) -> Option<&'static str> {
     if let Some((epoch, _)) = answer.diverging {
         let beyond = epoch > asked.last_fetched_epoch;
         return beyond.then_some("the log parts from what was read in a later epoch");

@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::types::TimeLag;
 use crate::types::{BrokerId, TopicPartition};
 
-/// So many answers in a row that cannot be right are asked for again before one is believed, or told to the application.
-pub(super) const DOUBTS: u32 = 4;
+/// So often in a row damaged bytes are asked for again at once, before the application is told.
+pub(super) const TRIES: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -50,8 +50,8 @@ pub(super) struct Part {
     pub(super) asked: Option<Slot>,
     pub(super) due: Option<Instant>,
     pub(super) failures: u32,
-    /// Answers in a row that cannot be right.
-    pub(super) doubts: u32,
+    /// Answers in a row whose bytes are damaged.
+    pub(super) damaged: u32,
     pub(super) not_before: Option<Instant>,
     /// Its topic seems to be deleted: what was read of it is not to be committed, lest a new topic of
     /// the same name starts there.
@@ -73,8 +73,6 @@ pub(super) struct Part {
     /// Something was handed out since the position was set.
     pub(super) given: bool,
     pub(super) committed: Option<i64>,
-    /// The position is what one answer said was committed, and no fetch has shown that it is in the log.
-    pub(super) unproven: bool,
     pub(super) high_watermark: i64,
     pub(super) last_stable: i64,
     pub(super) log_start: i64,
@@ -103,7 +101,7 @@ impl Part {
             asked: None,
             due: None,
             failures: 0,
-            doubts: 0,
+            damaged: 0,
             not_before: None,
             gone: false,
             trouble: None,
@@ -116,7 +114,6 @@ impl Part {
             attempts: 0,
             given: false,
             committed: None,
-            unproven: false,
             high_watermark: -1,
             last_stable: -1,
             log_start: -1,
@@ -194,19 +191,18 @@ impl Part {
     }
 
     pub(super) fn answered(&mut self) {
-        self.unproven = false;
         self.asking = false;
         self.gone = false;
         self.trouble = None;
         self.failures = 0;
-        self.doubts = 0;
+        self.damaged = 0;
         self.not_before = None;
     }
 
-    /// Whether an answer that cannot be right is still taken for damage on its way, to be asked for again.
-    pub(super) fn doubts(&mut self) -> bool {
-        self.doubts = self.doubts.saturating_add(1);
-        self.doubts <= DOUBTS
+    /// Whether damaged bytes are still taken for damage on their way, to be asked for again.
+    pub(super) fn tries_again(&mut self) -> bool {
+        self.damaged = self.damaged.saturating_add(1);
+        self.damaged <= TRIES
     }
 
     pub(super) fn back_off(&mut self, now: Instant, base: Duration, max: Duration) {
@@ -228,7 +224,7 @@ impl Part {
         self.left = false;
         self.asking = false;
         self.failures = 0;
-        self.doubts = 0;
+        self.damaged = 0;
         self.not_before = None;
         self.gone = false;
         self.trouble = None;
