@@ -9,8 +9,7 @@ use crate::clock::Instant;
 use crate::config::consumer::IsolationLevel;
 use crate::consumer::lag::PartitionLag;
 use crate::error::Error;
-use crate::types::TimeLag;
-use crate::types::{BrokerId, TopicPartition};
+use crate::types::{BrokerId, TimeLag, TopicPartition};
 
 /// So many answers in a row that cannot be right are asked for again before one is believed, or told to the application.
 pub(super) const DOUBTS: u32 = 4;
