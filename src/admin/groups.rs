@@ -103,7 +103,7 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Group`](crate::ErrorKind::Group) with Kafka's code `GROUP_ID_NOT_FOUND` (69) if there is
+    /// [`ErrorKind::Group`] with Kafka's code `GROUP_ID_NOT_FOUND` (69) if there is
     /// no such group of consumers; [`Authorization`](crate::ErrorKind::Authorization); or what kept its
     /// coordinator from answering in time.
     ///

@@ -22,8 +22,7 @@ use crate::fetched::Planned;
 use crate::metrics::SAMPLE;
 use crate::offsets::peek::{Peek, place};
 use crate::offsets::{self, LATEST, NEWEST};
-use crate::types::BrokerId;
-use crate::types::TimeLag;
+use crate::types::{BrokerId, TimeLag};
 
 /// What a round of the watch may take at least.
 const ROUND: Duration = Duration::from_secs(5);

@@ -21,11 +21,8 @@ use super::polling::{By, poll};
 use super::positions::Held;
 use crate::clock::{Instant, now};
 use crate::error::{Error, Result};
-use crate::fetched::PartEpoch;
-use crate::fetched::Position;
-use crate::fetched::batch::Batches;
-use crate::fetched::batch::PartitionBatch;
-use crate::fetched::batch::Segment;
+use crate::fetched::batch::{Batches, PartitionBatch, Segment};
+use crate::fetched::{PartEpoch, Position};
 use crate::record::{DecodedBatch, OwnedRecord, RecordCursor};
 use crate::types::TopicPartition;
 

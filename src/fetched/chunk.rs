@@ -144,7 +144,7 @@ impl Chunk {
         }
     }
 
-    /// Says whether [`survey`] has compared the checksums and found them right.
+    /// Says whether [`survey`](super::survey::survey) has compared the checksums and found them right.
     pub(crate) fn checked(mut self, checked: bool) -> Self {
         self.checked = checked;
         self

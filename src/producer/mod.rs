@@ -57,8 +57,8 @@ pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, Top
 pub use self::purge::{Purge, PurgeReport};
 pub use self::report::ProducerMetrics;
 use self::shared::{Many, Obstacle, Shared};
-use self::topic::Place;
 pub use self::topic::TopicProducer;
+use self::topics::Place;
 use crate::clock::{Instant, now};
 use crate::cluster::describe::PartitionDescription;
 pub use crate::config::producer::Acks;
@@ -127,14 +127,6 @@ impl Producer {
 
     fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
-    }
-
-    /// This producer for one topic: sends to it without looking it up per record.
-    ///
-    /// Nothing is asked of the cluster before the first `send`.
-    #[must_use]
-    pub fn topic(&self, name: impl Into<Arc<str>>) -> TopicProducer {
-        TopicProducer::new(self.clone(), name.into())
     }
 
     /// Accepts a record and fixes its place in its partition. The [`Delivery`] tells what became of it.

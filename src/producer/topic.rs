@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::producer::topics::Held;
+use crate::producer::topics::Place;
 use crate::producer::{Deliveries, Delivery, Producer, RecordMetadata, not_sent};
 use crate::record::Record;
 
@@ -34,11 +34,14 @@ pub struct TopicProducer {
     place: Arc<Place>,
 }
 
-/// A topic's name, and the topic once it is known.
-pub(crate) struct Place {
-    pub(crate) name: Arc<str>,
-    /// A topic stays where it is for as long as a handle of it lives, a deleted one too.
-    pub(crate) held: OnceLock<Held>,
+impl Producer {
+    /// This producer for one topic: sends to it without looking it up per record.
+    ///
+    /// Nothing is asked of the cluster before the first `send`.
+    #[must_use]
+    pub fn topic(&self, name: impl Into<Arc<str>>) -> TopicProducer {
+        TopicProducer::new(self.clone(), name.into())
+    }
 }
 
 impl TopicProducer {

@@ -12,7 +12,7 @@
 //! under which they ran is noted, one for all topics, and slots made from then on ask for another:
 //! the next epoch, under which sequences start at 0 (KIP-360).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -26,7 +26,6 @@ use crate::producer::identity::Spent;
 use crate::producer::shared::{Shared, no_topic, slots_index};
 use crate::producer::slot::Slot;
 use crate::producer::sticky::Sticky;
-use crate::producer::topic::Place;
 use crate::record::Compression;
 use crate::types::TopicPartition;
 
@@ -57,6 +56,13 @@ pub(crate) struct TopicEntry {
     /// Shared with the handles of this topic, which keep it.
     handles: Arc<()>,
     _interest: Interest,
+}
+
+/// A topic's name, and the topic once it is known.
+pub(crate) struct Place {
+    pub(crate) name: Arc<str>,
+    /// A topic stays where it is for as long as a handle of it lives, a deleted one too.
+    pub(crate) held: OnceLock<Held>,
 }
 
 /// What a handle of a topic keeps.

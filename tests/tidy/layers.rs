@@ -34,7 +34,7 @@ const CIRCLES: &[(&[&str], &str)] = &[
             "src/consumer/positions/agenda.rs",
             "src/consumer/positions/part.rs",
         ],
-        "the machine and its rooms",
+        "one machine: its rooms hold methods of it beside the data that these are about",
     ),
     (
         &[
@@ -42,18 +42,15 @@ const CIRCLES: &[(&[&str], &str)] = &[
             "src/producer/ready.rs",
             "src/producer/slot.rs",
         ],
-        "a batch tells its slot of its end, a slot its broker of its batches",
+        "a batch that ends tells its slot, a slot with work tells its broker",
     ),
     (
         &[
-            "src/producer/mod.rs",
-            "src/producer/purge.rs",
             "src/producer/sender.rs",
             "src/producer/shared.rs",
-            "src/producer/topic.rs",
             "src/producer/topics.rs",
         ],
-        "handles of topics are made by the producer and send through it",
+        "the shared state makes senders and slots, which go on with it",
     ),
 ];
 

@@ -9,8 +9,7 @@ use crate::clock::Instant;
 use crate::config::consumer::IsolationLevel;
 use crate::consumer::lag::PartitionLag;
 use crate::error::Error;
-use crate::types::TimeLag;
-use crate::types::{BrokerId, TopicPartition};
+use crate::types::{BrokerId, TimeLag, TopicPartition};
 
 /// So often in a row damaged bytes are asked for again at once, before the application is told.
 pub(super) const TRIES: u32 = 2;
