@@ -218,9 +218,12 @@ async fn asks(world: &World, api: Api, bit: usize) {
     consumer.end_offsets(&all).await.unwrap();
     consumer.committed(&all).await.unwrap();
     let producer = client.producer().build().await.unwrap();
-    producer.deliver(Record::to("t").value("x")).await.unwrap();
+    producer
+        .send(Record::to("t").with_value("x"))
+        .await
+        .unwrap();
     assert_eq!(rule.hits(), 1);
-    client.close().await;
+    client.close().await.unwrap();
 }
 
 fn numbers(variable: &str, usual: Range<usize>) -> Range<usize> {
@@ -403,8 +406,8 @@ impl World {
     }
 
     async fn end(self) {
-        self.reader.close().await;
-        self.writer.close().await;
+        self.reader.close().await.unwrap();
+        self.writer.close().await.unwrap();
     }
 }
 
@@ -421,8 +424,8 @@ async fn produce(producer: &Producer, numbers: Range<usize>, time: Duration) -> 
     for number in numbers {
         let value = number.to_string();
         // By its key it goes to one of the partitions, which all have work so.
-        let record = Record::to("t").key(&value).value(&value);
-        if let Ok(delivery) = producer.send(record).await {
+        let record = Record::to("t").with_key(&value).with_value(&value);
+        if let Ok(delivery) = producer.enqueue(record).await {
             deliveries.push(tokio::spawn(async move { delivery.await.map(|_| value) }));
         }
         sleep(pause).await;

@@ -18,7 +18,7 @@
 //! // The first attempt is written, and the connection breaks before the answer.
 //! mock.on(Api::Produce).times(1).apply_then_drop();
 //! let producer = client.producer().build().await?;
-//! producer.deliver(Record::to("orders").partition(0).value("once")).await?;
+//! producer.send(Record::to("orders").with_partition(0).with_value("once")).await?;
 //! assert_eq!(mock.records("orders", 0).len(), 1);
 //!
 //! let mut consumer = client
@@ -165,7 +165,7 @@ impl MockCluster {
     /// # async fn main() -> ottla::Result<()> {
     /// let mock = ottla::mock::MockCluster::builder().start().await?;
     /// let producer = mock.client().producer().build().await?;
-    /// producer.deliver(ottla::Record::to("new").value("v")).await?;
+    /// producer.send(ottla::Record::to("new").with_value("v")).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -220,7 +220,7 @@ impl MockCluster {
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// let rule = mock.on(Api::Produce).broker(1).times(2).fail(NOT_ENOUGH_REPLICAS);
     /// let producer = mock.client().producer().build().await?;
-    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(rule.hits(), 2);
     /// # Ok(())
     /// # }
