@@ -35,7 +35,7 @@ async fn first_program(client: Client) -> ottla::Result<()> {
     let producer = client.producer().build().await?;
     for number in 0..1000 {
         let value = format!("order {number}");
-        drop(producer.enqueue(Record::to("orders").with_key("customer-7").with_value(&value)).await?); // sent, retried, in order
+        producer.enqueue(Record::to("orders").with_key("customer-7").with_value(&value)).await?; // sent, retried, in order
     }
     producer.flush().await?; // an error if any of them was not written; or await the delivery that `enqueue` returns
     Ok(())

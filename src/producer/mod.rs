@@ -142,6 +142,16 @@ impl Producer {
     /// Waits only while the topic is not known yet or `buffer.memory` is used up, or to look whether a partition that is
     /// not known has been added; at most `max.block.ms`.
     ///
+    /// ```no_run
+    /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {
+    /// # use ottla::Record;
+    /// let first = producer.enqueue(Record::to("orders").with_value("1")).await?;
+    /// let second = producer.enqueue(Record::to("orders").with_value("2")).await?;
+    /// println!("{:?} and {:?}", first.await?.offset, second.await?.offset);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Nothing was accepted then: [`ErrorKind::RecordTooLarge`], [`ErrorKind::UnknownTopic`],
@@ -152,16 +162,6 @@ impl Producer {
     ///
     /// Dropped before it returns, nothing was accepted. Afterwards the record is the producer's: dropping the
     /// [`Delivery`] gives up only the observation.
-    ///
-    /// ```no_run
-    /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {
-    /// # use ottla::Record;
-    /// let first = producer.enqueue(Record::to("orders").with_value("1")).await?;
-    /// let second = producer.enqueue(Record::to("orders").with_value("2")).await?;
-    /// println!("{:?} and {:?}", first.await?.offset, second.await?.offset);
-    /// # Ok(())
-    /// # }
-    /// ```
     pub async fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
         if let Some(chain) = &self.shared().interceptors {
             let mut wall = None;

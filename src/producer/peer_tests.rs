@@ -234,6 +234,10 @@ fn produced(asked: &mut Asked, script: &Script) -> ProduceResponse {
         .with_responses(topics.collect())
 }
 
+fn to_first(value: &str) -> Record<'_> {
+    Record::to("t").with_partition(0).with_value(value)
+}
+
 fn record<'a>(value: &'a [u8]) -> Record<'a> {
     Record::new().with_partition(0).with_value(value)
 }
@@ -247,14 +251,8 @@ async fn a_topic_handle_does_what_the_producer_does() {
     let first = topic.send(record(b"a")).await.unwrap();
     assert_eq!((&*first.topic, first.offset), ("t", Some(0)));
     // Its own name is fine, and the order is one with that of the producer.
-    let second = topic
-        .enqueue(Record::to("t").with_partition(0).with_value("b"))
-        .await
-        .unwrap();
-    let third = producer
-        .enqueue(Record::to("t").with_partition(0).with_value("c"))
-        .await
-        .unwrap();
+    let second = topic.enqueue(to_first("b")).await.unwrap();
+    let third = producer.enqueue(to_first("c")).await.unwrap();
     let fourth = topic.clone().try_enqueue(record(b"d")).unwrap();
     let mut all = topic
         .enqueue_all((0..3).map(|_| record(b"e")))
@@ -265,26 +263,17 @@ async fn a_topic_handle_does_what_the_producer_does() {
     assert_eq!((&mut all).await.unwrap(), 3);
     script.assert_in_sequence();
 
+    let foreign = || Record::to("other").with_value("x");
     for error in [
-        topic
-            .enqueue(Record::to("other").with_value("x"))
-            .await
-            .unwrap_err(),
-        topic
-            .try_enqueue(Record::to("other").with_value("x"))
-            .unwrap_err(),
-        producer
-            .enqueue(Record::new().with_value("x"))
-            .await
-            .unwrap_err(),
-        producer
-            .try_enqueue(Record::new().with_value("x"))
-            .unwrap_err(),
+        topic.enqueue(foreign()).await.unwrap_err(),
+        topic.try_enqueue(foreign()).unwrap_err(),
+        producer.enqueue(record(b"x")).await.unwrap_err(),
+        producer.try_enqueue(record(b"x")).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert_eq!(error.certainty(), Some(Certainty::NotSent));
     }
-    let mixed = [record(b"f"), Record::to("other").with_value("x")];
+    let mixed = [record(b"f"), foreign()];
     let error = topic.enqueue_all(mixed).await.unwrap_err();
     assert!(error.to_string().contains("after 1 records"), "{error}");
     producer.flush().await.unwrap();
@@ -389,8 +378,7 @@ async fn batches_go_when_their_linger_ends_or_at_once_when_flushed() {
     let (producer, script) = producer(|builder| builder.linger(linger).max_in_flight(1)).await;
     // Of the first batch the sender is told at once, of the others when their linger ends.
     for sent in 1..4 {
-        let record = Record::to("t").with_partition(0).with_value("x");
-        let _unwatched = producer.enqueue(record).await.unwrap();
+        let _unwatched = producer.enqueue(to_first("x")).await.unwrap();
         tokio::time::sleep(linger - linger / 10).await;
         assert_eq!(producer.metrics().records, sent - 1);
         tokio::time::sleep(linger / 2).await;
@@ -398,10 +386,7 @@ async fn batches_go_when_their_linger_ends_or_at_once_when_flushed() {
     }
     let began = now();
     for _ in 0..3 {
-        let delivery = producer
-            .enqueue(Record::to("t").with_partition(0).with_value("x"))
-            .await
-            .unwrap();
+        let delivery = producer.enqueue(to_first("x")).await.unwrap();
         producer.flush().await.unwrap();
         assert!(delivery.now_or_never().unwrap().is_ok());
     }
@@ -421,17 +406,11 @@ async fn a_flush_takes_what_waits_for_the_first_acknowledgement() {
 /// Flushes a batch that lingers while the one before it is not answered yet.
 async fn flush_behind_another(producer: &Producer, script: &Script) {
     script.silent.store(true, Ordering::Relaxed);
-    let first = producer
-        .enqueue(Record::to("t").with_partition(0).with_value("x"))
-        .await
-        .unwrap();
+    let first = producer.enqueue(to_first("x")).await.unwrap();
     let mut flush = pin!(producer.flush());
     assert!(polled(flush.as_mut(), 1).await.is_none());
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let second = producer
-        .enqueue(Record::to("t").with_partition(0).with_value("x"))
-        .await
-        .unwrap();
+    let second = producer.enqueue(to_first("x")).await.unwrap();
     let mut flush_second = pin!(producer.flush());
     assert!(polled(flush_second.as_mut(), 1).await.is_none());
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -446,10 +425,7 @@ async fn flush_behind_another(producer: &Producer, script: &Script) {
 async fn what_lay_with_a_dead_broker_goes_to_the_new_leader() {
     let (producer, script) = producer(|builder| builder).await;
     script.leader.store(2, Ordering::Relaxed);
-    let delivery = producer
-        .enqueue(Record::to("t").with_partition(0).with_value("a"))
-        .await
-        .unwrap();
+    let delivery = producer.enqueue(to_first("a")).await.unwrap();
     // Its sender has it, and no connection.
     tokio::time::sleep(Duration::from_secs(5)).await;
     script.leader.store(1, Ordering::Relaxed);
@@ -810,10 +786,7 @@ async fn a_close_given_up_is_finished_in_the_background() {
     for times in 0..10 {
         let (producer, script) = producer(|builder| builder).await;
         let shared = Arc::clone(producer.shared());
-        let delivery = producer
-            .enqueue(Record::to("t").with_value("a"))
-            .await
-            .unwrap();
+        let delivery = producer.enqueue(to_first("a")).await.unwrap();
         let end = polled(producer.close(), times).await;
         ended |= end.is_some_and(|end| end.is_ok());
         delivery.await.unwrap();
