@@ -489,7 +489,7 @@ async fn a_slot_made_while_everything_is_ended_is_ended_too() {
     let (producer, _) = producer(|builder| builder).await;
     let shared = Arc::clone(producer.shared());
     shared.fail_all(&shared.end());
-    // As a call of `send` does that learns of the topic only now.
+    // As a call of `enqueue` does that learns of the topic only now.
     shared
         .look_up("t", now() + Duration::from_secs(1))
         .await
