@@ -7,7 +7,7 @@
 //! `--mode roles --roles 40 --seconds 10` (with `--mock`, on a mock cluster) measures how long records take
 //! where many roles share a client.
 //!
-//! `--api batch` is the cheapest form (`send_all`; borrowed records), `--api each` that of one
+//! `--api batch` is the cheapest form (`enqueue_all`; borrowed records), `--api each` that of one
 //! awaitable per record (a `Delivery` each; owned records through a stream).
 
 use std::collections::VecDeque;
@@ -84,7 +84,7 @@ struct Options {
     /// Tasks of the conc mode.
     #[arg(long, default_value_t = 64)]
     concurrency: u64,
-    /// Records of one `send_all`; a quarter of what may be outstanding at the most.
+    /// Records of one `enqueue_all`; a quarter of what may be outstanding at the most.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u64).range(1..))]
     bulk: u64,
     /// Bytes of values that may be outstanding before the oldest deliveries are awaited.
@@ -148,9 +148,9 @@ async fn producer(options: &Options) -> Result<Producer> {
 }
 
 fn record<'a>(options: &'a Options, pool: &'a Pool, number: u64) -> Record<'a> {
-    let record = Record::to(&options.topic).value(pool.get(number));
+    let record = Record::to(&options.topic).with_value(pool.get(number));
     match options.tuned {
-        true => record.partition((number % options.partitions as u64) as i32),
+        true => record.with_partition((number % options.partitions as u64) as i32),
         false => record,
     }
 }
@@ -166,7 +166,7 @@ async fn produce(options: &Options) -> Result {
     match options.api {
         Api::Report => {
             for number in 0..options.records {
-                drop(topic.send(record(options, &pool, number)).await?);
+                topic.enqueue(record(options, &pool, number)).await?;
             }
             producer.flush().await?;
             acknowledged = producer.metrics().records;
@@ -177,8 +177,8 @@ async fn produce(options: &Options) -> Result {
             for number in 0..options.records {
                 let record = record(options, &pool, number);
                 deliveries.push_back(match options.api {
-                    Api::Topic => topic.send(record).await?,
-                    _ => producer.send(record).await?,
+                    Api::Topic => topic.enqueue(record).await?,
+                    _ => producer.enqueue(record).await?,
                 });
                 if deliveries.len() == window {
                     for delivery in deliveries.drain(..window / 2) {
@@ -201,7 +201,7 @@ async fn produce(options: &Options) -> Result {
             while first < options.records {
                 let last = (first + bulk).min(options.records);
                 let records = (first..last).map(|number| record(options, &pool, number));
-                deliveries.push_back((last - first, producer.send_all(records).await?));
+                deliveries.push_back((last - first, producer.enqueue_all(records).await?));
                 first = last;
                 if deliveries.len() * bulk as usize >= window {
                     let (count, oldest) = deliveries.pop_front().ok_or("nothing to await")?;
@@ -223,9 +223,9 @@ async fn produce(options: &Options) -> Result {
 
 /// Has the topic's metadata and the producer's identity there before the clock starts.
 async fn warm(producer: &Producer, options: &Options) -> Result {
-    let empty = Record::to(&options.topic).partition(i32::MAX);
+    let empty = Record::to(&options.topic).with_partition(i32::MAX);
     // A partition that does not exist: looked up, refused, nothing sent.
-    match producer.send(empty).await {
+    match producer.enqueue(empty).await {
         Err(error) if error.kind() == ottla::ErrorKind::UnknownPartition => Ok(()),
         Err(error) => Err(error.into()),
         Ok(_) => Err("the topic has too many partitions".into()),
@@ -252,7 +252,7 @@ async fn concurrent(options: &Options) -> Result {
                     if number >= options.records {
                         return Ok::<_, ottla::Error>(());
                     }
-                    producer.deliver(record(&options, &pool, number)).await?;
+                    producer.send(record(&options, &pool, number)).await?;
                     let before = acknowledged.fetch_add(1, Ordering::Relaxed);
                     run.passed(before, before + 1);
                 }
@@ -367,9 +367,9 @@ async fn latency(options: &Options) -> Result {
                 }
                 let partition = (number % options_.partitions as u64) as i32;
                 let record = Record::to(&options_.topic)
-                    .partition(partition)
-                    .value(&value);
-                let delivery = runtime.block_on(producer.send(record))?;
+                    .with_partition(partition)
+                    .with_value(&value);
+                let delivery = runtime.block_on(producer.enqueue(record))?;
                 let acks = Arc::clone(&acks);
                 runtime.spawn(async move {
                     if delivery.await.is_ok() {
@@ -493,7 +493,7 @@ async fn roles(mut options: Options) -> Result {
                 let stamp = start.elapsed().as_nanos() as u64;
                 drop(
                     producer
-                        .send(Record::to(&topic).value(&stamp.to_le_bytes()))
+                        .enqueue(Record::to(&topic).with_value(&stamp.to_le_bytes()))
                         .await?,
                 );
                 sent += 1;
@@ -542,7 +542,7 @@ async fn roles(mut options: Options) -> Result {
         ms(1.0),
     );
     readers.abort_all();
-    client.close().await;
+    client.close().await?;
     Ok(())
 }
 

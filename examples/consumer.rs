@@ -66,7 +66,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     consumer.close(Duration::from_secs(30)).await?;
-    client.close().await;
+    client.close().await?;
     outcome
 }
 

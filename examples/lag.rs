@@ -75,7 +75,7 @@ async fn consume(options: Options) -> Result<i32> {
     if let Err(error) = consumer.close(PATIENCE).await {
         eprintln!("{error}");
     }
-    client.close().await;
+    client.close().await?;
     emit("shutdown_complete", json!({}))?;
     outcome?;
     Ok(signals.status().unwrap_or(0))

@@ -95,7 +95,7 @@ async fn produce(client: Client, topic: &str) -> Result {
     let producer = client.producer().build().await?;
     loop {
         producer
-            .send(Record::to(topic).value("an order"))
+            .enqueue(Record::to(topic).with_value("an order"))
             .await?
             .await?;
         sleep(Duration::from_millis(10)).await;
@@ -253,8 +253,8 @@ mod tests {
         let client = mock.client();
         let producer = client.producer().build().await?;
         for _ in 0..15 {
-            let record = Record::to("orders").partition(0).value("v");
-            producer.deliver(record).await?;
+            let record = Record::to("orders").with_partition(0).with_value("v");
+            producer.send(record).await?;
         }
         let options = Options {
             bootstrap: None,

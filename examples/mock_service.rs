@@ -52,8 +52,8 @@ impl Totals {
                 let sum = self.sums.entry(customer.clone()).or_default();
                 *sum += amount;
                 let total = sum.to_string();
-                let record = Record::to("totals").key(&customer).value(&total);
-                deliveries.push(self.totals.send(record).await?);
+                let record = Record::to("totals").with_key(&customer).with_value(&total);
+                deliveries.push(self.totals.enqueue(record).await?);
             }
         }
         for delivery in deliveries {
@@ -64,12 +64,7 @@ impl Totals {
     }
 
     async fn stop(self) -> ottla::Result<()> {
-        assert!(
-            self.totals
-                .close(Duration::from_secs(10))
-                .await
-                .is_complete()
-        );
+        self.totals.close().await?;
         self.orders.close(Duration::from_secs(10)).await
     }
 }
@@ -89,7 +84,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for (customer, amount) in [("ann", 3), ("bob", 5), ("ann", 4), ("bob", 1)] {
         let amount = amount.to_string();
         orders
-            .deliver(Record::to("orders").key(customer).value(&amount))
+            .send(Record::to("orders").with_key(customer).with_value(&amount))
             .await?;
     }
 
@@ -124,8 +119,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(committed, 4);
 
     service.stop().await?;
-    assert!(orders.close(Duration::from_secs(10)).await.is_complete());
-    client.close().await;
+    orders.close().await?;
+    client.close().await?;
     println!("the service passed in {:?}", began.elapsed());
     Ok(())
 }

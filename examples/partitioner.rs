@@ -30,7 +30,7 @@ impl Partitioner for ByTenant {
     fn partition(&self, record: &Record<'_>, topic: &TopicView<'_>) -> Choice {
         let own = i32::try_from(self.0.len()).unwrap_or(i32::MAX);
         let shared = topic.partitions() - own;
-        let Some(key) = record.get_key() else {
+        let Some(key) = record.key() else {
             return Choice::Sticky;
         };
         // Pure and quick: it is called for every record.
@@ -67,7 +67,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     for tenant in options.own.iter().chain(&others) {
         for number in 0..10 {
             let value = format!("order {number}");
-            let delivery = topic.send(Record::new().key(tenant).value(&value)).await?;
+            let delivery = topic
+                .enqueue(Record::new().with_key(tenant).with_value(&value))
+                .await?;
             partitions.insert(tenant, delivery.partition());
         }
     }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use ottla::{Client, CloseReport, Delivery, Producer, Record};
+use ottla::{Client, Delivery, Producer, Record};
 use tokio::io::{AsyncBufReadExt, BufReader, stdin};
 use tokio::sync::mpsc;
 
@@ -66,11 +66,15 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
     };
     drop(sent);
-    let report = producer.close(Duration::from_secs(30)).await;
+    let closed = producer.close().await;
     let failed = watch.await?;
-    client.close().await;
+    client.close().await?;
     reading?;
-    Ok(verdict(failed, &report))
+    closed?;
+    Ok(match failed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
 }
 
 async fn read(
@@ -90,19 +94,19 @@ async fn read(
         let not_null = |text: &&str| Some(*text) != options.null_marker.as_deref();
         let mut record = Record::to(&options.topic);
         if let Some(key) = key.filter(not_null) {
-            record = record.key(key);
+            record = record.with_key(key);
         }
         if let Some(value) = Some(value).filter(not_null) {
-            record = record.value(value);
+            record = record.with_value(value);
         }
         if let Some(partition) = options.partition {
-            record = record.partition(partition);
+            record = record.with_partition(partition);
         }
         for (name, value) in &options.headers {
-            record = record.header(name, value);
+            record = record.with_header(name, value);
         }
         // Waits while the producer's buffer is full.
-        sent.send(producer.send(record).await?)?;
+        sent.send(producer.enqueue(record).await?)?;
     }
     Ok(())
 }
@@ -130,17 +134,4 @@ async fn watch(mut deliveries: mpsc::UnboundedReceiver<Delivery>) -> u64 {
         written as f64 / seconds
     );
     failed
-}
-
-fn verdict(failed: u64, report: &CloseReport) -> ExitCode {
-    if report.not_sent + report.maybe_written > 0 {
-        eprintln!(
-            "{} records were not sent, {} may have been written",
-            report.not_sent, report.maybe_written
-        );
-    }
-    match failed == 0 && report.is_complete() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
-    }
 }

@@ -122,16 +122,16 @@ impl Line {
     fn record<'a>(&'a self, topic: &'a str) -> Record<'a> {
         let mut record = Record::to(topic);
         if let Some(partition) = self.partition {
-            record = record.partition(partition);
+            record = record.with_partition(partition);
         }
         if let Some(timestamp) = self.timestamp {
-            record = record.timestamp(Timestamp::from_millis(timestamp));
+            record = record.with_timestamp(Timestamp::from_millis(timestamp));
         }
         if let Some(key) = &self.key {
-            record = record.key(key);
+            record = record.with_key(key);
         }
         if let Some(value) = &self.value {
-            record = record.value(value);
+            record = record.with_value(value);
         }
         for (name, value) in &self.headers {
             record = record.push_header(Header::from_parts(name.as_bytes(), value.as_deref()));
@@ -176,10 +176,10 @@ async fn produce(common: &Common) -> Result<i32> {
     }
     let closing = producers
         .into_iter()
-        .map(|producer| producer.close(PATIENCE));
+        .map(|producer| producer.close_timeout(PATIENCE));
     futures::future::join_all(closing).await;
     let (produced, failed) = reporter.await??;
-    client.close().await;
+    client.close().await?;
     emit("done", json!({ "produced": produced, "failed": failed }))?;
     reading?;
     Ok(signals.status().unwrap_or_else(|| i32::from(failed > 0)))
@@ -208,7 +208,7 @@ async fn send_lines(
                 let producer = client.producer().compression(line.codec).build().await?;
                 producers.insert(codec.clone(), producer);
             }
-            Ok(producers[&codec].send(line.record(topic)).await?)
+            Ok(producers[&codec].enqueue(line.record(topic)).await?)
         };
         let sent = sent.await;
         outcomes.send((input["id"].clone(), sent))?;
@@ -265,7 +265,7 @@ async fn consume(common: &Common, isolation: Option<String>, limit: Duration) ->
             outcome.unwrap_or_else(|_| Err("the time ran out".into()))
         }
     };
-    client.close().await;
+    client.close().await?;
     emit(
         "done",
         json!({ "count": count, "complete": outcome.is_ok() }),

@@ -97,8 +97,8 @@ async fn run(client: &Client, topic: &str) -> Result<(), Box<dyn Error>> {
     let mut traces = Vec::new();
     for number in 1..=3 {
         let trace = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{number:016x}-01");
-        let record = Record::to(topic).value("an order");
-        TRACE.scope(trace.clone(), producer.deliver(record)).await?;
+        let record = Record::to(topic).with_value("an order");
+        TRACE.scope(trace.clone(), producer.send(record)).await?;
         traces.push(trace);
     }
 
@@ -124,9 +124,6 @@ async fn run(client: &Client, topic: &str) -> Result<(), Box<dyn Error>> {
     } = &*audit.0;
     println!("written {written:?}, failed {failed:?}, read {read:?}");
     consumer.close(Duration::from_secs(10)).await?;
-    let closed = producer.close(Duration::from_secs(10)).await;
-    closed
-        .is_complete()
-        .then_some(())
-        .ok_or_else(|| format!("{closed:?}").into())
+    producer.close().await?;
+    Ok(())
 }

@@ -99,19 +99,19 @@ async fn produce(options: Options) -> Result<i32> {
     let mut fatal = None;
     while fatal.is_none() && u64::try_from(options.max_messages).map_or(true, |max| sent < max) {
         let (key, value) = (options.key(sent), options.value(sent));
-        let mut record = Record::to(&options.topic).value(&value);
+        let mut record = Record::to(&options.topic).with_value(&value);
         if let Some(key) = &key {
-            record = record.key(key);
+            record = record.with_key(key);
         }
         if options.message_create_time >= 0 {
             let time = options.message_create_time + now_millis() - started_at;
-            record = record.timestamp(Timestamp::from_millis(time));
+            record = record.with_timestamp(Timestamp::from_millis(time));
         }
         let accepted = async {
             pace(start, sent, options.throughput).await;
             // The reporter gives it back.
             let _ = unreported.acquire().await.map(SemaphorePermit::forget);
-            producer.send(record).await
+            producer.enqueue(record).await
         };
         let accepted = tokio::select! {
             biased;
@@ -147,13 +147,13 @@ async fn produce(options: Options) -> Result<i32> {
         _ = producer.flush() => {} // failures are told record by record
         () = signals.first() => {}
     }
-    let _ = producer.close(PATIENCE).await;
+    let _ = producer.close_timeout(PATIENCE).await;
     partitions.clear();
     let mut acked = 0;
     while let Some(reported) = reporters.join_next().await {
         acked += reported??;
     }
-    client.close().await;
+    client.close().await?;
     emit("shutdown_complete", json!({}))?;
     let tool_data = json!({
         "sent": sent,

@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::timeout_at;
+
 use crate::admin::Admin;
 use crate::clock::{Clock, FOREVER, now};
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::config::values::Address;
 use crate::consumer::ConsumerBuilder;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::net::connector::{Connector, Tcp};
 use crate::net::traffic::ClientMetrics;
 use crate::producer::ProducerBuilder;
@@ -84,7 +86,7 @@ impl Client {
     /// use ottla::Record;
     ///
     /// let producer = client.producer().build().await?;
-    /// let metadata = producer.deliver(Record::to("orders").key("k").value("v")).await?;
+    /// let metadata = producer.send(Record::to("orders").with_key("k").with_value("v")).await?;
     /// println!("written at {:?}", metadata.offset);
     /// # Ok(())
     /// # }
@@ -171,11 +173,38 @@ impl Client {
     /// Ends every connection and background task, those of producers and consumers made from this
     /// client included: close these first.
     ///
+    /// Waits until the tasks have ended, at most 30 s.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Timeout`] if tasks still run then: something keeps their runtime's threads.
+    ///
     /// # Cancel safety
     ///
     /// Cancel safe: the tasks have been told to stop when the first await is reached.
-    pub async fn close(self) {
-        self.cluster.close().await;
+    pub async fn close(self) -> Result<()> {
+        self.close_timeout(Duration::from_secs(30)).await
+    }
+
+    /// As [`close`](Self::close), with another limit.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn close_timeout(self, timeout: Duration) -> Result<()> {
+        let deadline = now() + timeout.min(FOREVER);
+        let ended = timeout_at(deadline, self.cluster.close()).await;
+        ended.map_err(|_elapsed| {
+            let message = format!(
+                "the client's tasks have not ended within {} ms",
+                timeout.as_millis()
+            );
+            Error::new(ErrorKind::Timeout, message)
+        })
     }
 }
 

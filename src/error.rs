@@ -23,14 +23,34 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// What went wrong. One word in size and cheap to clone, so that every record of a failed batch
 /// can have it.
 ///
+/// What an error means for the caller depends on where it comes from:
+///
+/// | from | what the client has done | what is left to do |
+/// |---|---|---|
+/// | [`Producer::send`](crate::Producer::send), a [`Delivery`](crate::Delivery) | retried until `delivery.timeout.ms` | [`is_maybe_written`](Self::is_maybe_written): the record may be in the log, and is sent again only if a duplicate is fine; otherwise it is not, and if [`is_retriable`](Self::is_retriable) it may be sent again |
+/// | [`enqueue`](crate::Producer::enqueue) and its kin | waited for `max.block.ms`, or not at all; the record was not accepted | [`is_full`](Self::is_full): try again after a while; [`is_retriable`](Self::is_retriable): the same |
+/// | [`flush`](crate::Producer::flush), [`close`](crate::Producer::close) of a producer | told of records that failed and nobody heard of | say so, and end with an error |
+/// | [`Consumer::poll`](crate::Consumer::poll) and the other ways to read | goes on with this partition by itself, and with all others | poll again, unless [`is_fatal`](Self::is_fatal) |
+/// | commits | retried until the deadline | [`is_retriable`](Self::is_retriable): a later commit covers this one; otherwise the partitions may be another member's now |
+/// | [`admin`](crate::admin), look-ups of offsets and partitions | retried until the deadline | [`is_retriable`](Self::is_retriable): the same call later |
+/// | [`connect`](crate::ClientBuilder::connect), `build` | tried until the deadline what time can mend | [`is_timeout`](Self::is_timeout): the same later; [`is_auth`](Self::is_auth), [`ErrorKind::Config`]: change the settings |
+///
+/// Wherever it comes from, after [`is_fatal`](Self::is_fatal) the producer, consumer or client is of no use any more.
+///
+/// It prints one line that says what was being done, what happened, and whether a record may have
+/// been written; by `Debug` the same with its kind and class, so that a `main` that returns it
+/// ends with a line that can be read. `{:#?}` shows all of its parts.
+///
 /// ```
 /// # fn handle(error: ottla::Error) {
-/// use ottla::{Certainty, Class};
-/// match (error.class(), error.certainty()) {
-///     (Class::Retriable, Some(Certainty::NotSent)) => { /* safe to send again */ }
-///     (Class::Retriable, _) => { /* may be there already: send again only if a duplicate is fine */ }
-///     (Class::Caller, _) => { /* the call or the configuration is wrong */ }
-///     _ => { /* build a new client, or give up */ }
+/// if error.is_fatal() {
+///     // Build a new producer, or give up.
+/// } else if error.is_maybe_written() {
+///     // It may be there already: send it again only if a duplicate is fine.
+/// } else if error.is_retriable() {
+///     // Safe to send again.
+/// } else {
+///     // The record, the configuration or a permission has to change.
 /// }
 /// # }
 /// ```
@@ -167,6 +187,26 @@ impl Error {
         self.0.class == Class::Fatal
     }
 
+    /// Whether a deadline passed: of the call, or of the record.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        self.0.kind == ErrorKind::Timeout
+    }
+
+    /// Whether the credentials were refused, or what they allow does not suffice.
+    #[must_use]
+    pub fn is_auth(&self) -> bool {
+        let kind = self.0.kind;
+        matches!(kind, ErrorKind::Authentication | ErrorKind::Authorization)
+    }
+
+    /// Whether a record that failed may be in the log all the same. False for what is no error of a
+    /// record, and where it certainly is not there: see [`certainty`](Self::certainty).
+    #[must_use]
+    pub fn is_maybe_written(&self) -> bool {
+        self.0.certainty == Some(Certainty::MaybeWritten)
+    }
+
     /// Whether a call that does not wait found the producer's buffer full.
     #[must_use]
     pub fn is_full(&self) -> bool {
@@ -246,6 +286,9 @@ impl fmt::Display for Error {
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return write!(f, "{self} [{:?}, {:?}]", self.0.kind, self.0.class);
+        }
         f.debug_struct("Error")
             .field("kind", &self.0.kind)
             .field("class", &self.0.class)
@@ -264,5 +307,27 @@ impl std::error::Error for Error {
             Some(source) => Some(&**source),
             None => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_one_line_and_answers_what_callers_ask() {
+        let error = Error::new(ErrorKind::Timeout, "no answer")
+            .with_certainty(Certainty::MaybeWritten)
+            .with_topic_partition(TopicPartition::new("orders", 1));
+        let line = "orders-1: no answer (may have been written)";
+        assert_eq!(error.to_string(), line);
+        // What a `main` that returns it prints behind "Error: ".
+        assert_eq!(format!("{error:?}"), format!("{line} [Timeout, Retriable]"));
+        assert!(format!("{error:#?}").contains("certainty: Some("));
+        assert!(error.is_timeout() && error.is_retriable() && error.is_maybe_written());
+        assert!(!error.is_auth() && !error.is_fatal() && !error.is_full());
+
+        let error = Error::new(ErrorKind::Authorization, "no").with_certainty(Certainty::NotSent);
+        assert!(error.is_auth() && !error.is_maybe_written() && !error.is_timeout());
     }
 }

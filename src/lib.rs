@@ -8,9 +8,7 @@
 //!
 //! let client = Client::builder().bootstrap(["localhost:9092"]).connect().await?;
 //! let producer = client.producer().build().await?;
-//! // `send` fixes the record's place in its partition and returns; awaiting the delivery is optional.
-//! let delivery = producer.send(Record::to("orders").key("customer-7").value("2 apples")).await?;
-//! let written = delivery.await?;
+//! let written = producer.send(Record::to("orders").with_key("customer-7").with_value("2 apples")).await?;
 //! println!("{}-{} at {:?}", written.topic, written.partition, written.offset);
 //! # Ok(())
 //! # }
@@ -39,9 +37,9 @@
 //!
 //! | promise | under which settings |
 //! |---|---|
-//! | An acknowledged record is written once, in the order of `send` per partition | the defaults: `acks=all`, `enable.idempotence=true` |
+//! | An acknowledged record is written once, in the order of its acceptance per partition | the defaults: `acks=all`, `enable.idempotence=true` |
 //! | A failed record says whether it may have been written ([`Error::certainty`]) | always |
-//! | Every `send` and delivery ends by its deadline (`max.block.ms`, `delivery.timeout.ms`) | always |
+//! | Every call and delivery ends by its deadline (`max.block.ms`, `delivery.timeout.ms`) | always |
 //! | Memory for records on their way stays within `buffer.memory`, and an eighth of it in empty buffers | always |
 //! | Fetched data waiting to be handed out stays within `fetch.max.bytes` | always, but that a batch larger than that is still read, alone, and that data left of an answer keeps the whole answer alive |
 //! | A group processes every record at least once: what was not finished (see [`Consumer`]) is never committed by the library | auto-commit, or commits after processing |
@@ -52,7 +50,7 @@
 //!
 //! | there | here |
 //! |---|---|
-//! | `producer.send(record, callback)` | [`Producer::send`] and its [`Delivery`], or [`ProducerBuilder::on_batch`] |
+//! | `producer.send(record, callback)` | [`Producer::enqueue`] and its [`Delivery`], or [`ProducerBuilder::on_batch`] |
 //! | `partitionsFor` | [`Producer::partitions_for`], [`Consumer::partitions_for`] |
 //! | `abort`, `rd_kafka_purge` | [`Producer::purge`] |
 //! | `rd_kafka_outq_len` | [`Producer::buffered_bytes`], [`Producer::metrics`] |
@@ -152,9 +150,9 @@ pub use metrics::histogram::{Histogram, SizeHistogram};
 pub use net::traffic::{ApiMetrics, ClientMetrics};
 pub(crate) use planted::planted;
 pub use producer::{
-    Acks, AddedHeaders, BatchReport, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner,
-    Partitioner, Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge,
-    PurgeReport, RecordMetadata, RoundRobin, TopicProducer, TopicView,
+    Acks, AddedHeaders, BatchReport, Choice, Deliveries, Delivery, KeyPartitioner, Partitioner,
+    Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge, PurgeReport,
+    RecordMetadata, RoundRobin, TopicProducer, TopicView,
 };
 /// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]

@@ -125,8 +125,8 @@ async fn a_produce_request_is_a_span_and_its_records_are_none() -> Result<()> {
     let (log, _guard) = Log::start();
     let mock = mock().await?;
     let producer = mock.client().producer().build().await?;
-    let records = (0..100).map(|_| Record::to("t").value("v"));
-    producer.send_all(records).await?.await?;
+    let records = (0..100).map(|_| Record::to("t").with_value("v"));
+    producer.enqueue_all(records).await?.await?;
     let spans = log.spans("produce");
     assert_eq!(spans.len(), 1);
     let span = &spans[0];
@@ -148,7 +148,7 @@ async fn a_produce_request_is_a_span_and_its_records_are_none() -> Result<()> {
     assert!(all < 50, "{all} lines for a hundred records");
 
     let _ = mock.on(Api::Produce).times(1).drop_connection();
-    producer.deliver(Record::to("t").value("v")).await?;
+    producer.send(Record::to("t").with_value("v")).await?;
     let spans = log.spans("produce");
     assert_eq!(spans.len(), 3);
     assert!(spans[1].contains_key("error") && !spans[2].contains_key("error"));
@@ -165,12 +165,12 @@ fn what_is_lost_with_the_runtime_is_counted_in_one_line() {
         let mock = mock().await.unwrap();
         let producer = mock.client().producer().max_in_flight(1);
         let producer = producer.build().await.unwrap();
-        let record = || Record::to("t").value("v");
-        producer.deliver(record()).await.unwrap();
+        let record = || Record::to("t").with_value("v");
+        producer.send(record()).await.unwrap();
         let _ = mock.on(Api::Produce).delay(10 * MINUTE);
         for records in [2, 3] {
             let records = (0..records).map(|_| record());
-            drop(producer.send_all(records).await.unwrap());
+            drop(producer.enqueue_all(records).await.unwrap());
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         // Nobody flushes nor closes: `main` ends.
@@ -193,7 +193,7 @@ async fn a_fetch_is_a_span() -> Result<()> {
     let mock = mock().await?;
     let client = mock.client();
     let producer = client.producer().build().await?;
-    producer.deliver(Record::to("t").value("v")).await?;
+    producer.send(Record::to("t").with_value("v")).await?;
     let consumer = client.consumer("g").subscribe(["t"]);
     let mut consumer = consumer.offset_reset(OffsetReset::Earliest).build().await?;
     consumer.poll().await?;
@@ -230,8 +230,8 @@ async fn each_failed_batch_is_told_once_and_the_first_as_a_warning() -> Result<(
         if number == 3 {
             tokio::time::sleep(MINUTE).await;
         }
-        let record = Record::to("t").value("secret");
-        producer.deliver(record).await.unwrap_err();
+        let record = Record::to("t").with_value("secret");
+        producer.send(record).await.unwrap_err();
     }
     let failed = log.events("a batch failed");
     let levels: Vec<Level> = failed.iter().map(|(level, ..)| *level).collect();
@@ -259,12 +259,13 @@ async fn brokers_that_are_away_do_not_fill_the_log() -> Result<()> {
     let consumer = client.consumer("g").subscribe(["t"]);
     let mut consumer = consumer.build().await?;
     consumer.poll_timeout(MINUTE).await?;
-    producer.deliver(Record::to("t").value("v")).await?;
+    producer.send(Record::to("t").with_value("v")).await?;
     (1..=3).for_each(|broker| mock.kill(broker));
     let before = log.visible();
     for _ in 0..20 {
-        let records = (0..6).map(|partition| Record::to("t").partition(partition).value("v"));
-        drop(producer.send_all(records).await?);
+        let records =
+            (0..6).map(|partition| Record::to("t").with_partition(partition).with_value("v"));
+        producer.enqueue_all(records).await?;
         let deadline = tokio::time::Instant::now() + MINUTE / 2;
         while let Ok(outcome) = tokio::time::timeout_at(deadline, consumer.poll()).await {
             drop(outcome);
@@ -297,7 +298,7 @@ async fn brokers_that_are_away_do_not_fill_the_log() -> Result<()> {
     for broker in 1..=3 {
         mock.restart(broker).await?;
     }
-    producer.deliver(Record::to("t").value("v")).await?;
+    producer.send(Record::to("t").with_value("v")).await?;
     tokio::time::sleep(MINUTE).await;
     assert!(log.visible().contains_key("there is metadata again"));
     Ok(())
@@ -309,11 +310,12 @@ async fn leaders_that_move_are_one_line() -> Result<()> {
     let mock = MockCluster::builder().brokers(2).topic("t", 4).seed(3);
     let mock = mock.in_memory().start().await?;
     let producer = mock.client().producer().build().await?;
-    let records = || (0..4).map(|partition| Record::to("t").partition(partition).value("v"));
-    producer.send_all(records()).await?.await?;
+    let records =
+        || (0..4).map(|partition| Record::to("t").with_partition(partition).with_value("v"));
+    producer.enqueue_all(records()).await?.await?;
     assert!(log.events("leaders moved").is_empty());
     mock.kill(2);
-    producer.send_all(records()).await?.await?;
+    producer.enqueue_all(records()).await?.await?;
     let moved = log.events("leaders moved");
     let count = |(.., fields): &(_, _, Fields)| fields["count"].parse::<usize>().unwrap();
     assert_eq!(moved.iter().map(count).sum::<usize>(), 2, "{moved:?}");
@@ -405,16 +407,19 @@ async fn interceptors_see_everything_once_and_their_panics_harm_nobody() -> Resu
     let producer = client.producer().interceptor(Panics);
     let producer = producer.interceptor(audit.clone()).build().await?;
     // Every way to send; the first has to wait for metadata, and is seen once all the same.
-    let record = || Record::to("t").value("v").header("own", "x");
-    producer.deliver(record()).await?;
-    producer.try_send(record())?.await?;
-    producer.send_all([record(), record()]).await?.await?;
+    let record = || Record::to("t").with_value("v").with_header("own", "x");
+    producer.send(record()).await?;
+    producer.try_enqueue(record())?.await?;
+    producer.enqueue_all([record(), record()]).await?.await?;
     let topic = producer.topic("t");
-    topic.send(Record::new().value("v")).await?.await?;
-    topic.try_send(Record::new().value("v"))?.await?;
-    topic.send_all([Record::new().value("v")]).await?.await?;
+    topic.enqueue(Record::new().with_value("v")).await?.await?;
+    topic.try_enqueue(Record::new().with_value("v"))?.await?;
+    topic
+        .enqueue_all([Record::new().with_value("v")])
+        .await?
+        .await?;
     let _ = mock.on(Api::Produce).times(1).fail(INVALID_RECORD);
-    producer.deliver(record()).await.unwrap_err();
+    producer.send(record()).await.unwrap_err();
     assert_eq!(audit.sent.load(Ordering::Relaxed), 8);
     let ended = audit.ended.lock().unwrap().clone();
     assert_eq!(ended.iter().map(|(_, records, _)| records).sum::<u32>(), 8);
@@ -477,7 +482,7 @@ async fn operators_are_told_what_holds_back_commits_and_which_tasks_failed() -> 
     let client = mock.client();
     let producer = client.producer().build().await?;
     for _ in 0..3 {
-        producer.deliver(Record::to("t").value("v")).await?;
+        producer.send(Record::to("t").with_value("v")).await?;
     }
     let consumer = client.consumer("g").subscribe(["t"]);
     let consumer = consumer.offset_reset(OffsetReset::Earliest);

@@ -35,11 +35,15 @@ async fn zeros(partitions: i32, records: usize, size: usize, compression: &str) 
         .unwrap();
     let value = vec![0; size];
     for partition in 0..partitions {
-        let record = || Record::to("t").partition(partition).value(&value[..]);
-        let sent = producer.send_all((0..records).map(|_| record())).await;
+        let record = || {
+            Record::to("t")
+                .with_partition(partition)
+                .with_value(&value[..])
+        };
+        let sent = producer.enqueue_all((0..records).map(|_| record())).await;
         sent.unwrap().await.unwrap();
     }
-    let _ = producer.close(SECOND).await;
+    let _ = producer.close_timeout(SECOND).await;
     mock
 }
 

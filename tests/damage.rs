@@ -179,7 +179,7 @@ fn one_bit_of_an_answer_ends_no_more_than_a_call() {
                 }
                 ask_everything(&client).await.unwrap();
                 assert_eq!(rule.hits(), 1);
-                client.close().await;
+                client.close().await.unwrap();
             }
         }
         assert!(!member.0.is_finished());
@@ -205,7 +205,7 @@ async fn ask_everything(client: &Client) -> Result<(), Error> {
     consumer.end_offsets(&all).await?;
     consumer.committed(&all).await?;
     let producer = client.producer().build().await?;
-    producer.deliver(Record::to("t").value("x")).await?;
+    producer.send(Record::to("t").with_value("x")).await?;
     Ok(())
 }
 
@@ -394,8 +394,8 @@ impl World {
     }
 
     async fn end(self) {
-        self.reader.close().await;
-        self.writer.close().await;
+        self.reader.close().await.unwrap();
+        self.writer.close().await.unwrap();
     }
 }
 
@@ -412,8 +412,8 @@ async fn produce(producer: &Producer, numbers: Range<usize>, time: Duration) -> 
     for number in numbers {
         let value = number.to_string();
         // By its key it goes to one of the partitions, which all have work so.
-        let record = Record::to("t").key(&value).value(&value);
-        if let Ok(delivery) = producer.send(record).await {
+        let record = Record::to("t").with_key(&value).with_value(&value);
+        if let Ok(delivery) = producer.enqueue(record).await {
             deliveries.push(tokio::spawn(async move { delivery.await.map(|_| value) }));
         }
         sleep(pause).await;

@@ -287,13 +287,13 @@ async fn cluster() -> MockCluster {
     for _ in 0..RECORDS / STORED {
         for partition in 0..PARTITIONS {
             for _ in 0..STORED {
-                let record = Record::to("t").partition(partition).value("v");
-                drop(producer.send(record).await.unwrap());
+                let record = Record::to("t").with_partition(partition).with_value("v");
+                drop(producer.enqueue(record).await.unwrap());
             }
         }
         producer.flush().await.unwrap();
     }
-    assert!(producer.close(SECOND).await.is_complete());
+    producer.close_timeout(SECOND).await.unwrap();
     mock
 }
 
@@ -373,7 +373,7 @@ async fn run(reading: Reading, end: End, auto: bool) -> (Vec<(i64, i64)>, bool) 
                     consumer.unsubscribe();
                     consumer.close(5 * SECOND).await.unwrap();
                 }
-                End::Client => client.clone().close().await,
+                End::Client => client.clone().close().await.unwrap(),
                 End::Broker => {
                     mock.kill(1);
                     let _ = consumer.close(2 * SECOND).await;
@@ -430,7 +430,7 @@ async fn next_member_goes_on(mock: &MockCluster, outcome: &[(i64, i64)]) {
             *next += 1;
         }
     }
-    client.close().await;
+    client.close().await.unwrap();
 }
 
 /// A panic that is planned says nothing.

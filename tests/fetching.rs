@@ -33,10 +33,14 @@ async fn fill(client: &Client, partitions: i32, values: usize, batch: usize) {
         .unwrap();
     let value = [7; VALUE];
     for partition in 0..partitions {
-        let records = (0..values).map(|_| Record::to("t").partition(partition).value(&value[..]));
-        producer.send_all(records).await.unwrap().await.unwrap();
+        let records = (0..values).map(|_| {
+            Record::to("t")
+                .with_partition(partition)
+                .with_value(&value[..])
+        });
+        producer.enqueue_all(records).await.unwrap().await.unwrap();
     }
-    let _ = producer.close(SECOND).await;
+    let _ = producer.close_timeout(SECOND).await;
 }
 
 fn reader(client: &Client, partitions: i32) -> ConsumerBuilder {
@@ -325,8 +329,8 @@ async fn a_record_larger_than_every_limit_comes() {
     let large = vec![1; 300_000];
     for value in [&large[..], b"small"] {
         for partition in 0..2 {
-            let record = Record::to("t").partition(partition).value(value);
-            producer.deliver(record).await.unwrap();
+            let record = Record::to("t").with_partition(partition).with_value(value);
+            producer.send(record).await.unwrap();
         }
     }
     let builder = reader(&client, 2)

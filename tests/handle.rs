@@ -17,9 +17,9 @@ async fn cluster() -> MockCluster {
     let mock = mock.auto_create(false).start().await.unwrap();
     let producer = mock.client().producer().build().await.unwrap();
     for number in 0..10 {
-        let record = Record::to("t").partition(0).value("v");
-        let record = record.timestamp(Timestamp::from_millis(1000 + number));
-        producer.deliver(record).await.unwrap();
+        let record = Record::to("t").with_partition(0).with_value("v");
+        let record = record.with_timestamp(Timestamp::from_millis(1000 + number));
+        producer.send(record).await.unwrap();
     }
     mock
 }
@@ -107,8 +107,8 @@ async fn an_offset_with_its_epoch_notices_that_the_log_was_cut() {
     let client = mock.client();
     let producer = client.producer().build().await.unwrap();
     for _ in 0..10 {
-        let record = Record::to("t").partition(0).value("other");
-        producer.deliver(record).await.unwrap();
+        let record = Record::to("t").with_partition(0).with_value("other");
+        producer.send(record).await.unwrap();
     }
     let tp = TopicPartition::new("t", 0);
     let reader = client.reader().assign([tp.clone()]);

@@ -33,8 +33,8 @@ async fn produce(client: &Client, generation: u32, count: u32) {
     let producer = client.producer().build().await.unwrap();
     for number in 0..count {
         let value = format!("{generation} {number}");
-        let record = Record::to("t").value(&value);
-        producer.deliver(record).await.unwrap();
+        let record = Record::to("t").with_value(&value);
+        producer.send(record).await.unwrap();
     }
 }
 
@@ -124,7 +124,7 @@ async fn a_commit_says_that_what_was_read_of_a_deleted_topic_is_not_in_it() {
     let producer = other.producer().build().await.unwrap();
     for to in 1..3 {
         producer
-            .deliver(Record::to("u").value("1 0"))
+            .send(Record::to("u").with_value("1 0"))
             .await
             .unwrap();
         while consumer.position(&u) != Some(to) {

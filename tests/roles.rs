@@ -39,7 +39,12 @@ async fn slowest(client: &Client, records: u32) -> Duration {
     let writer = producer.clone();
     let writing = tokio::spawn(async move {
         for _ in 0..records {
-            drop(writer.send(Record::to("busy").value("x")).await.unwrap());
+            drop(
+                writer
+                    .enqueue(Record::to("busy").with_value("x"))
+                    .await
+                    .unwrap(),
+            );
             sleep(10 * MILLI).await;
         }
     });
@@ -75,8 +80,8 @@ thread_local! {
 /// Learns what the mock's clock shows, by a record.
 async fn set_clock(client: &Client) {
     let producer = client.producer().linger(Duration::ZERO).build().await;
-    let record = Record::to("clock").value("x");
-    let metadata = producer.unwrap().deliver(record).await.unwrap();
+    let record = Record::to("clock").with_value("x");
+    let metadata = producer.unwrap().send(record).await.unwrap();
     let millis = metadata.timestamp.as_millis();
     START.with(|start| start.set(Some((Instant::now(), millis))));
 }
@@ -114,7 +119,7 @@ async fn idle_readers_do_not_hold_back_a_busy_one() {
             before,
             "but for those of roles that have ended"
         );
-        client.close().await;
+        client.close().await.unwrap();
     }
 }
 
@@ -195,7 +200,7 @@ async fn connections_grow_with_roles_and_go_with_them() {
             if number % 4 == 3 {
                 let producer = client.producer().build().await.unwrap();
                 producer
-                    .deliver(Record::to("busy").value("x"))
+                    .send(Record::to("busy").with_value("x"))
                     .await
                     .unwrap();
                 producers.push(producer);
@@ -224,7 +229,7 @@ async fn connections_grow_with_roles_and_go_with_them() {
             consumer.close(10 * SECOND).await.unwrap();
         }
         for producer in producers {
-            assert!(producer.close(10 * SECOND).await.is_complete());
+            producer.close_timeout(10 * SECOND).await.unwrap();
         }
         sleep(SECOND).await;
         let left = client.metrics().connections;
@@ -232,7 +237,7 @@ async fn connections_grow_with_roles_and_go_with_them() {
             left <= shared + 3 + 3,
             "{left} connections are left of {roles} roles"
         );
-        client.close().await;
+        client.close().await.unwrap();
     }
     println!("{table}");
 }

@@ -77,7 +77,10 @@ fn what_is_called_after_the_runtime_fails_at_once() {
     let world = World::new();
     let producer = world.producer();
     world.first.block_on(async {
-        producer.deliver(Record::to("t").value("v")).await.unwrap();
+        producer
+            .send(Record::to("t").with_value("v"))
+            .await
+            .unwrap();
     });
     let World {
         client,
@@ -88,11 +91,20 @@ fn what_is_called_after_the_runtime_fails_at_once() {
     drop(first);
     second.block_on(async {
         let all = async {
-            assert_told(&producer.send(Record::to("t").value("v")).await.unwrap_err());
-            assert_told(&producer.try_send(Record::to("new").value("v")).unwrap_err());
             assert_told(
                 &producer
-                    .deliver(Record::to("new").value("v"))
+                    .enqueue(Record::to("t").with_value("v"))
+                    .await
+                    .unwrap_err(),
+            );
+            assert_told(
+                &producer
+                    .try_enqueue(Record::to("new").with_value("v"))
+                    .unwrap_err(),
+            );
+            assert_told(
+                &producer
+                    .send(Record::to("new").with_value("v"))
                     .await
                     .unwrap_err(),
             );
@@ -100,8 +112,8 @@ fn what_is_called_after_the_runtime_fails_at_once() {
             assert_told(&client.ready(4 * PATIENCE).await.unwrap_err());
             assert_told(&client.admin().list_topics().await.unwrap_err());
             assert_told(&client.producer().build().await.unwrap_err());
-            assert!(producer.close(Duration::from_secs(1)).await.is_complete());
-            client.close().await;
+            assert_told(&producer.close().await.unwrap_err());
+            client.close().await.unwrap();
         };
         timeout(PATIENCE, all).await.unwrap();
     });
@@ -112,7 +124,7 @@ fn who_waits_is_told_when_the_runtime_ends() {
     let world = World::new();
     let (producer, full) = (world.producer(), world.producer());
     for producer in [&producer, &full] {
-        let known = producer.deliver(Record::to("t").value("v"));
+        let known = producer.send(Record::to("t").with_value("v"));
         world.first.block_on(known).unwrap();
     }
     let silent = 100 * PATIENCE;
@@ -121,9 +133,8 @@ fn who_waits_is_told_when_the_runtime_ends() {
     let unanswered = {
         let (producer, client) = (producer.clone(), world.client.clone());
         let (flushing, closing) = (producer.clone(), world.producer());
-        let closed = closing.clone();
         for producer in [&producer, &closing] {
-            let sent = producer.send(Record::to("t").value("v"));
+            let sent = producer.enqueue(Record::to("t").with_value("v"));
             drop(world.first.block_on(sent).unwrap());
         }
         [
@@ -131,29 +142,25 @@ fn who_waits_is_told_when_the_runtime_ends() {
             world.waits({
                 let producer = producer.clone();
                 async move {
-                    let record = Record::to("t").value("v");
-                    producer.deliver(record).await.map(drop)
+                    let record = Record::to("t").with_value("v");
+                    producer.send(record).await.map(drop)
                 }
             }),
             world.waits(async move {
-                let record = Record::to("missing").value("v");
-                producer.deliver(record).await.map(drop)
+                let record = Record::to("missing").with_value("v");
+                producer.send(record).await.map(drop)
             }),
             world.waits(async move { flushing.flush().await }),
             world.waits(async move { client.admin().list_groups().await.map(drop) }),
-            world.waits(async move {
-                let report = closing.close(4 * PATIENCE).await;
-                assert_eq!(report.failed, 1, "{report:?}");
-                closed.flush().await
-            }),
+            world.waits(async move { closing.close_timeout(4 * PATIENCE).await }),
         ]
     };
     // For memory.
     let value = vec![1; 15_000];
     let filling = world.waits(async move {
         loop {
-            let record = Record::to("t").value(&value);
-            if let Err(error) = full.send(record).await {
+            let record = Record::to("t").with_value(&value);
+            if let Err(error) = full.enqueue(record).await {
                 break Err(error);
             }
         }

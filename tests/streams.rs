@@ -26,8 +26,8 @@ async fn cluster(records: usize) -> MockCluster {
 async fn write(mock: &MockCluster, records: usize) {
     let producer = mock.client().producer().build().await.unwrap();
     for _ in 0..records {
-        let record = Record::to("t").partition(0).value("v");
-        producer.deliver(record).await.unwrap();
+        let record = Record::to("t").with_partition(0).with_value("v");
+        producer.send(record).await.unwrap();
     }
 }
 
@@ -406,8 +406,8 @@ async fn what_a_stream_finished_within_a_batch_has_the_epoch_of_the_batch() {
     assert!(epoch > before);
     let producer = mock.client().producer().linger(SECOND).build().await;
     let producer = producer.unwrap();
-    let records = (0..4).map(|_| Record::to("t").partition(0).value("v"));
-    drop(producer.send_all(records).await.unwrap());
+    let records = (0..4).map(|_| Record::to("t").with_partition(0).with_value("v"));
+    drop(producer.enqueue_all(records).await.unwrap());
     producer.flush().await.unwrap();
     let mut consumer = consumer(&mock.client()).await;
     let mut records = consumer.stream();

@@ -33,8 +33,10 @@ async fn cluster() -> MockCluster {
     for topic in ["t", "u"] {
         for partition in 0..2 {
             let value = format!("{topic}-{partition}");
-            let record = Record::to(topic).partition(partition).value(&value);
-            producer.deliver(record).await.unwrap();
+            let record = Record::to(topic)
+                .with_partition(partition)
+                .with_value(&value);
+            producer.send(record).await.unwrap();
         }
     }
     mock

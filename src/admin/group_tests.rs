@@ -18,9 +18,9 @@ async fn behind() -> MockCluster {
     let client = mock.client();
     let producer = client.producer().build().await.unwrap();
     for second in 0..4 {
-        let record = Record::to("t").partition(0).value("v");
-        let record = record.timestamp(Timestamp::from_millis(1000 * second));
-        producer.deliver(record).await.unwrap();
+        let record = Record::to("t").with_partition(0).with_value("v");
+        let record = record.with_timestamp(Timestamp::from_millis(1000 * second));
+        producer.send(record).await.unwrap();
     }
     let tp = TopicPartition::new("t", 0);
     let consumer = client.consumer("g").assign([tp.clone()]).auto_commit(false);

@@ -449,7 +449,7 @@ keys! {
         "Retries neither duplicate nor reorder records. Needs acks=all, retries of at least 1 and at most 5 requests in flight; where it was not asked for and these are set otherwise, it is off.";
     Producer "linger.ms" ["queue.buffering.max.ms"] = "5",
         Field::Millis(LONG, |s| &mut s.producer.linger),
-        "How long a batch that is not full waits for more records.";
+        "How long a batch that is not full waits for more records at most. One that somebody waits for (`Producer::send`, or a `Delivery` that is awaited) waits only while another batch of its partition is under way: records gather behind that, and go when it is answered.";
     Producer "max.block.ms" = "60000",
         Field::Millis(LONG, |s| &mut s.producer.max_block),
         "How long a send waits for buffer space and for metadata of its topic.";

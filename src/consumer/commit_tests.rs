@@ -46,8 +46,8 @@ async fn load(
     let producer = client.producer().build().await.unwrap();
     let until = now() + time;
     while now() < until {
-        let record = Record::to("t").partition(0).value("v");
-        producer.deliver(record).await.unwrap();
+        let record = Record::to("t").with_partition(0).with_value("v");
+        producer.send(record).await.unwrap();
         while let Some(Event::Records(batches)) = consumer.next_event().await.unwrap()
             && batches.is_empty()
         {}
@@ -241,8 +241,8 @@ async fn a_commit_that_could_not_be_sent_in_time_is_not_sent_afterwards() {
     let builder = builder.auto_commit_interval(3_600 * SECOND);
     let mut consumer = builder.build().await.unwrap();
     let producer = client.producer().build().await.unwrap();
-    let record = Record::to("t").partition(0).value("v");
-    producer.deliver(record).await.unwrap();
+    let record = Record::to("t").with_partition(0).with_value("v");
+    producer.send(record).await.unwrap();
     while consumer.poll().await.unwrap().unwrap().is_empty() {}
     let loading = mock
         .on(Api::OffsetCommit)
@@ -318,8 +318,8 @@ async fn an_automatic_commit_does_not_go_behind_what_the_application_committed()
     let mut consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
     let producer = client.producer().build().await.unwrap();
     for _ in 0..2 {
-        let record = Record::to("t").partition(0).value("v");
-        producer.deliver(record).await.unwrap();
+        let record = Record::to("t").with_partition(0).with_value("v");
+        producer.send(record).await.unwrap();
         while consumer.poll().await.unwrap().unwrap().is_empty() {}
     }
     // The second is not finished with.
@@ -329,8 +329,8 @@ async fn an_automatic_commit_does_not_go_behind_what_the_application_committed()
         tokio::time::sleep(SECOND).await;
     }
     let slow = mock.on(Api::OffsetCommit).delay(3 * SECOND);
-    let record = Record::to("t").partition(0).value("v");
-    producer.deliver(record).await.unwrap();
+    let record = Record::to("t").with_partition(0).with_value("v");
+    producer.send(record).await.unwrap();
     while consumer.poll().await.unwrap().unwrap().is_empty() {}
     consumer.commit().await.unwrap();
     tokio::time::sleep(10 * SECOND).await;
@@ -350,8 +350,8 @@ async fn an_automatic_commit_follows_a_seek_back() {
     let mut consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
     let producer = client.producer().build().await.unwrap();
     for _ in 0..5 {
-        let record = Record::to("t").partition(0).value("v");
-        producer.deliver(record).await.unwrap();
+        let record = Record::to("t").with_partition(0).with_value("v");
+        producer.send(record).await.unwrap();
         while consumer.poll().await.unwrap().unwrap().is_empty() {}
     }
     consumer.commit().await.unwrap();

@@ -37,8 +37,8 @@ fn members(mock: &MockCluster) -> usize {
 
 async fn produce(client: &Client, topic: &str, value: &str) {
     let producer = client.producer().build().await.unwrap();
-    let record = Record::to(topic).partition(0).value(value);
-    producer.deliver(record).await.unwrap();
+    let record = Record::to(topic).with_partition(0).with_value(value);
+    producer.send(record).await.unwrap();
 }
 
 /// Polls until the assignment is of these topics.
@@ -92,8 +92,8 @@ async fn idle_partitions_cost_nothing_beside_busy_ones() {
     assert!(before >= ALL.into(), "{before}");
     let producer = client.producer().build().await.unwrap();
     for round in 0..50 {
-        let record = Record::to("t").partition(round % 3).value("v");
-        producer.deliver(record).await.unwrap();
+        let record = Record::to("t").with_partition(round % 3).with_value("v");
+        producer.send(record).await.unwrap();
         while consumer.poll().await.unwrap().unwrap().is_empty() {}
     }
     let looks = shared.lock().positions.looks - before;
@@ -317,9 +317,9 @@ async fn how_much_younger_the_newest_record_is_is_asked_for_when_wanted() {
     let client = mock.client();
     let producer = client.producer().build().await.unwrap();
     for second in 0..4 {
-        let record = Record::to("t").partition(0).value("v");
-        let record = record.timestamp(Timestamp::from_millis(1000 * second));
-        producer.deliver(record).await.unwrap();
+        let record = Record::to("t").with_partition(0).with_value("v");
+        let record = record.with_timestamp(Timestamp::from_millis(1000 * second));
+        producer.send(record).await.unwrap();
     }
     let tp = TopicPartition::new("t", 0);
     let reader = client.reader().assign([tp.clone()]).max_poll_records(2);
@@ -387,8 +387,8 @@ async fn fetch_tasks_end_with_their_brokers() {
 
 async fn produce_to(client: &Client, topic: &str, partition: i32) {
     let producer = client.producer().build().await.unwrap();
-    let record = Record::to(topic).partition(partition).value("x");
-    producer.deliver(record).await.unwrap();
+    let record = Record::to(topic).with_partition(partition).with_value("x");
+    producer.send(record).await.unwrap();
 }
 
 /// Another live consumer has its name now, and its partitions.

@@ -68,13 +68,15 @@ pub enum ErrorKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Class {
-    /// The same call may succeed later. The client has already retried until its deadline.
+    /// The same call may succeed later. Calls with a deadline have been retried until then; a
+    /// consumer goes on by itself when it is polled.
     Retriable,
     /// The transaction must be aborted; then work can go on.
     Abortable,
     /// This producer, consumer or client cannot go on: build a new one.
     Fatal,
-    /// The call, record or configuration is wrong: repeating it changes nothing.
+    /// Repeating it changes nothing: the call, the record, the configuration, a permission or the
+    /// data in the log would have to be another one.
     Caller,
 }
 

@@ -165,26 +165,25 @@ async fn produce(mock: &MockCluster, client: &Client) -> crate::Result<crate::Pr
     const INVALID_RECORD: i16 = 87;
     let producer = client.producer().buffer_memory(4096).batch_size(1024);
     let producer = producer.build().await?;
-    let record = || Record::to("t").partition(0).value("v");
-    producer.deliver(record()).await?;
+    let record = || Record::to("t").with_partition(0).with_value("v");
+    producer.send(record()).await?;
     let _ = mock.on(Api::Produce).times(1).fail(NOT_LEADER);
-    producer.deliver(record()).await?;
+    producer.send(record()).await?;
     let _ = mock.on(Api::Produce).times(1).drop_connection();
-    producer.deliver(record()).await?;
+    producer.send(record()).await?;
     let _ = mock.on(Api::Produce).times(1).fail(MESSAGE_TOO_LARGE);
-    let written = producer.send_all([record(), record()]).await?.await?;
+    let written = producer.enqueue_all([record(), record()]).await?.await?;
     assert_eq!(written, 2);
     let _ = mock.on(Api::Produce).times(1).fail(INVALID_RECORD);
-    producer.deliver(record()).await.unwrap_err();
+    producer.send(record()).await.unwrap_err();
     // More than there is memory for.
     let slow = mock.on(Api::Produce).delay(Duration::from_millis(20));
     let value = [0; 900];
-    let large = (0..20).map(|_| Record::to("t").partition(0).value(&value));
-    producer.send_all(large).await?.await?;
+    let large = (0..20).map(|_| Record::to("t").with_partition(0).with_value(&value));
+    producer.enqueue_all(large).await?.await?;
     slow.remove();
     let metrics = producer.metrics();
-    let report = producer.close(MINUTE).await;
-    assert_eq!((report.not_sent, report.maybe_written), (0, 0));
+    producer.close_timeout(MINUTE).await?;
     Ok(metrics)
 }
 
@@ -222,8 +221,10 @@ async fn consume(
     first.set_max_poll_records(0);
     let producer = client.producer().build().await?;
     for partition in [0, 0, 0, 1] {
-        let record = Record::to("t").partition(partition).value("unread");
-        producer.deliver(record).await?;
+        let record = Record::to("t")
+            .with_partition(partition)
+            .with_value("unread");
+        producer.send(record).await?;
     }
     poll_for(&mut first, MINUTE).await;
     let partition = |number| [("group", "g"), ("topic", "t"), ("partition", number)];
@@ -330,8 +331,8 @@ fn the_table_is_what_is_published() {
         let labels = [("api", "Produce"), ("client_id", "metered")];
         let published = recorder.of("ottla_client_requests_total", &labels);
         assert_eq!(published.1, produce.requests as f64);
-        client.close().await;
-        other.close().await;
+        client.close().await.unwrap();
+        other.close().await.unwrap();
         Ok(())
     });
     let seen = recorder.0.lock().unwrap();

@@ -17,7 +17,7 @@ impl MockCluster {
     /// # async fn main() -> ottla::Result<()> {
     /// let mock = ottla::mock::MockCluster::builder().start().await?;
     /// let producer = mock.client().producer().build().await?;
-    /// producer.deliver(ottla::Record::to("new").value("v")).await?;
+    /// producer.send(ottla::Record::to("new").with_value("v")).await?;
     /// # Ok(())
     /// # }
     /// ```

@@ -160,7 +160,7 @@ impl MockCluster {
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// let producer = mock.client().producer().build().await?;
     /// mock.pause(1);
-    /// let delivery = producer.send(ottla::Record::to("orders").value("v"));
+    /// let delivery = producer.enqueue(ottla::Record::to("orders").with_value("v"));
     /// mock.resume(1);
     /// delivery.await?.await?;
     /// # Ok(())
@@ -290,7 +290,7 @@ impl MockCluster {
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// let producer = mock.client().producer().build().await?;
     /// for value in ["a", "b", "c"] {
-    ///     producer.deliver(ottla::Record::to("orders").value(value)).await?;
+    ///     producer.send(ottla::Record::to("orders").with_value(value)).await?;
     /// }
     /// mock.delete_records("orders", 0, 2)?;
     /// assert_eq!(mock.offsets("orders", 0), Some((2, 3)));

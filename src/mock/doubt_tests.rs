@@ -245,8 +245,8 @@ async fn reads_on(what: &str, lie: Lie) {
     let writes = tokio::spawn(async move {
         for number in 0..COUNT {
             let value = number.to_string();
-            let record = Record::to("t").partition(0).value(&value);
-            producer.deliver(record).await.unwrap();
+            let record = Record::to("t").with_partition(0).with_value(&value);
+            producer.send(record).await.unwrap();
             sleep(SECOND / 20).await;
         }
     });
@@ -292,8 +292,8 @@ async fn writes_on(what: &str, lie: Lie) {
     let mut places = Vec::new();
     for round in 0..100 {
         for key in ["a", "b", "c", "d", "e", "f"] {
-            let record = Record::to("t").key(key).value("v");
-            let sent = producer.send(record).await.unwrap();
+            let record = Record::to("t").with_key(key).with_value("v");
+            let sent = producer.enqueue(record).await.unwrap();
             // At first there is an identity to be asked for.
             let soon = if round == 0 { SECOND } else { SECOND / 50 };
             let sent = timeout(soon, sent).await;
@@ -304,7 +304,7 @@ async fn writes_on(what: &str, lie: Lie) {
             liar.arm();
             // There may be more of them than are known.
             producer
-                .send(Record::to("t").partition(9))
+                .enqueue(Record::to("t").with_partition(9))
                 .await
                 .unwrap_err();
         }
@@ -346,8 +346,8 @@ async fn links_to_wrong_addresses_are_given_up() {
         let consumer = client.reader().assign([TopicPartition::new("t", 0)]);
         let consumer = consumer.offset_reset(OffsetReset::Earliest);
         let mut consumer = consumer.build().await.unwrap();
-        let record = Record::to("t").partition(0).value("v");
-        let sent = timeout(10 * SECOND, producer.deliver(record)).await;
+        let record = Record::to("t").with_partition(0).with_value("v");
+        let sent = timeout(10 * SECOND, producer.send(record)).await;
         sent.unwrap_or_else(|_| panic!("{name}: not written"))
             .unwrap();
         let polled = timeout(10 * SECOND, consumer.poll()).await;
@@ -369,14 +369,14 @@ async fn a_link_made_while_its_broker_moves_is_given_up() {
     let liar = Liar::new(&mock, Lie::Cluster(mistaken));
     let client = mock.named_client_builder("victim").build().unwrap();
     let producer = client.producer().build().await.unwrap();
-    let record = |partition| Record::to("t").partition(partition).value("v");
-    producer.deliver(record(2)).await.unwrap();
+    let record = |partition| Record::to("t").with_partition(partition).with_value("v");
+    producer.send(record(2)).await.unwrap();
     liar.arm();
     mock.on(Api::ApiVersions).broker(1).delay(4 * SECOND);
     // Asks for metadata.
-    producer.send(record(9)).await.unwrap_err();
-    let sent = producer.send(record(0)).await.unwrap();
-    producer.send(record(9)).await.unwrap_err();
+    producer.enqueue(record(9)).await.unwrap_err();
+    let sent = producer.enqueue(record(0)).await.unwrap();
+    producer.enqueue(record(9)).await.unwrap_err();
     assert_eq!(liar.told.load(Ordering::Relaxed), 1);
     let sent = timeout(30 * SECOND, sent).await;
     sent.expect("the link leads to the wrong broker").unwrap();

@@ -18,7 +18,7 @@
 //! // The first attempt is written, and the connection breaks before the answer.
 //! mock.on(Api::Produce).times(1).apply_then_drop();
 //! let producer = client.producer().build().await?;
-//! producer.deliver(Record::to("orders").partition(0).value("once")).await?;
+//! producer.send(Record::to("orders").with_partition(0).with_value("once")).await?;
 //! assert_eq!(mock.records("orders", 0).len(), 1);
 //!
 //! let mut consumer = client

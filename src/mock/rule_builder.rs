@@ -27,7 +27,7 @@ impl MockCluster {
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// let rule = mock.on(Api::Produce).broker(1).times(2).fail(NOT_ENOUGH_REPLICAS);
     /// let producer = mock.client().producer().build().await?;
-    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(rule.hits(), 2);
     /// # Ok(())
     /// # }
@@ -98,7 +98,7 @@ impl<'a> RuleBuilder<'a> {
     ///     .fail(19);
     /// let client = mock.named_client_builder("bystander").build()?;
     /// let producer = client.producer().build().await?;
-    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(rule.hits(), 0);
     /// # Ok(())
     /// # }
@@ -126,7 +126,7 @@ impl<'a> RuleBuilder<'a> {
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// let rule = mock.on(Api::Metadata).times(1).delay(std::time::Duration::from_millis(5));
     /// let producer = mock.client().producer().build().await?;
-    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(rule.hits(), 1);
     /// # Ok(())
     /// # }
@@ -144,7 +144,7 @@ impl<'a> RuleBuilder<'a> {
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// mock.on(Api::Produce).times(1).drop_connection();
     /// let producer = mock.client().producer().build().await?;
-    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(mock.records("orders", 0).len(), 1);
     /// # Ok(())
     /// # }
@@ -170,7 +170,7 @@ impl<'a> RuleBuilder<'a> {
     /// mock.on(Api::Produce).times(1).apply_then_fail(20);
     /// let producer = mock.client().producer().build().await?;
     /// // Sent twice, written once: the second attempt is known as a duplicate.
-    /// let written = producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// let written = producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(written.offset, Some(0));
     /// assert_eq!(mock.records("orders", 0).len(), 1);
     /// # Ok(())
@@ -189,7 +189,7 @@ impl<'a> RuleBuilder<'a> {
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// mock.on(Api::Produce).times(1).garbage("HTTP/1.1 400 Bad Request");
     /// let producer = mock.client().producer().build().await?;
-    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -208,7 +208,7 @@ impl<'a> RuleBuilder<'a> {
     /// // Of the correlation id.
     /// mock.on(Api::Produce).times(1).flip_bit(33);
     /// let producer = mock.client().producer().build().await?;
-    /// producer.deliver(ottla::Record::to("orders").value("v")).await?;
+    /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(mock.records("orders", 0).len(), 1);
     /// # Ok(())
     /// # }

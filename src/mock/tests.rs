@@ -28,12 +28,16 @@ async fn produce(client: &Client, count: usize) -> Result<()> {
         let value = number.to_string();
         drop(
             producer
-                .send(Record::to("t").partition((number % 3) as i32).value(&value))
+                .enqueue(
+                    Record::to("t")
+                        .with_partition((number % 3) as i32)
+                        .with_value(&value),
+                )
                 .await?,
         );
     }
     producer.flush().await?;
-    assert!(producer.close(MINUTE).await.is_complete());
+    producer.close_timeout(MINUTE).await.unwrap();
     Ok(())
 }
 
@@ -78,7 +82,7 @@ async fn what_is_produced_is_consumed_by_a_group() -> Result<()> {
     assert_eq!(group.state, "Empty");
     let committed: Vec<i64> = group.offsets.iter().map(|(_, offset)| *offset).collect();
     assert_eq!(committed, [10, 10, 10]);
-    client.close().await;
+    client.close().await?;
     Ok(())
 }
 
@@ -95,7 +99,7 @@ async fn the_same_over_tcp() -> Result<()> {
     mock.restart(1).await?;
     assert_eq!(mock.bootstrap(), bootstrap);
     assert_eq!(consume(&client, "g", 9).await?.len(), 9);
-    client.close().await;
+    client.close().await?;
     Ok(())
 }
 
@@ -132,7 +136,7 @@ async fn nothing_is_lost_or_doubled_by_faults() -> Result<()> {
             .collect();
         assert_eq!(values, expected);
     }
-    client.close().await;
+    client.close().await?;
     Ok(())
 }
 
@@ -144,7 +148,7 @@ async fn leaders_move_and_brokers_die() -> Result<()> {
     for round in 0..6 {
         let value = format!("{round}");
         let _ = producer
-            .deliver(Record::to("t").partition(0).value(&value))
+            .send(Record::to("t").with_partition(0).with_value(&value))
             .await?;
         match round {
             0 | 1 => {
@@ -162,8 +166,8 @@ async fn leaders_move_and_brokers_die() -> Result<()> {
         }
     }
     assert_eq!(mock.records("t", 0).len(), 6);
-    assert!(producer.close(MINUTE).await.is_complete());
-    client.close().await;
+    producer.close_timeout(MINUTE).await.unwrap();
+    client.close().await?;
     Ok(())
 }
 
@@ -174,10 +178,10 @@ async fn a_cut_network_holds_back_and_a_paused_broker_waits() -> Result<()> {
     mock.network()
         .delay(Duration::from_millis(5), Duration::from_millis(50));
     let producer = client.producer().build().await?;
-    producer.deliver(Record::to("t").value("1")).await?;
+    producer.send(Record::to("t").with_value("1")).await?;
     mock.network().client("c").broker(1).cut_answers();
     let delivery = producer
-        .send(Record::to("t").partition(0).value("2"))
+        .enqueue(Record::to("t").with_partition(0).with_value("2"))
         .await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let there: usize = (0..3)
@@ -188,7 +192,7 @@ async fn a_cut_network_holds_back_and_a_paused_broker_waits() -> Result<()> {
     delivery.await?;
     mock.pause(1);
     let delivery = producer
-        .send(Record::to("t").partition(0).value("3"))
+        .enqueue(Record::to("t").with_partition(0).with_value("3"))
         .await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     let there: usize = (0..3)
@@ -197,7 +201,7 @@ async fn a_cut_network_holds_back_and_a_paused_broker_waits() -> Result<()> {
     assert_eq!(there, 2);
     mock.resume(1);
     delivery.await?;
-    client.close().await;
+    client.close().await?;
     Ok(())
 }
 
@@ -207,10 +211,10 @@ async fn a_stranded_connection_says_nothing_and_a_new_one_works() -> Result<()> 
     let mock = MockCluster::builder().topic("t", 1).seed(2).start().await?;
     let client = mock.named_client_builder("c").build()?;
     let producer = client.producer().build().await?;
-    producer.deliver(Record::to("t").value("1")).await?;
+    producer.send(Record::to("t").with_value("1")).await?;
     mock.network().client("c").strand();
     let sent = tokio::time::Instant::now();
-    let delivery = producer.send(Record::to("t").value("2")).await?;
+    let delivery = producer.enqueue(Record::to("t").with_value("2")).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     mock.network().heal();
     assert_eq!(mock.records("t", 0).len(), 1, "it was swallowed");
@@ -218,7 +222,7 @@ async fn a_stranded_connection_says_nothing_and_a_new_one_works() -> Result<()> 
     let request_timeout = Duration::from_secs(30);
     assert!(sent.elapsed() >= request_timeout, "{:?}", sent.elapsed());
     assert_eq!(mock.records("t", 0).len(), 2);
-    client.close().await;
+    client.close().await?;
     Ok(())
 }
 
@@ -230,12 +234,12 @@ async fn what_a_leader_has_in_its_log_is_not_written_again() -> Result<()> {
         let rule = mock.on(Api::Produce).times(2).apply_then_fail(code);
         let before = mock.records("t", 0).len();
         let producer = client.producer().build().await?;
-        let at = producer.deliver(Record::to("t").value("v")).await?;
+        let at = producer.send(Record::to("t").with_value("v")).await?;
         assert_eq!(at.offset, Some(before as i64));
         assert_eq!((mock.records("t", 0).len(), rule.hits()), (before + 1, 2));
-        assert!(producer.close(MINUTE).await.is_complete());
+        producer.close_timeout(MINUTE).await.unwrap();
     }
-    client.close().await;
+    client.close().await?;
     Ok(())
 }
 
@@ -260,7 +264,7 @@ async fn partitions_are_added_and_found_by_the_group() -> Result<()> {
     assert_eq!(mock.group("g").unwrap().members[0].membership, membership);
     (1..=3).for_each(|broker| mock.kill(broker));
     assert!(!mock.is_alive(1) && mock.add_partitions("t", 6).is_err());
-    client.close().await;
+    client.close().await?;
     Ok(())
 }
 
@@ -351,7 +355,7 @@ async fn the_cluster_leaves_nothing_behind() -> Result<()> {
     let mock = mock().await?;
     let client = mock.client();
     produce(&client, 3).await?;
-    client.close().await;
+    client.close().await?;
     let tasks = mock.shared.tasks.clone();
     drop(mock);
     tasks.idle().await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error};
 use crate::producer::budget::{Budget, Charge, LEAST_ROUNDED};
-use crate::producer::delivery::{BatchDone, Outcome};
+use crate::producer::delivery::{BatchDone, Home, Outcome};
 use crate::producer::flush::{Flushing, Outstanding};
 use crate::producer::queue::Payload;
 use crate::producer::report::{BatchLog, Contents};
@@ -65,7 +65,7 @@ pub(crate) enum Fit {
 impl OpenBatch {
     /// A new batch with room for a record at least; an error is the number of bytes to be charged for it.
     pub(crate) fn open(
-        slot: &Slot,
+        slot: &Arc<Slot>,
         config: &SlotConfig,
         budget: &Budget,
         flushing: &Flushing,
@@ -91,9 +91,12 @@ impl OpenBatch {
                 .or_else(|| budget.try_acquire(needed))
                 .ok_or(needed)?,
         };
+        // Without linger it goes at once in any case.
+        let lingers = !config.linger.is_zero();
+        let home = lingers.then(|| Arc::clone(slot) as Home);
         Ok(Self {
             writer: BatchWriter::with_buffer(taken.buffer()),
-            done: BatchDone::new(slot.tp.clone()),
+            done: BatchDone::open(slot.tp.clone(), home),
             charge: taken,
             log: config.ledger.open(now()),
             outstanding: flushing.outstanding(),

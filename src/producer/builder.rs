@@ -53,7 +53,16 @@ impl ProducerBuilder {
         self
     }
 
-    /// How long a batch waits for more records before it is sent (`linger.ms`). Default: 5 ms.
+    /// How long a batch that is not full waits for more records at most (`linger.ms`). Default: 5 ms.
+    ///
+    /// This is for records that nobody waits for. A batch that somebody waits for, by
+    /// [`send`](crate::Producer::send) or by awaiting a [`Delivery`](crate::Delivery), goes at once if
+    /// nothing of its partition is under way; else records gather in it, and it goes when what is
+    /// under way is answered, when it is full, or when this time is over. So a loop that sends one
+    /// record after the other goes as fast as the broker answers, and many tasks that do so share a
+    /// request per round trip and partition. A long time does not make these requests fewer; to
+    /// write large batches enqueue records, and await their deliveries later or
+    /// [`flush`](crate::Producer::flush).
     pub fn linger(mut self, linger: Duration) -> Self {
         self.config.linger = linger;
         self
@@ -67,13 +76,13 @@ impl ProducerBuilder {
     }
 
     /// How many bytes of records may be on their way (`buffer.memory`). Default: 33554432. When they are used up,
-    /// [`Producer::send`] waits and [`Producer::try_send`] refuses.
+    /// [`Producer::enqueue`] waits and [`Producer::try_enqueue`] refuses.
     pub fn buffer_memory(mut self, bytes: usize) -> Self {
         self.config.buffer_memory = bytes;
         self
     }
 
-    /// How long [`Producer::send`] waits for metadata and memory (`max.block.ms`). Default: 60 s.
+    /// How long [`Producer::enqueue`] waits for metadata and memory (`max.block.ms`). Default: 60 s.
     pub fn max_block(mut self, timeout: Duration) -> Self {
         self.config.max_block = timeout;
         self

@@ -2,6 +2,9 @@
 //!
 //! All records of a batch share one cell; a [`Delivery`] is a reference to it and an index. Nothing is allocated per
 //! record, and a waker is kept only for a delivery that is polled before its batch is done.
+//!
+//! As long as a batch is open its cell knows the slot: the first wait for any of its records tells the slot, which then
+//! need not wait for the linger to end. Later waits, and those for a sealed batch, tell nobody anything.
 
 use std::fmt;
 use std::future::Future;
@@ -32,12 +35,16 @@ pub struct RecordMetadata {
 ///
 /// It is optional to await it: the record is sent and retried all the same, and dropping a delivery only gives up the
 /// observation. Every delivery ends by `delivery.timeout.ms`, and a failed one says by
-/// [`Error::certainty`] whether the record may have been written.
+/// [`Error::certainty`] whether the record may have been written. What fails without its delivery
+/// having been awaited is told by [`flush`](crate::Producer::flush) and
+/// [`close`](crate::Producer::close).
+///
+/// Waiting for a delivery (or only polling it) makes its batch due before `linger.ms` is over, if
+/// nothing of the partition is on its way; see [`linger`](crate::ProducerBuilder::linger).
 ///
 /// # Cancel safety
 ///
 /// Awaiting `&mut delivery` and dropping that future loses nothing.
-#[must_use = "errors of the delivery are seen only by awaiting it; drop it explicitly if they do not matter"]
 pub struct Delivery {
     batch: Watch,
     timestamp: i64,
@@ -48,10 +55,11 @@ pub struct Delivery {
 /// # Cancel safety
 ///
 /// As for [`Delivery`].
-#[must_use = "errors of the deliveries are seen only by awaiting them; drop it explicitly if they do not matter"]
 #[derive(Default)]
 pub struct Deliveries {
     runs: Vec<Run>,
+    /// Whether all batches were told that somebody waits.
+    waiting: bool,
     next: usize,
     written: u64,
     error: Option<Error>,
@@ -92,7 +100,24 @@ pub(crate) struct BatchDone {
     outcome: OnceLock<Outcome>,
     /// Records that failed and that the application was not told of.
     untold: AtomicU32,
-    wakers: Mutex<Vec<Option<Waker>>>,
+    waits: Mutex<Waits>,
+}
+
+/// Who waits for a batch.
+#[derive(Default)]
+struct Waits {
+    wakers: Vec<Option<Waker>>,
+    /// Whom the first wait is told, as long as the batch is open.
+    home: Option<Home>,
+}
+
+/// Where a batch is open.
+pub(crate) type Home = std::sync::Arc<dyn Awaited>;
+
+/// Is told that somebody begins to wait for the batch that is open there.
+pub(crate) trait Awaited: Send + Sync {
+    /// Called without any lock.
+    fn awaited(self: std::sync::Arc<Self>);
 }
 
 /// How a batch ended.
@@ -107,13 +132,35 @@ pub(crate) enum Outcome {
 }
 
 impl BatchDone {
+    /// A batch that is not open, or lingers for nobody's sake.
     pub(crate) fn new(partition: TopicPartition) -> Arc<Self> {
+        Self::open(partition, None)
+    }
+
+    /// A batch that is open; `home` is told of the first wait for it, until [`seal`](Self::seal).
+    pub(crate) fn open(partition: TopicPartition, home: Option<Home>) -> Arc<Self> {
         Arc::new(Self {
             partition,
             outcome: OnceLock::new(),
             untold: AtomicU32::new(0),
-            wakers: Mutex::default(),
+            waits: Mutex::new(Waits {
+                wakers: Vec::new(),
+                home,
+            }),
         })
+    }
+
+    /// It takes no more records: whether somebody waits makes no difference from now on.
+    pub(crate) fn seal(&self) {
+        self.waits().home = None;
+    }
+
+    /// Somebody waits.
+    fn announce(&self) {
+        let home = self.waits().home.take();
+        if let Some(home) = home {
+            home.awaited();
+        }
     }
 
     pub(crate) fn delivery(self: &Arc<Self>, index: u32, timestamp: i64) -> Delivery {
@@ -130,8 +177,8 @@ impl BatchDone {
     /// Ends the batch; only the first end counts.
     pub(crate) fn complete(&self, outcome: Outcome) {
         if self.outcome.set(outcome).is_ok() {
-            let wakers = std::mem::take(&mut *self.wakers());
-            for waker in wakers.into_iter().flatten() {
+            let waits = std::mem::take(&mut *self.waits());
+            for waker in waits.wakers.into_iter().flatten() {
                 waker.wake();
             }
         }
@@ -167,8 +214,8 @@ impl BatchDone {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
     }
 
-    fn wakers(&self) -> MutexGuard<'_, Vec<Option<Waker>>> {
-        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -195,9 +242,12 @@ impl Watch {
     /// How the batch ended; wakes the task when it has.
     fn poll(&mut self, cx: &Context<'_>) -> Poll<&Outcome> {
         if self.batch.outcome.get().is_none() {
-            let mut wakers = self.batch.wakers();
+            let mut waits = self.batch.waits();
+            let mut home = None;
             // It may have ended before the lock was held.
             if self.batch.outcome.get().is_none() {
+                home = waits.home.take();
+                let wakers = &mut waits.wakers;
                 let waker = Some(cx.waker().clone());
                 let known = self.place.map(|place| place.get() as usize - 1);
                 match known.and_then(|place| wakers.get_mut(place)) {
@@ -208,6 +258,10 @@ impl Watch {
                         self.place = u32::try_from(wakers.len()).ok().and_then(NonZeroU32::new);
                     }
                 }
+            }
+            drop(waits);
+            if let Some(home) = home {
+                home.awaited();
             }
         }
         self.batch.outcome.get().map_or(Poll::Pending, Poll::Ready)
@@ -227,7 +281,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         if let Some(place) = self.place
             && self.batch.outcome.get().is_none()
-            && let Some(waker) = self.batch.wakers().get_mut(place.get() as usize - 1)
+            && let Some(waker) = self.batch.waits().wakers.get_mut(place.get() as usize - 1)
         {
             *waker = None;
         }
@@ -389,6 +443,11 @@ impl Future for Deliveries {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        if !std::mem::replace(&mut this.waiting, true) {
+            for run in &this.runs {
+                run.batch.batch.announce();
+            }
+        }
         // One after the other: all have to end anyway.
         while let Some(run) = this.runs.get_mut(this.next) {
             let (first, count) = (run.batch.index, run.count);
@@ -474,11 +533,46 @@ mod tests {
         let mut polled = batch.delivery(0, 0);
         let untouched = batch.delivery(1, 0);
         assert!(poll(&mut polled).is_none() && poll(&mut polled).is_none());
-        assert_eq!(batch.wakers().len(), 1);
+        assert_eq!(batch.waits().wakers.len(), 1);
         drop((polled, untouched));
-        assert!(batch.wakers().iter().all(Option::is_none));
+        assert!(batch.waits().wakers.iter().all(Option::is_none));
         batch.complete(WRITTEN);
         assert_eq!(Arc::strong_count(&batch), 1);
+    }
+
+    #[derive(Default)]
+    struct Waited(std::sync::atomic::AtomicUsize);
+
+    impl Awaited for Waited {
+        fn awaited(self: std::sync::Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn the_slot_hears_of_the_first_wait_for_an_open_batch() {
+        let waited = std::sync::Arc::new(Waited::default());
+        let open = |slot: &std::sync::Arc<Waited>| {
+            BatchDone::open(
+                TopicPartition::new("t", 2),
+                Some(std::sync::Arc::clone(slot) as Home),
+            )
+        };
+        let told = || waited.0.swap(0, Ordering::Relaxed);
+        let batch = open(&waited);
+        let (mut one, mut other) = (batch.delivery(0, 0), batch.delivery(1, 0));
+        assert_eq!(told(), 0);
+        assert!(poll(&mut one).is_none() && poll(&mut one).is_none() && poll(&mut other).is_none());
+        assert_eq!(told(), 1);
+        // Many are waited for one after the other, and all are told at once.
+        let (first, second, sealed) = (open(&waited), open(&waited), open(&waited));
+        sealed.seal();
+        let mut all = Deliveries::of(&[(&first, 1), (&second, 2), (&sealed, 1)]);
+        assert!(poll(&mut all).is_none() && poll(&mut all).is_none());
+        assert_eq!(told(), 2);
+        assert!(poll(&mut sealed.delivery(0, 0)).is_none());
+        assert_eq!(told(), 0);
+        assert_eq!(std::sync::Arc::strong_count(&waited), 1, "it is let go of");
     }
 
     #[test]

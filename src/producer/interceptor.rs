@@ -41,7 +41,7 @@ use crate::record::{Header, Record};
 /// # }
 /// ```
 pub trait ProducerInterceptor: Send + Sync + 'static {
-    /// A record was given to the producer. Called once per call of `send` (and of its kin; per record of `send_all`),
+    /// A record was given to the producer. Called once per call of `send` (and of its kin; per record of `enqueue_all`),
     /// before the partition is chosen and before anything is waited for, on the caller's task: the current span or context
     /// is the caller's. The call may still fail, which the caller alone is told.
     ///
@@ -181,7 +181,9 @@ mod tests {
         let mut chain = Chain::<dyn ProducerInterceptor>::new();
         chain.push(Box::new(Adds("first")));
         chain.push(Box::new(Adds("second")));
-        let record = Record::to("t").header("own", "x").null_header("null");
+        let record = Record::to("t")
+            .with_header("own", "x")
+            .with_null_header("null");
         let added = chain.on_send(&record);
         let record = added.put_on(&record);
         let shown: Vec<_> = record.headers().iter().map(|h| format!("{h:?}")).collect();

@@ -1,6 +1,6 @@
 //! The producer: sends records, in batches, to the leaders of their partitions.
 //!
-//! The life of a record: [`Producer::send`] chooses the partition and appends the record to the open batch in the
+//! The life of a record: [`Producer::enqueue`] chooses the partition and appends the record to the open batch in the
 //! partition's slot (`slot.rs`), on the caller's task and under one short lock. A batch that is full is compressed by the
 //! caller that found it so; one whose linger is over, by the sender. The sender of the partition's leader (`sender.rs`)
 //! stamps batches with the producer's identity (`identity.rs`) and sequence, sends them, and settles the answers; the
@@ -68,8 +68,19 @@ use crate::record::Record;
 
 /// Sends records. Cheap to clone; all clones are the same producer.
 ///
+/// | method | gives | waits for |
+/// |---|---|---|
+/// | [`send`](Self::send) | [`RecordMetadata`] | the acknowledgement |
+/// | [`enqueue`](Self::enqueue) | a [`Delivery`], a future of the acknowledgement | room in `buffer.memory`, and a new topic's metadata |
+/// | [`try_enqueue`](Self::try_enqueue) | a [`Delivery`] | nothing |
+/// | [`enqueue_all`](Self::enqueue_all) | [`Deliveries`] of many records | as `enqueue` |
+/// | [`flush`](Self::flush) | an error if records failed and nobody was told | the end of everything accepted so far |
+/// | [`close`](Self::close) | the same | the same, and takes no more records |
+///
+/// [`topic`](Self::topic) makes a handle of one topic, which has the first four.
+///
 /// By default it is idempotent and waits for all in-sync replicas: each record is written once, in the order in which
-/// `send` accepted it per partition, or its delivery fails and says whether it may have been written.
+/// it was accepted per partition, or its delivery fails and says whether it may have been written.
 ///
 /// Before a program ends it calls [`flush`](Self::flush) or [`close`](Self::close): both wait until
 /// what was accepted has been written, and tell what was not. Dropping the last clone goes on
@@ -93,31 +104,6 @@ impl Drop for Handle {
     }
 }
 
-/// What a producer did not deliver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-#[must_use = "it says whether records were lost"]
-pub struct CloseReport {
-    /// Records that failed since the producer was built, whether their [`Delivery`] was awaited or
-    /// not. Those of the other two numbers are among them; those dropped by
-    /// [`purge`](Producer::purge), which said how many they were, are not.
-    pub failed: u64,
-    /// Records that were left when the time was over and certainly were not written.
-    pub not_sent: u64,
-    /// Records that were left when the time was over and had been sent without an acknowledgement:
-    /// they may have been written.
-    pub maybe_written: u64,
-}
-
-impl CloseReport {
-    /// Whether every record that the producer ever accepted was acknowledged (those dropped by
-    /// [`purge`](Producer::purge) apart).
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.failed == 0 && self.not_sent == 0 && self.maybe_written == 0
-    }
-}
-
 impl Producer {
     fn new(shared: Arc<Shared>) -> Self {
         Self {
@@ -129,10 +115,38 @@ impl Producer {
         &self.handle.shared
     }
 
+    /// Sends a record and waits until it is acknowledged.
+    ///
+    /// A loop of it goes as fast as the broker answers: what is waited for does not linger (see
+    /// [`linger`](ProducerBuilder::linger)). Many tasks that call it at once share requests.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`enqueue`](Self::enqueue), and what its [`Delivery`] gives; [`Error::certainty`]
+    /// says whether the record may have been written.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped while it waits, the record may or may not have been accepted. An accepted record is
+    /// not taken back: it is sent, and retried, all the same.
+    pub async fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
+        self.enqueue(record).await?.await
+    }
+
     /// Accepts a record and fixes its place in its partition. The [`Delivery`] tells what became of it.
     ///
     /// Waits only while the topic is not known yet or `buffer.memory` is used up, or to look whether a partition that is
     /// not known has been added; at most `max.block.ms`.
+    ///
+    /// ```no_run
+    /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {
+    /// # use ottla::Record;
+    /// let first = producer.enqueue(Record::to("orders").with_value("1")).await?;
+    /// let second = producer.enqueue(Record::to("orders").with_value("2")).await?;
+    /// println!("{:?} and {:?}", first.await?.offset, second.await?.offset);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -144,15 +158,18 @@ impl Producer {
     ///
     /// Dropped before it returns, nothing was accepted. Afterwards the record is the producer's: dropping the
     /// [`Delivery`] gives up only the observation.
-    pub async fn send(&self, record: Record<'_>) -> Result<Delivery> {
+    pub async fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
         if let Some(chain) = &self.shared().interceptors {
             let mut wall = None;
-            let sent = Box::pin(self.send_intercepted(chain, None, &record, &mut wall));
+            let sent = Box::pin(self.enqueue_intercepted(chain, None, &record, &mut wall));
             return sent.await.map_err(not_sent);
         }
         match self.shared().accept(None, &record, &mut None, &mut None) {
             Ok(delivery) => Ok(delivery),
-            Err(obstacle) => self.send_slowly(None, &record, &mut None, obstacle).await,
+            Err(obstacle) => {
+                self.enqueue_slowly(None, &record, &mut None, obstacle)
+                    .await
+            }
         }
         .map_err(not_sent)
     }
@@ -162,14 +179,14 @@ impl Producer {
     /// # Errors
     ///
     /// [`ErrorKind::BufferFull`] if it would have to wait: for memory, for which batches that linger are then sent at once,
-    /// or for the topic's metadata, which is then looked up in the background. Otherwise as [`send`](Self::send).
-    #[allow(clippy::needless_pass_by_value)] // as `send`
-    pub fn try_send(&self, record: Record<'_>) -> Result<Delivery> {
-        self.try_send_to(None, &record)
+    /// or for the topic's metadata, which is then looked up in the background. Otherwise as [`enqueue`](Self::enqueue).
+    #[allow(clippy::needless_pass_by_value)] // as `enqueue`
+    pub fn try_enqueue(&self, record: Record<'_>) -> Result<Delivery> {
+        self.try_enqueue_to(None, &record)
     }
 
     #[inline]
-    fn try_send_to(&self, place: Option<&Place>, record: &Record<'_>) -> Result<Delivery> {
+    fn try_enqueue_to(&self, place: Option<&Place>, record: &Record<'_>) -> Result<Delivery> {
         if let Some(chain) = &self.shared().interceptors {
             let added = chain.on_send(record);
             return self.try_accept(place, &added.put_on(record));
@@ -215,25 +232,25 @@ impl Producer {
     }
 
     /// Accepts many records, in their order, and reads the clock once for all of them. Cheaper than as many calls of
-    /// [`send`](Self::send).
+    /// [`enqueue`](Self::enqueue).
     ///
     /// # Errors
     ///
-    /// Those of [`send`](Self::send), for the first record that was not accepted; those before it have been. The number
+    /// Those of [`enqueue`](Self::enqueue), for the first record that was not accepted; those before it have been. The number
     /// of records accepted is in the error's message.
     ///
     /// # Cancel safety
     ///
     /// Dropped before it returns, a prefix of the records has been accepted.
-    pub async fn send_all<'a, I>(&self, records: I) -> Result<Deliveries>
+    pub async fn enqueue_all<'a, I>(&self, records: I) -> Result<Deliveries>
     where
         I: IntoIterator<Item = Record<'a>>,
         I::IntoIter: Send,
     {
-        self.send_all_to(None, records.into_iter().map(Ok)).await
+        self.enqueue_all_to(None, records.into_iter().map(Ok)).await
     }
 
-    async fn send_all_to<'a>(
+    async fn enqueue_all_to<'a>(
         &self,
         place: Option<&Place>,
         mut records: impl Iterator<Item = Result<Record<'a>>> + Send,
@@ -247,7 +264,7 @@ impl Producer {
                 match record {
                     Err(error) => Err(error),
                     Ok(record) => {
-                        Box::pin(self.send_intercepted(chain, place, &record, wall)).await
+                        Box::pin(self.enqueue_intercepted(chain, place, &record, wall)).await
                     }
                 }
             } else {
@@ -256,7 +273,7 @@ impl Producer {
                     break;
                 };
                 let wall = &mut many.wall;
-                self.send_slowly(place, &record, wall, obstacle).await
+                self.enqueue_slowly(place, &record, wall, obstacle).await
             };
             match sent {
                 Ok(delivery) => many.accepted.push(&delivery),
@@ -270,20 +287,6 @@ impl Producer {
         Ok(many.accepted.into_deliveries())
     }
 
-    /// Sends a record and waits for its end.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`send`](Self::send), and those of the delivery; [`Error::certainty`] says whether the record may have
-    /// been written.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropped while it waits, the record may or may not have been accepted; an accepted one is sent.
-    pub async fn deliver(&self, record: Record<'_>) -> Result<RecordMetadata> {
-        self.send(record).await?.await
-    }
-
     /// Sends everything accepted so far without lingering, and waits until each of these records has ended: written or
     /// failed. Records accepted meanwhile are not waited for.
     ///
@@ -292,7 +295,7 @@ impl Producer {
     /// # use ottla::Record;
     /// for number in 0..1000 {
     ///     let value = format!("order {number}");
-    ///     drop(producer.send(Record::to("orders").value(&value)).await?);
+    ///     producer.enqueue(Record::to("orders").with_value(&value)).await?;
     /// }
     /// producer.flush().await?; // An error if any of them was not written.
     /// # Ok(())
@@ -306,7 +309,7 @@ impl Producer {
     /// the error of the first of them, with its kind, code and partition, and how many they are;
     /// [`Error::certainty`] is [`Certainty::MaybeWritten`] if that holds for any of them. One flush
     /// tells of a record, those after it do not. A record whose delivery has given its error, one
-    /// that [`purge`](Self::purge) dropped, and one that `send` refused, do not count.
+    /// that [`purge`](Self::purge) dropped, and one that `enqueue` refused, do not count.
     ///
     /// What ended the producer, if it cannot go on.
     ///
@@ -314,18 +317,17 @@ impl Producer {
     ///
     /// Dropping it loses nothing but the wait.
     pub async fn flush(&self) -> Result<()> {
+        self.shared().flush().await;
+        self.untold()
+    }
+
+    /// What ended the producer, or failed without the application having been told.
+    fn untold(&self) -> Result<()> {
         let shared = self.shared();
-        shared.flush().await;
         let failure = shared.identity().failure().cloned();
-        match failure.or_else(|| shared.tasks.failure()) {
-            Some(failure) => Err(failure),
-            None => shared
-                .slot_config
-                .ledger
-                .failures
-                .take()
-                .map_or(Ok(()), Err),
-        }
+        let failure = failure.or_else(|| shared.tasks.failure());
+        let failure = failure.or_else(|| shared.slot_config.ledger.failures.take());
+        failure.map_or(Ok(()), Err)
     }
 
     /// Drops records that were accepted and have not ended: those never sent, or all. Their deliveries end at once, with
@@ -333,7 +335,7 @@ impl Producer {
     ///
     /// The producer goes on: what is sent afterwards is written once, in the order of its acceptance, or fails and says
     /// whether it may have been written; [`Purge::All`] can make the latter more likely, as is said there. A call of
-    /// [`send`](Self::send) that waits for memory or metadata has accepted nothing yet and is not concerned; nor need
+    /// [`enqueue`](Self::enqueue) that waits for memory or metadata has accepted nothing yet and is not concerned; nor need
     /// be a record that another task sends at this moment. Not counted in the report, but dropped all the same, is a batch
     /// that another task is compressing.
     ///
@@ -350,24 +352,40 @@ impl Producer {
         self.shared().purge(what)
     }
 
-    /// Accepts nothing more, sends what was accepted, and after `timeout` fails the rest. The producer is closed for all
-    /// its clones. The report says what failed, in the end and before:
-    /// [`is_complete`](CloseReport::is_complete) is to be looked at.
+    /// Accepts nothing more, sends what was accepted, waits for its end as [`flush`](Self::flush)
+    /// does, and ends the producer, for all its clones. What has not ended after 30 s fails (Java's
+    /// client waits for it without limit; by default a record ends within `delivery.timeout.ms`, 120 s):
+    /// [`close_timeout`](Self::close_timeout) sets another limit.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`flush`](Self::flush): records failed, now or since the last flush, and the
+    /// application was not told. Those left at the end of the time are among them. Or what had
+    /// ended the producer before.
     ///
     /// # Cancel safety
     ///
     /// Dropped while it waits, the producer takes no more records, and the rest of the closing happens in the
     /// background once all clones are gone.
-    pub async fn close(self, timeout: Duration) -> CloseReport {
+    pub async fn close(self) -> Result<()> {
+        self.close_timeout(CLOSE_TIMEOUT).await
+    }
+
+    /// As [`close`](Self::close), with another time after which the rest fails.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn close_timeout(self, timeout: Duration) -> Result<()> {
         let shared = self.shared();
-        let (not_sent, maybe_written) = shared.close(timeout).await;
+        shared.close(timeout).await;
         // They end at their next await, unless nobody drives the client's runtime.
         let _ = tokio::time::timeout(LAST_STEPS, shared.tasks.idle()).await;
-        CloseReport {
-            failed: shared.slot_config.ledger.failures.failed(),
-            not_sent,
-            maybe_written,
-        }
+        self.untold()
     }
 
     /// How this producer, all its clones together, has fared so far. Costs a copy of some counters.
@@ -390,7 +408,7 @@ impl Producer {
     }
 
     /// The partitions of a topic with their leaders and replicas, as a broker knows them now: for choosing
-    /// [partitions](Record::partition) by number. Java calls it `partitionsFor`. It does not create topics.
+    /// [partitions](Record::with_partition) by number. Java calls it `partitionsFor`. It does not create topics.
     ///
     /// ```no_run
     /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {
@@ -419,7 +437,7 @@ impl Producer {
     }
 
     /// Accepts a record with what the interceptors add to it.
-    async fn send_intercepted(
+    async fn enqueue_intercepted(
         &self,
         chain: &Chain<dyn ProducerInterceptor>,
         place: Option<&Place>,
@@ -430,12 +448,12 @@ impl Producer {
         let record = added.put_on(record);
         match self.shared().accept(place, &record, wall, &mut None) {
             Ok(delivery) => Ok(delivery),
-            Err(obstacle) => self.send_slowly(place, &record, wall, obstacle).await,
+            Err(obstacle) => self.enqueue_slowly(place, &record, wall, obstacle).await,
         }
     }
 
     /// Accepts a record for which something must be waited for.
-    async fn send_slowly(
+    async fn enqueue_slowly(
         &self,
         place: Option<&Place>,
         record: &Record<'_>,
@@ -501,6 +519,9 @@ impl Producer {
         }
     }
 }
+
+/// How long a close waits for what was accepted.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a close waits for tasks that were told to stop.
 const LAST_STEPS: Duration = Duration::from_secs(1);

@@ -20,7 +20,7 @@ use crate::record::Record;
 ///
 /// impl Partitioner for ByKind {
 ///     fn partition(&self, record: &Record<'_>, topic: &TopicView<'_>) -> Choice {
-///         match record.get_key() {
+///         match record.key() {
 ///             Some(b"audit") => Choice::Partition(0),
 ///             _ if topic.partitions() > 1 => Choice::Partition(1),
 ///             _ => Choice::Sticky,
@@ -37,7 +37,7 @@ pub trait Partitioner: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Choice {
-    /// This partition. One that does not exist is an error of the `send`.
+    /// This partition. One that does not exist is an error of the call.
     Partition(i32),
     /// Whichever partition is being filled at present: it changes after `batch.size` bytes, prefers partitions with less
     /// to send, and avoids those without a leader (KIP-480, KIP-794). This makes the fullest batches.
@@ -102,7 +102,7 @@ impl KeyPartitioner {
 
 impl Partitioner for KeyPartitioner {
     fn partition(&self, record: &Record<'_>, topic: &TopicView<'_>) -> Choice {
-        match record.get_key() {
+        match record.key() {
             Some(key) => Choice::Partition(Self::partition_of(key, topic.partitions())),
             None => Choice::Sticky,
         }
@@ -225,7 +225,7 @@ mod tests {
     fn keys_decide_and_the_rest_sticks() {
         let topic = topic(&[true; 7]);
         let view = TopicView { topic: &topic };
-        let keyed = Record::to("t").key("abc");
+        let keyed = Record::to("t").with_key("abc");
         let expected = Choice::Partition(479_470_107 % 7);
         assert_eq!(KeyPartitioner.partition(&keyed, &view), expected);
         assert_eq!(

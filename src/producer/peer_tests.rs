@@ -234,48 +234,47 @@ fn produced(asked: &mut Asked, script: &Script) -> ProduceResponse {
         .with_responses(topics.collect())
 }
 
+fn to_first(value: &str) -> Record<'_> {
+    Record::to("t").with_partition(0).with_value(value)
+}
+
 fn record<'a>(value: &'a [u8]) -> Record<'a> {
-    Record::new().partition(0).value(value)
+    Record::new().with_partition(0).with_value(value)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_handle_does_what_the_producer_does() {
     let (producer, script) = producer(|builder| builder).await;
     let topic = producer.topic("t");
-    let refused = topic.try_send(record(b"unknown yet")).unwrap_err();
+    let refused = topic.try_enqueue(record(b"unknown yet")).unwrap_err();
     assert!(refused.is_full());
-    let first = topic.deliver(record(b"a")).await.unwrap();
+    let first = topic.send(record(b"a")).await.unwrap();
     assert_eq!((&*first.topic, first.offset), ("t", Some(0)));
     // Its own name is fine, and the order is one with that of the producer.
-    let second = topic
-        .send(Record::to("t").partition(0).value("b"))
+    let second = topic.enqueue(to_first("b")).await.unwrap();
+    let third = producer.enqueue(to_first("c")).await.unwrap();
+    let fourth = topic.clone().try_enqueue(record(b"d")).unwrap();
+    let mut all = topic
+        .enqueue_all((0..3).map(|_| record(b"e")))
         .await
         .unwrap();
-    let third = producer
-        .send(Record::to("t").partition(0).value("c"))
-        .await
-        .unwrap();
-    let fourth = topic.clone().try_send(record(b"d")).unwrap();
-    let mut all = topic.send_all((0..3).map(|_| record(b"e"))).await.unwrap();
     let offsets = [second.await, third.await, fourth.await].map(|done| done.unwrap().offset);
     assert_eq!(offsets, [Some(1), Some(2), Some(3)]);
     assert_eq!((&mut all).await.unwrap(), 3);
     script.assert_in_sequence();
 
+    let foreign = || Record::to("other").with_value("x");
     for error in [
-        topic
-            .send(Record::to("other").value("x"))
-            .await
-            .unwrap_err(),
-        topic.try_send(Record::to("other").value("x")).unwrap_err(),
-        producer.send(Record::new().value("x")).await.unwrap_err(),
-        producer.try_send(Record::new().value("x")).unwrap_err(),
+        topic.enqueue(foreign()).await.unwrap_err(),
+        topic.try_enqueue(foreign()).unwrap_err(),
+        producer.enqueue(record(b"x")).await.unwrap_err(),
+        producer.try_enqueue(record(b"x")).unwrap_err(),
     ] {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert_eq!(error.certainty(), Some(Certainty::NotSent));
     }
-    let mixed = [record(b"f"), Record::to("other").value("x")];
-    let error = topic.send_all(mixed).await.unwrap_err();
+    let mixed = [record(b"f"), foreign()];
+    let error = topic.enqueue_all(mixed).await.unwrap_err();
     assert!(error.to_string().contains("after 1 records"), "{error}");
     producer.flush().await.unwrap();
     assert_eq!(script.records(), 8);
@@ -293,7 +292,9 @@ async fn every_batch_is_reported_once_before_its_deliveries_end() {
             if first {
                 // No lock is held: the producer may be used.
                 let producer = inner.get().unwrap();
-                drop(producer.try_send(Record::new().partition(report.partition.partition)));
+                drop(
+                    producer.try_enqueue(Record::new().with_partition(report.partition.partition)),
+                );
                 assert_eq!(producer.producer().metrics().records, 2);
                 panic!("planted");
             }
@@ -304,10 +305,10 @@ async fn every_batch_is_reported_once_before_its_deliveries_end() {
     // NOT_ENOUGH_REPLICAS once
     script.codes.lock().unwrap().extend([19]);
     let (first, second) = (
-        Record::to("t").partition(1).value("a"),
-        Record::to("t").partition(1),
+        Record::to("t").with_partition(1).with_value("a"),
+        Record::to("t").with_partition(1),
     );
-    let deliveries = producer.send_all([first, second]).await.unwrap();
+    let deliveries = producer.enqueue_all([first, second]).await.unwrap();
     assert_eq!(deliveries.await.unwrap(), 2);
     let report = reports.lock().unwrap()[0].clone();
     assert_eq!(report.partition.to_string(), "t-1");
@@ -328,7 +329,7 @@ async fn every_batch_is_reported_once_before_its_deliveries_end() {
     // TOPIC_AUTHORIZATION_FAILED
     script.codes.lock().unwrap().extend([29]);
     let error = producer
-        .deliver(Record::to("t").partition(2))
+        .send(Record::to("t").with_partition(2))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authorization);
@@ -360,8 +361,8 @@ async fn a_topic_can_have_a_compression_of_its_own() {
         producer(|builder| builder.topic_compression("packed", Compression::lz4())).await;
     let value = vec![b'x'; 5000];
     for topic in ["t", "packed"] {
-        let record = Record::to(topic).partition(0).value(&value);
-        producer.deliver(record).await.unwrap();
+        let record = Record::to(topic).with_partition(0).with_value(&value);
+        producer.send(record).await.unwrap();
     }
     let codec = |topic| script.batches(topic, 0)[0][22] & 7;
     assert_eq!((codec("t"), codec("packed")), (0, 3));
@@ -376,20 +377,16 @@ async fn batches_go_when_their_linger_ends_or_at_once_when_flushed() {
     let linger = Duration::from_secs(60);
     let (producer, script) = producer(|builder| builder.linger(linger).max_in_flight(1)).await;
     // Of the first batch the sender is told at once, of the others when their linger ends.
-    for _ in 0..3 {
-        let began = now();
-        producer
-            .deliver(Record::to("t").partition(0).value("x"))
-            .await
-            .unwrap();
-        assert!((linger..linger + linger / 2).contains(&began.elapsed()));
+    for sent in 1..4 {
+        let _unwatched = producer.enqueue(to_first("x")).await.unwrap();
+        tokio::time::sleep(linger - linger / 10).await;
+        assert_eq!(producer.metrics().records, sent - 1);
+        tokio::time::sleep(linger / 2).await;
+        assert_eq!(producer.metrics().records, sent);
     }
     let began = now();
     for _ in 0..3 {
-        let delivery = producer
-            .send(Record::to("t").partition(0).value("x"))
-            .await
-            .unwrap();
+        let delivery = producer.enqueue(to_first("x")).await.unwrap();
         producer.flush().await.unwrap();
         assert!(delivery.now_or_never().unwrap().is_ok());
     }
@@ -409,17 +406,11 @@ async fn a_flush_takes_what_waits_for_the_first_acknowledgement() {
 /// Flushes a batch that lingers while the one before it is not answered yet.
 async fn flush_behind_another(producer: &Producer, script: &Script) {
     script.silent.store(true, Ordering::Relaxed);
-    let first = producer
-        .send(Record::to("t").partition(0).value("x"))
-        .await
-        .unwrap();
+    let first = producer.enqueue(to_first("x")).await.unwrap();
     let mut flush = pin!(producer.flush());
     assert!(polled(flush.as_mut(), 1).await.is_none());
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let second = producer
-        .send(Record::to("t").partition(0).value("x"))
-        .await
-        .unwrap();
+    let second = producer.enqueue(to_first("x")).await.unwrap();
     let mut flush_second = pin!(producer.flush());
     assert!(polled(flush_second.as_mut(), 1).await.is_none());
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -434,10 +425,7 @@ async fn flush_behind_another(producer: &Producer, script: &Script) {
 async fn what_lay_with_a_dead_broker_goes_to_the_new_leader() {
     let (producer, script) = producer(|builder| builder).await;
     script.leader.store(2, Ordering::Relaxed);
-    let delivery = producer
-        .send(Record::to("t").partition(0).value("a"))
-        .await
-        .unwrap();
+    let delivery = producer.enqueue(to_first("a")).await.unwrap();
     // Its sender has it, and no connection.
     tokio::time::sleep(Duration::from_secs(5)).await;
     script.leader.store(1, Ordering::Relaxed);
@@ -454,11 +442,11 @@ async fn what_lay_with_a_dead_broker_goes_to_the_new_leader() {
 async fn what_is_purged_ends_at_once_and_what_follows_is_written_in_order() {
     let (producer, script) = producer(|builder| builder).await;
     let topic = producer.topic("t");
-    topic.deliver(record(b"before")).await.unwrap();
+    topic.send(record(b"before")).await.unwrap();
     script.silent.store(true, Ordering::Relaxed);
-    let sent = topic.send(record(b"sent")).await.unwrap();
+    let sent = topic.enqueue(record(b"sent")).await.unwrap();
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let unsent = topic.send(record(b"unsent")).await.unwrap();
+    let unsent = topic.enqueue(record(b"unsent")).await.unwrap();
     let report = producer.purge(Purge::Unsent);
     assert_eq!((report.not_sent, report.maybe_written), (1, 0));
     let error = unsent.now_or_never().unwrap().unwrap_err();
@@ -474,7 +462,7 @@ async fn what_is_purged_ends_at_once_and_what_follows_is_written_in_order() {
     assert_eq!(producer.buffered_bytes(), 0);
     producer.flush().now_or_never().unwrap().unwrap();
 
-    let after = topic.send(record(b"after")).await.unwrap();
+    let after = topic.enqueue(record(b"after")).await.unwrap();
     script.silent.store(false, Ordering::Relaxed);
     assert_eq!(after.await.unwrap().offset, Some(2));
     script.assert_in_sequence();
@@ -485,8 +473,8 @@ async fn what_is_purged_ends_at_once_and_what_follows_is_written_in_order() {
 async fn a_batch_purged_while_it_is_compressed_ends_as_purged() {
     let (producer, script) = producer(|builder| builder).await;
     let topic = producer.topic("t");
-    topic.deliver(record(b"before")).await.unwrap();
-    let delivery = topic.send(record(b"x")).await.unwrap();
+    topic.send(record(b"before")).await.unwrap();
+    let delivery = topic.enqueue(record(b"x")).await.unwrap();
     let slot = Arc::clone(&producer.shared().slots()[0]);
     let sealing = slot.lock().take_open(&slot).unwrap();
     producer.purge(Purge::Unsent);
@@ -501,7 +489,7 @@ async fn a_slot_made_while_everything_is_ended_is_ended_too() {
     let (producer, _) = producer(|builder| builder).await;
     let shared = Arc::clone(producer.shared());
     shared.fail_all(&shared.end());
-    // As a call of `send` does that learns of the topic only now.
+    // As a call of `enqueue` does that learns of the topic only now.
     shared
         .look_up("t", now() + Duration::from_secs(1))
         .await
@@ -515,10 +503,10 @@ async fn a_slot_made_while_everything_is_ended_is_ended_too() {
 async fn a_topic_made_anew_gets_what_its_predecessor_did_not() {
     let (producer, script) = producer(|builder| builder).await;
     let topic = producer.topic("t");
-    topic.deliver(record(b"old")).await.unwrap();
+    topic.send(record(b"old")).await.unwrap();
     script.made_anew.store(1, Ordering::Relaxed);
     script.written.lock().unwrap().clear();
-    let deliveries = topic.send_all((0..3).map(|_| record(b"new"))).await;
+    let deliveries = topic.enqueue_all((0..3).map(|_| record(b"new"))).await;
     assert_eq!(deliveries.unwrap().await.unwrap(), 3);
     assert_eq!(script.records(), 3);
     assert!(producer.metrics().refused_batches > 0, "by its old id");
@@ -528,12 +516,15 @@ async fn a_topic_made_anew_gets_what_its_predecessor_did_not() {
 async fn a_partition_that_is_not_known_is_looked_for_once() {
     let (producer, script) = producer(|builder| builder).await;
     let topic = producer.topic("t");
-    topic.deliver(record(b"a")).await.unwrap();
+    topic.send(record(b"a")).await.unwrap();
     script.added.store(2, Ordering::Relaxed);
-    let added = Record::new().partition(4);
-    topic.deliver(added).await.unwrap();
+    let added = Record::new().with_partition(4);
+    topic.send(added).await.unwrap();
     let (before, start) = (script.metadata_requests.load(Ordering::Relaxed), now());
-    let error = topic.send(Record::new().partition(5)).await.unwrap_err();
+    let error = topic
+        .enqueue(Record::new().with_partition(5))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnknownPartition, "{error}");
     assert_eq!(error.certainty(), Some(Certainty::NotSent));
     assert!(error.to_string().contains("it has 5"), "{error}");
@@ -542,11 +533,13 @@ async fn a_partition_that_is_not_known_is_looked_for_once() {
     assert_eq!(asked, 1);
     // Who does not wait has it looked for in the background.
     script.added.store(3, Ordering::Relaxed);
-    let refused = topic.try_send(Record::new().partition(5)).unwrap_err();
+    let refused = topic
+        .try_enqueue(Record::new().with_partition(5))
+        .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::UnknownPartition);
     tokio::time::sleep(Duration::from_secs(2)).await;
     topic
-        .try_send(Record::new().partition(5))
+        .try_enqueue(Record::new().with_partition(5))
         .unwrap()
         .await
         .unwrap();
@@ -558,10 +551,10 @@ async fn a_fenced_producer_goes_on_under_another_id() {
     for code in [47, 90] {
         let (producer, script) = producer(|builder| builder).await;
         let topic = producer.topic("t");
-        topic.deliver(record(b"a")).await.unwrap();
+        topic.send(record(b"a")).await.unwrap();
         script.codes.lock().unwrap().push_back(code);
-        topic.deliver(record(b"b")).await.unwrap();
-        topic.deliver(record(b"c")).await.unwrap();
+        topic.send(record(b"b")).await.unwrap();
+        topic.send(record(b"c")).await.unwrap();
         script.assert_in_sequence();
         let ids: Vec<_> = script
             .batches("t", 0)
@@ -572,7 +565,7 @@ async fn a_fenced_producer_goes_on_under_another_id() {
         // Where it cannot be tried again, the error says what it was.
         let (producer, script) = self::producer(|builder| builder.retries(1)).await;
         script.codes.lock().unwrap().extend([code; 2]);
-        let error = producer.deliver(Record::to("t")).await.unwrap_err();
+        let error = producer.send(Record::to("t")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Fenced, "{error}");
         assert_eq!(error.certainty(), Some(Certainty::NotSent));
     }
@@ -585,7 +578,7 @@ async fn an_acknowledgement_is_taken_at_its_word() {
     // Others wrote millions of records in between, or the log was cut by an unclean election.
     for offset in [0, 1 << 30, (1 << 30) + (1 << 20), 3] {
         script.lies.lock().unwrap().push_back(offset);
-        let written = topic.deliver(record(b"x")).await.unwrap();
+        let written = topic.send(record(b"x")).await.unwrap();
         assert_eq!(written.offset, Some(offset));
     }
     let metrics = producer.metrics();
@@ -601,11 +594,11 @@ async fn an_acknowledgement_is_taken_at_its_word() {
 async fn a_throttled_producer_is_slower_and_says_so() {
     let (producer, script) = producer(|builder| builder).await;
     let topic = producer.topic("t");
-    topic.deliver(record(b"warm")).await.unwrap();
+    topic.send(record(b"warm")).await.unwrap();
     script.throttle_millis.store(700, Ordering::Relaxed);
     let start = now();
     for _ in 0..4 {
-        topic.deliver(record(b"x")).await.unwrap();
+        topic.send(record(b"x")).await.unwrap();
     }
     assert!(start.elapsed() >= Duration::from_millis(3 * 700));
     let metrics = producer.metrics();
@@ -623,11 +616,17 @@ async fn records_without_keys_avoid_a_broker_that_takes_nothing() {
         // Partition 1 is led by a broker that takes no connections.
         script.lost_partition.store(1, Ordering::Relaxed);
         let topic = producer.topic("t");
-        let lost = topic.send(Record::new().partition(1)).await.unwrap();
+        let lost = topic
+            .enqueue(Record::new().with_partition(1))
+            .await
+            .unwrap();
         tokio::time::sleep(3 * second).await;
         let mut partitions = [0; 3];
         for _ in 0..60 {
-            let delivery = topic.send(Record::new().value(&[0; 60])).await.unwrap();
+            let delivery = topic
+                .enqueue(Record::new().with_value(&[0; 60]))
+                .await
+                .unwrap();
             partitions[delivery.partition() as usize] += 1;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -684,23 +683,28 @@ async fn a_send_given_up_while_the_topic_is_looked_up_sends_nothing() {
         let (producer, script) = producer(|builder| builder).await;
         let topic = producer.topic("t");
         let (way, polls) = (times % 6, times / 6);
-        let named = || Record::to("t").value("a");
+        let named = || Record::to("t").with_value("a");
         let done = match way {
-            0 => polled(topic.send(record(b"a")), polls).await.is_some(),
-            1 => polled(producer.send(named()), polls).await.is_some(),
-            2 => polled(topic.send_all([record(b"a")]), polls)
+            0 => polled(topic.enqueue(record(b"a")), polls).await.is_some(),
+            1 => polled(producer.enqueue(named()), polls).await.is_some(),
+            2 => polled(topic.enqueue_all([record(b"a")]), polls)
                 .await
                 .is_some(),
-            3 => polled(producer.send_all([named()]), polls).await.is_some(),
-            4 => polled(topic.deliver(record(b"a")), polls).await.is_some(),
-            _ => polled(producer.deliver(named()), polls).await.is_some(),
+            3 => polled(producer.enqueue_all([named()]), polls)
+                .await
+                .is_some(),
+            4 => polled(topic.send(record(b"a")), polls).await.is_some(),
+            _ => polled(producer.send(named()), polls).await.is_some(),
         };
         ended[way] |= done;
         // Who waits for the end of a record as well may have had it accepted.
         let most = if way < 4 { done.into() } else { 1 };
         assert_settled(&producer, &script, done.into()..=most).await;
         // What was begun does not get in the way of what follows.
-        producer.deliver(Record::to("t").value("b")).await.unwrap();
+        producer
+            .send(Record::to("t").with_value("b"))
+            .await
+            .unwrap();
     }
     assert_eq!(ended, [true; 6]);
 }
@@ -711,28 +715,28 @@ async fn calls_given_up_while_memory_is_waited_for_hold_none_of_it() {
     for times in 0..36 {
         let (producer, script) = producer(|builder| builder.buffer_memory(4000)).await;
         let topic = producer.topic("t");
-        topic.deliver(record(b"warm")).await.unwrap();
+        topic.send(record(b"warm")).await.unwrap();
         let value = [7; 1500];
         let mut before = 1;
-        while topic.try_send(record(&value)).is_ok() {
+        while topic.try_enqueue(record(&value)).is_ok() {
             before += 1;
         }
         let polls = times / 3;
         let records = match times % 3 {
             0 => {
-                let sent = polled(topic.send(record(&value)), polls).await;
+                let sent = polled(topic.enqueue(record(&value)), polls).await;
                 ended[0] |= sent.is_some();
                 before + u64::from(sent.is_some())..=before + u64::from(sent.is_some())
             }
             1 => {
                 let all = (0..4).map(|_| record(&value));
-                let sent = polled(topic.send_all(all), polls).await;
+                let sent = polled(topic.enqueue_all(all), polls).await;
                 ended[1] |= sent.is_some();
                 let least = if sent.is_some() { 4 } else { 0 };
                 before + least..=before + 4
             }
             _ => {
-                let sent = polled(topic.deliver(record(&value)), polls).await;
+                let sent = polled(topic.send(record(&value)), polls).await;
                 ended[2] |= sent.is_some();
                 before + u64::from(sent.is_some())..=before + 1
             }
@@ -748,9 +752,12 @@ async fn a_flush_or_delivery_given_up_loses_only_the_wait() {
     let mut ended = [false; 3];
     for times in 0..30 {
         let (producer, script) = producer(|builder| builder).await;
-        let mut delivery = producer.send(Record::to("t").value("a")).await.unwrap();
-        let both = [1, 2].map(|partition| Record::to("t").partition(partition));
-        let mut deliveries = producer.send_all(both).await.unwrap();
+        let mut delivery = producer
+            .enqueue(Record::to("t").with_value("a"))
+            .await
+            .unwrap();
+        let both = [1, 2].map(|partition| Record::to("t").with_partition(partition));
+        let mut deliveries = producer.enqueue_all(both).await.unwrap();
         match times % 3 {
             0 => ended[0] |= polled(producer.flush(), times / 3).await.is_some(),
             1 => {
@@ -779,9 +786,9 @@ async fn a_close_given_up_is_finished_in_the_background() {
     for times in 0..10 {
         let (producer, script) = producer(|builder| builder).await;
         let shared = Arc::clone(producer.shared());
-        let delivery = producer.send(Record::to("t").value("a")).await.unwrap();
-        let report = polled(producer.close(Duration::from_secs(5)), times).await;
-        ended |= report.is_some_and(|report| report.is_complete());
+        let delivery = producer.enqueue(to_first("a")).await.unwrap();
+        let end = polled(producer.close(), times).await;
+        ended |= end.is_some_and(|end| end.is_ok());
         delivery.await.unwrap();
         shared.tasks.idle().await;
         assert_eq!(script.records(), 1);

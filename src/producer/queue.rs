@@ -105,6 +105,8 @@ pub(crate) struct PartitionQueue<O, S> {
 struct Open<O> {
     batch: O,
     created: Instant,
+    /// Somebody waits for one of its records.
+    awaited: bool,
 }
 
 #[derive(Debug)]
@@ -225,7 +227,26 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         self.open = Some(Open {
             created: now,
             batch,
+            awaited: false,
         });
+    }
+
+    /// Somebody waits for the open batch: it is due as soon as nothing is before it in line. Returns whether it is now.
+    pub(crate) fn await_open(&mut self) -> bool {
+        if let Some(open) = &mut self.open {
+            open.awaited = true;
+        }
+        self.open.is_some() && self.entries.is_empty()
+    }
+
+    /// When the open batch is due, as things are: at the end of its linger; if somebody waits for it and nothing is before
+    /// it in line, at once. What comes meanwhile gathers behind a batch that is under way.
+    fn open_due_at(&self, rules: &Rules) -> Option<Instant> {
+        let open = self.open.as_ref()?;
+        Some(match open.awaited && self.entries.is_empty() {
+            true => open.created,
+            false => open.created + rules.linger,
+        })
     }
 
     /// Takes the open batch out to be sealed and keeps its place in line.

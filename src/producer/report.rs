@@ -47,7 +47,7 @@ pub struct ProducerMetrics {
     pub failed_requests: u64,
     /// Answers that refused a batch, whether it was then repeated or failed.
     pub refused_batches: u64,
-    /// Calls of `send` that had to wait for `buffer.memory`.
+    /// Calls that had to wait for `buffer.memory`.
     pub buffer_waits: u64,
     /// How long they waited, added up. Calls that still wait, or were given up, are left out.
     pub buffer_wait_time: Duration,
@@ -158,7 +158,7 @@ impl Ledger {
         }
     }
 
-    /// A call of `send` begins to wait for memory.
+    /// A call begins to wait for memory.
     pub(crate) fn waits(&self) {
         self.buffer_waits.fetch_add(1, Ordering::Relaxed);
     }

@@ -263,7 +263,7 @@ impl Shared {
             return Err(self.end());
         }
         let size = BATCH_OVERHEAD
-            + BatchWriter::upper_bound(record.get_key(), record.get_value(), record.headers());
+            + BatchWriter::upper_bound(record.key(), record.value(), record.headers());
         match size > self.slot_config.max_request_size.min(self.budget.total()) {
             false => Ok(()),
             true => Err(self.too_large(record, size)),
@@ -279,7 +279,7 @@ impl Shared {
     }
 
     fn timestamp(&self, record: &Record<'_>, wall: &mut Option<i64>) -> Result<i64> {
-        match record.get_timestamp().map(Timestamp::as_millis) {
+        match record.timestamp().map(Timestamp::as_millis) {
             Some(timestamp) if timestamp < 0 => Err(Error::new(
                 ErrorKind::InvalidArgument,
                 format!("the timestamp {timestamp} is negative"),
@@ -301,7 +301,7 @@ impl Shared {
         charge: &mut Option<Charge>,
         note: impl FnOnce(i32, &Arc<BatchDone>, u32) -> T,
     ) -> Result<T, Obstacle> {
-        let partition = match record.get_partition() {
+        let partition = match record.partition() {
             Some(partition) => partition,
             None => self.choose(record, entry, state),
         };
@@ -311,8 +311,8 @@ impl Shared {
         let note = |batch: &Arc<BatchDone>, index| note(partition, batch, index);
         let parts = Parts {
             timestamp,
-            key: record.get_key(),
-            value: record.get_value(),
+            key: record.key(),
+            value: record.value(),
             headers: record.headers(),
         };
         // Nearly always there is a batch, and room in it.
@@ -506,9 +506,9 @@ impl Shared {
             .unwrap_or_else(closed)
     }
 
-    /// Ends everything that is left. Tells the log, and returns, how many records certainly were
-    /// not written and how many may have been.
-    pub(crate) fn fail_all(&self, error: &Error) -> (u64, u64) {
+    /// Ends everything that is left. Tells the log how many records certainly were not written and
+    /// how many may have been.
+    pub(crate) fn fail_all(&self, error: &Error) {
         self.stop_intake();
         self.budget.close();
         self.ended().get_or_insert_with(|| error.clone());
@@ -536,17 +536,15 @@ impl Shared {
                 "a producer ended with records that were not acknowledged"
             );
         }
-        counts
     }
 
     /// Stops intake, flushes until the time is over, ends the rest, stops the tasks.
-    pub(crate) async fn close(&self, timeout: Duration) -> (u64, u64) {
+    pub(crate) async fn close(&self, timeout: Duration) {
         self.stop_intake();
         let deadline = now() + timeout.min(FOREVER);
         let _ = tokio::time::timeout_at(deadline, self.flush()).await;
-        let counts = self.fail_all(&self.end());
+        self.fail_all(&self.end());
         self.tasks.stop();
-        counts
     }
 }
 

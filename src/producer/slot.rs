@@ -18,7 +18,7 @@ use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind};
 use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents, end_all};
 use crate::producer::budget::{Budget, Charge, rounded};
-use crate::producer::delivery::{BatchDone, Outcome};
+use crate::producer::delivery::{Awaited, BatchDone, Outcome};
 use crate::producer::flush::Flushing;
 use crate::producer::identity::Spent;
 use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Rules, Why};
@@ -392,6 +392,16 @@ impl Slot {
     }
 }
 
+impl Awaited for Slot {
+    fn awaited(self: Arc<Self>) {
+        let mut state = self.lock();
+        // Should another batch be open by now, it goes early once.
+        if state.queue.await_open() {
+            state.schedule(&self);
+        }
+    }
+}
+
 impl SlotState {
     /// Whether the slot belongs to this list's sender.
     pub(crate) fn is_at(&self, home: &Arc<ReadyList>) -> bool {
@@ -490,6 +500,7 @@ impl SlotState {
         if slot.compression.codec() != Codec::None {
             return false;
         }
+        open.done.seal();
         self.closes(slot, len);
         self.queue.seal_open(OpenBatch::seal);
         true
@@ -498,6 +509,7 @@ impl SlotState {
     /// Takes the open batch out to be sealed.
     pub(crate) fn take_open<'a>(&mut self, slot: &'a Arc<Slot>) -> Option<Sealing<'a>> {
         let (id, batch) = self.queue.take_open()?;
+        batch.done.seal();
         self.closes(slot, batch.writer.len());
         Some(Sealing {
             slot,
@@ -506,6 +518,7 @@ impl SlotState {
         })
     }
 
+    /// The open batch, of this size, is about to take no more.
     fn closes(&mut self, slot: &Slot, len: usize) {
         self.last_len = len;
         slot.sticky.filled(slot.tp.partition, len);

@@ -111,7 +111,7 @@ async fn witness(mut far: Far) {
 }
 
 fn record<'a>(value: &'a [u8]) -> Record<'a> {
-    Record::to("t").partition(0).value(value)
+    Record::to("t").with_partition(0).with_value(value)
 }
 
 #[tokio::test]
@@ -120,25 +120,31 @@ async fn sending_allocates_nothing_per_record() {
     let producer = producer(|config| config.batch_size = 1 << 20).await;
     let topic = producer.topic("t");
     fn record(key: &[u8]) -> Record<'_> {
-        Record::to("t").key(key).value(&VALUE)
+        Record::to("t").with_key(key).with_value(&VALUE)
     }
     let numbers: Vec<_> = (0..2500_u32).map(u32::to_le_bytes).collect();
     let send = |key: &[u8]| {
-        drop(producer.send(record(key)).now_or_never().unwrap().unwrap());
+        drop(
+            producer
+                .enqueue(record(key))
+                .now_or_never()
+                .unwrap()
+                .unwrap(),
+        );
     };
     // Until every partition has a buffer with room.
     numbers.iter().for_each(|key| send(key));
     type Send<'a> = &'a dyn Fn(&[u8]);
     let forms: [(&str, Send<'_>); 4] = [
         ("send", &send),
-        ("try_send", &|key| {
-            drop(producer.try_send(record(key)).unwrap())
+        ("try_enqueue", &|key| {
+            drop(producer.try_enqueue(record(key)).unwrap())
         }),
         ("topic.send", &|key| {
-            drop(topic.send(record(key)).now_or_never().unwrap().unwrap());
+            drop(topic.enqueue(record(key)).now_or_never().unwrap().unwrap());
         }),
-        ("topic.try_send", &|key| {
-            drop(topic.try_send(record(key)).unwrap());
+        ("topic.try_enqueue", &|key| {
+            drop(topic.try_enqueue(record(key)).unwrap());
         }),
     ];
     for (name, send) in forms {
@@ -149,9 +155,10 @@ async fn sending_allocates_nothing_per_record() {
         assert_eq!(count.count_total, 0, "{name}");
     }
     let many = |records| {
-        let records = (0..records).map(|at| Record::to("t").partition(at % 3).value(&VALUE));
+        let records =
+            (0..records).map(|at| Record::to("t").with_partition(at % 3).with_value(&VALUE));
         let count = allocation_counter::measure(|| {
-            let sent = producer.send_all(records).now_or_never();
+            let sent = producer.enqueue_all(records).now_or_never();
             drop(sent.unwrap().unwrap());
         });
         count.count_total
@@ -159,7 +166,7 @@ async fn sending_allocates_nothing_per_record() {
     // For the list of batches and which of them is whose.
     let few = many(3);
     assert!(few <= 2, "{few}");
-    assert_eq!(many(300), few, "send_all");
+    assert_eq!(many(300), few, "enqueue_all");
 }
 
 #[tokio::test]
@@ -168,10 +175,18 @@ async fn futures_are_small() {
     let topic = producer.topic("t");
     let none = std::iter::empty::<Record<'_>>;
     let sizes = [
-        ("send", size_of_val(&producer.send(record(b""))), 704),
-        ("deliver", size_of_val(&producer.deliver(record(b""))), 832),
-        ("send_all", size_of_val(&producer.send_all(none())), 960),
-        ("topic.send", size_of_val(&topic.send(record(b""))), 704),
+        ("enqueue", size_of_val(&producer.enqueue(record(b""))), 704),
+        ("send", size_of_val(&producer.send(record(b""))), 832),
+        (
+            "enqueue_all",
+            size_of_val(&producer.enqueue_all(none())),
+            960,
+        ),
+        (
+            "topic.enqueue",
+            size_of_val(&topic.enqueue(record(b""))),
+            704,
+        ),
         ("Delivery", size_of::<Delivery>(), 32),
     ];
     for (name, size, most) in sizes {
@@ -186,22 +201,27 @@ async fn what_cannot_be_accepted_is_refused_with_the_reason() {
         config.max_block = Duration::from_millis(20);
     })
     .await;
-    let error = producer.send(record(&[0; 2000])).await.unwrap_err();
+    let error = producer.enqueue(record(&[0; 2000])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::RecordTooLarge);
     assert!(
         error.to_string().contains("1000 of max.request.size"),
         "{error}"
     );
-    let error = producer.send(record(b"x").partition(3)).await.unwrap_err();
+    let error = producer
+        .enqueue(record(b"x").with_partition(3))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnknownPartition);
     assert!(error.to_string().contains("it has 3"), "{error}");
     assert_eq!(error.certainty(), Some(Certainty::NotSent));
     let error = producer
-        .send(record(b"x").timestamp(crate::Timestamp::from_millis(-5)))
+        .enqueue(record(b"x").with_timestamp(crate::Timestamp::from_millis(-5)))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-    let error = producer.try_send(Record::to("new").value("x")).unwrap_err();
+    let error = producer
+        .try_enqueue(Record::to("new").with_value("x"))
+        .unwrap_err();
     assert!(error.is_full(), "{error}");
     assert_eq!(producer.buffered_bytes(), 0);
 }
@@ -215,16 +235,16 @@ async fn a_full_buffer_refuses_or_waits_and_a_wait_can_be_given_up() {
     .await;
     let value = [0; 1000];
     let mut accepted = 0;
-    while producer.try_send(record(&value)).is_ok() {
+    while producer.try_enqueue(record(&value)).is_ok() {
         accepted += 1;
     }
     assert_eq!(accepted, 2);
-    assert!(producer.try_send(record(&value)).unwrap_err().is_full());
+    assert!(producer.try_enqueue(record(&value)).unwrap_err().is_full());
     for _ in 0..3 {
-        assert!(producer.send(record(&value)).now_or_never().is_none());
+        assert!(producer.enqueue(record(&value)).now_or_never().is_none());
     }
     assert!(!producer.shared().budget.is_waited_for(), "given up");
-    let error = producer.send(record(&value)).await.unwrap_err();
+    let error = producer.enqueue(record(&value)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert!(error.to_string().contains("max.block.ms"), "{error}");
 }
@@ -233,7 +253,7 @@ async fn a_full_buffer_refuses_or_waits_and_a_wait_can_be_given_up() {
 async fn a_record_that_no_broker_takes_ends_in_time() {
     let producer = producer(|_| {}).await;
     let accepted = crate::clock::now();
-    let error = producer.deliver(record(b"x")).await.unwrap_err();
+    let error = producer.send(record(b"x")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout);
     assert_eq!(error.certainty(), Some(Certainty::NotSent));
     assert!(error.to_string().contains("delivery.timeout.ms"), "{error}");
@@ -251,7 +271,7 @@ async fn a_record_accepted_after_others_expired_ends_in_time_too() {
     // The slot stays in the hands of its sender, which never gets to look at it, when it is empty.
     for value in [b"x", b"y"] {
         let accepted = crate::clock::now();
-        let delivery = tokio::time::timeout(2 * timeout, producer.deliver(record(value)));
+        let delivery = tokio::time::timeout(2 * timeout, producer.send(record(value)));
         let error = delivery.await.expect("an end").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         let took = accepted.elapsed();
@@ -261,22 +281,27 @@ async fn a_record_accepted_after_others_expired_ends_in_time_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_reports_what_was_not_delivered() {
+async fn closing_tells_what_was_not_delivered() {
     let producer = producer(|_| {}).await;
     let other = producer.clone();
-    let delivery = producer.send(record(b"x")).await.unwrap();
+    let delivery = producer.enqueue(record(b"x")).await.unwrap();
     let all = (0..4).map(|_| record(b"y"));
-    let deliveries = producer.send_all(all).await.unwrap();
-    let report = producer.close(Duration::from_secs(3)).await;
-    assert_eq!((report.not_sent, report.maybe_written), (5, 0));
-    assert!(!report.is_complete());
+    let deliveries = producer.enqueue_all(all).await.unwrap();
+    let began = now();
+    let error = producer.close().await.unwrap_err();
+    assert_eq!(began.elapsed().as_secs(), 30);
+    assert_eq!(
+        (error.kind(), error.certainty()),
+        (ErrorKind::Closed, Some(Certainty::NotSent))
+    );
+    assert!(error.to_string().contains("5 records"), "{error}");
     let error = delivery.await.unwrap_err();
     assert_eq!(
         (error.kind(), error.certainty()),
         (ErrorKind::Closed, Some(Certainty::NotSent))
     );
     assert!(deliveries.await.is_err());
-    let error = other.send(record(b"z")).await.unwrap_err();
+    let error = other.enqueue(record(b"z")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Closed);
     assert_eq!(other.buffered_bytes(), 0);
     assert_eq!(other.shared().tasks.running(), 0);
@@ -287,7 +312,7 @@ async fn dropping_the_last_handle_ends_everything_soon() {
     let producer = producer(|_| {}).await;
     let tasks = producer.shared().tasks.clone();
     let budget = producer.shared().budget.clone();
-    let delivery = producer.send(record(b"x")).await.unwrap();
+    let delivery = producer.enqueue(record(b"x")).await.unwrap();
     drop(producer.clone());
     assert!(!tasks.is_stopping());
     drop(producer);
@@ -299,9 +324,9 @@ async fn dropping_the_last_handle_ends_everything_soon() {
 #[tokio::test(start_paused = true)]
 async fn the_end_of_the_client_ends_deliveries_and_waits() {
     let producer = producer(|config| config.buffer_memory = 3000).await;
-    let first = producer.send(record(&[0; 1400])).await.unwrap();
-    let second = producer.send(record(&[0; 1400])).await.unwrap();
-    let mut waiting = Box::pin(producer.send(record(&[0; 1400])));
+    let first = producer.enqueue(record(&[0; 1400])).await.unwrap();
+    let second = producer.enqueue(record(&[0; 1400])).await.unwrap();
+    let mut waiting = Box::pin(producer.enqueue(record(&[0; 1400])));
     assert!((&mut waiting).now_or_never().is_none());
     producer.shared().cluster.tasks().stop();
     assert_eq!(waiting.await.unwrap_err().kind(), ErrorKind::Closed);
@@ -314,7 +339,9 @@ async fn sticky_records_fill_one_partition_and_then_another() {
     let producer = producer(|config| config.batch_size = 1000).await;
     let mut runs: Vec<(i32, u32)> = Vec::new();
     for _ in 0..100 {
-        let delivery = producer.try_send(Record::to("t").value(&[0; 80])).unwrap();
+        let delivery = producer
+            .try_enqueue(Record::to("t").with_value(&[0; 80]))
+            .unwrap();
         let partition = delivery.partition();
         match runs.last_mut() {
             Some((last, count)) if *last == partition => *count += 1,
@@ -332,6 +359,5 @@ async fn sticky_records_fill_one_partition_and_then_another() {
 #[tokio::test(start_paused = true)]
 async fn a_time_without_limit_is_taken() {
     let producer = producer(|_| {}).await;
-    let report = producer.close(Duration::MAX).await;
-    assert!(report.is_complete());
+    producer.close_timeout(Duration::MAX).await.unwrap();
 }

@@ -32,8 +32,8 @@ async fn sends(producer: Producer, task: usize, records: usize) {
     for number in 0..records {
         let value = format!("{task}:{number}");
         let partition = (task + number) as i32 % PARTITIONS;
-        let record = Record::to("t").partition(partition).value(&value);
-        let sent = timeout(PATIENCE, producer.send(record)).await;
+        let record = Record::to("t").with_partition(partition).with_value(&value);
+        let sent = timeout(PATIENCE, producer.enqueue(record)).await;
         let delivery = sent.expect("send waits for ever").unwrap();
         if number % (task + 1) == 0 {
             let end = timeout(PATIENCE, delivery).await;
@@ -101,7 +101,7 @@ async fn no_batch_is_left_without_a_look() {
         all(&producer, RECORDS).await;
         moving.abort();
         assert_written(&mock, TASKS, RECORDS);
-        assert!(producer.close(PATIENCE).await.is_complete());
+        producer.close_timeout(PATIENCE).await.unwrap();
     }
 }
 
@@ -116,10 +116,10 @@ async fn a_batch_that_lingers_is_not_left_alone() {
         let builder = patient(&mock).linger(linger);
         tokio::spawn(async move {
             let producer = builder.build().await.unwrap();
-            let record = || Record::to("t").partition(partition).value("v");
-            producer.deliver(record()).await.unwrap();
+            let record = || Record::to("t").with_partition(partition).with_value("v");
+            producer.send(record()).await.unwrap();
             for round in 0..ROUNDS {
-                let cut_short = producer.send(record()).await.unwrap();
+                let cut_short = producer.enqueue(record()).await.unwrap();
                 producer.flush().await.unwrap();
                 // From another moment on in each round, within the two milliseconds in which the
                 // timer fires.
@@ -128,7 +128,7 @@ async fn a_batch_that_lingers_is_not_left_alone() {
                 while began.elapsed() < until {
                     tokio::task::yield_now().await;
                 }
-                let end = timeout(PATIENCE / 4, producer.deliver(record())).await;
+                let end = timeout(PATIENCE / 4, producer.send(record())).await;
                 end.expect("a batch is left alone").unwrap();
                 cut_short.await.unwrap();
             }
@@ -166,8 +166,8 @@ async fn a_topic_may_be_forgotten_at_any_moment() {
                 for number in 0..RECORDS {
                     let value = format!("{task}:{number}");
                     let partition = (task + number) as i32 % PARTITIONS;
-                    let record = Record::to("t").partition(partition).value(&value);
-                    let end = timeout(PATIENCE, producer.deliver(record)).await;
+                    let record = Record::to("t").with_partition(partition).with_value(&value);
+                    let end = timeout(PATIENCE, producer.send(record)).await;
                     end.expect("nobody looks at a record").unwrap();
                 }
             })
@@ -176,7 +176,7 @@ async fn a_topic_may_be_forgotten_at_any_moment() {
             task.await.unwrap();
         }
         assert_written(&mock, 2, RECORDS);
-        assert!(producer.close(PATIENCE).await.is_complete());
+        producer.close_timeout(PATIENCE).await.unwrap();
         forgotten += forgetting.join().unwrap();
     }
     assert!(forgotten > 0, "it was always in use");

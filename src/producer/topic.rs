@@ -22,7 +22,7 @@ use crate::record::Record;
 /// let orders = producer.topic("orders");
 /// for number in 0..1000 {
 ///     let value = format!("order {number}");
-///     drop(orders.send(Record::new().key("customer-7").value(&value)).await?);
+///     orders.enqueue(Record::new().with_key("customer-7").with_value(&value)).await?;
 /// }
 /// producer.flush().await?;
 /// # Ok(())
@@ -67,70 +67,7 @@ impl TopicProducer {
         &self.producer
     }
 
-    /// Accepts a record, as [`Producer::send`].
-    ///
-    /// # Errors
-    ///
-    /// As there, and [`ErrorKind::InvalidArgument`] for a record of another topic.
-    ///
-    /// # Cancel safety
-    ///
-    /// As there: dropped before it returns, nothing was accepted.
-    pub async fn send<'a>(&'a self, mut record: Record<'a>) -> Result<Delivery> {
-        self.bind(&mut record)?;
-        let (producer, place) = (&self.producer, Some(&*self.place));
-        if let Some(chain) = &producer.shared().interceptors {
-            let mut wall = None;
-            let sent = producer.send_intercepted(chain, place, &record, &mut wall);
-            return Box::pin(sent).await.map_err(not_sent);
-        }
-        // As `Producer::send`: one future within another costs as much as the look-up that is saved.
-        match producer
-            .shared()
-            .accept(place, &record, &mut None, &mut None)
-        {
-            Ok(delivery) => Ok(delivery),
-            Err(obstacle) => {
-                producer
-                    .send_slowly(place, &record, &mut None, obstacle)
-                    .await
-            }
-        }
-        .map_err(not_sent)
-    }
-
-    /// Accepts a record if that needs no waiting, as [`Producer::try_send`].
-    ///
-    /// # Errors
-    ///
-    /// As there, and [`ErrorKind::InvalidArgument`] for a record of another topic.
-    pub fn try_send<'a>(&'a self, mut record: Record<'a>) -> Result<Delivery> {
-        self.bind(&mut record)?;
-        self.producer.try_send_to(Some(&self.place), &record)
-    }
-
-    /// Accepts many records, as [`Producer::send_all`].
-    ///
-    /// # Errors
-    ///
-    /// As there, and [`ErrorKind::InvalidArgument`] for a record of another topic.
-    ///
-    /// # Cancel safety
-    ///
-    /// As there: dropped before it returns, a prefix of the records has been accepted.
-    pub async fn send_all<'a, I>(&'a self, records: I) -> Result<Deliveries>
-    where
-        I: IntoIterator<Item = Record<'a>>,
-        I::IntoIter: Send,
-    {
-        let records = records.into_iter().map(|mut record| {
-            self.bind(&mut record)?;
-            Ok(record)
-        });
-        self.producer.send_all_to(Some(&self.place), records).await
-    }
-
-    /// Sends a record and waits for its end, as [`Producer::deliver`].
+    /// Sends a record and waits until it is acknowledged, as [`Producer::send`].
     ///
     /// # Errors
     ///
@@ -139,8 +76,73 @@ impl TopicProducer {
     /// # Cancel safety
     ///
     /// As there: dropped while it waits, the record may or may not have been accepted; an accepted one is sent.
-    pub async fn deliver(&self, record: Record<'_>) -> Result<RecordMetadata> {
-        self.send(record).await?.await
+    pub async fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
+        self.enqueue(record).await?.await
+    }
+
+    /// Accepts a record, as [`Producer::enqueue`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`ErrorKind::InvalidArgument`] for a record of another topic.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there: dropped before it returns, nothing was accepted.
+    pub async fn enqueue<'a>(&'a self, mut record: Record<'a>) -> Result<Delivery> {
+        self.bind(&mut record)?;
+        let (producer, place) = (&self.producer, Some(&*self.place));
+        if let Some(chain) = &producer.shared().interceptors {
+            let mut wall = None;
+            let sent = producer.enqueue_intercepted(chain, place, &record, &mut wall);
+            return Box::pin(sent).await.map_err(not_sent);
+        }
+        // As `Producer::enqueue`: one future within another costs as much as the look-up that is saved.
+        match producer
+            .shared()
+            .accept(place, &record, &mut None, &mut None)
+        {
+            Ok(delivery) => Ok(delivery),
+            Err(obstacle) => {
+                producer
+                    .enqueue_slowly(place, &record, &mut None, obstacle)
+                    .await
+            }
+        }
+        .map_err(not_sent)
+    }
+
+    /// Accepts a record if that needs no waiting, as [`Producer::try_enqueue`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`ErrorKind::InvalidArgument`] for a record of another topic.
+    pub fn try_enqueue<'a>(&'a self, mut record: Record<'a>) -> Result<Delivery> {
+        self.bind(&mut record)?;
+        self.producer.try_enqueue_to(Some(&self.place), &record)
+    }
+
+    /// Accepts many records, as [`Producer::enqueue_all`].
+    ///
+    /// # Errors
+    ///
+    /// As there, and [`ErrorKind::InvalidArgument`] for a record of another topic.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there: dropped before it returns, a prefix of the records has been accepted.
+    pub async fn enqueue_all<'a, I>(&'a self, records: I) -> Result<Deliveries>
+    where
+        I: IntoIterator<Item = Record<'a>>,
+        I::IntoIter: Send,
+    {
+        let records = records.into_iter().map(|mut record| {
+            self.bind(&mut record)?;
+            Ok(record)
+        });
+        self.producer
+            .enqueue_all_to(Some(&self.place), records)
+            .await
     }
 
     #[inline]

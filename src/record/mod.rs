@@ -84,7 +84,7 @@ pub(crate) use self::writer::BatchWriter;
 /// use ottla::Record;
 ///
 /// let payload = vec![1, 2, 3];
-/// let record = Record::to("orders").key("customer-7").value(&payload).header("trace", "4bf92f35");
+/// let record = Record::to("orders").with_key("customer-7").with_value(&payload).with_header("trace", "4bf92f35");
 /// assert_eq!(record.topic(), "orders");
 /// assert_eq!(record.headers().len(), 1);
 /// ```
@@ -102,8 +102,8 @@ impl<'a> Record<'a> {
     /// A record for `topic` with neither key nor value.
     ///
     /// ```
-    /// let tombstone = ottla::Record::to("customers").key("customer-7");
-    /// assert!(tombstone.get_value().is_none());
+    /// let tombstone = ottla::Record::to("customers").with_key("customer-7");
+    /// assert!(tombstone.value().is_none());
     /// ```
     pub fn to(topic: &'a str) -> Self {
         Self {
@@ -119,7 +119,7 @@ impl<'a> Record<'a> {
     /// A record without a topic, for a [`TopicProducer`](crate::TopicProducer).
     ///
     /// ```
-    /// let record = ottla::Record::new().key("customer-7").value("2 apples");
+    /// let record = ottla::Record::new().with_key("customer-7").with_value("2 apples");
     /// assert_eq!(record.topic(), "");
     /// ```
     #[allow(clippy::new_without_default)] // an empty record is nobody's default
@@ -131,10 +131,10 @@ impl<'a> Record<'a> {
     ///
     /// ```
     /// let id = 42_u64.to_be_bytes();
-    /// let record = ottla::Record::to("orders").key(&id);
-    /// assert_eq!(record.get_key().map(<[u8]>::len), Some(8));
+    /// let record = ottla::Record::to("orders").with_key(&id);
+    /// assert_eq!(record.key().map(<[u8]>::len), Some(8));
     /// ```
-    pub fn key<B: AsRef<[u8]> + ?Sized>(mut self, key: &'a B) -> Self {
+    pub fn with_key<B: AsRef<[u8]> + ?Sized>(mut self, key: &'a B) -> Self {
         self.key = Some(key.as_ref());
         self
     }
@@ -142,10 +142,10 @@ impl<'a> Record<'a> {
     /// Sets the value.
     ///
     /// ```
-    /// let record = ottla::Record::to("orders").value("paid");
-    /// assert_eq!(record.get_value(), Some(&b"paid"[..]));
+    /// let record = ottla::Record::to("orders").with_value("paid");
+    /// assert_eq!(record.value(), Some(&b"paid"[..]));
     /// ```
-    pub fn value<B: AsRef<[u8]> + ?Sized>(mut self, value: &'a B) -> Self {
+    pub fn with_value<B: AsRef<[u8]> + ?Sized>(mut self, value: &'a B) -> Self {
         self.value = Some(value.as_ref());
         self
     }
@@ -153,9 +153,9 @@ impl<'a> Record<'a> {
     /// Sends to this partition instead of the one the partitioner would choose.
     ///
     /// ```
-    /// assert_eq!(ottla::Record::to("orders").partition(3).get_partition(), Some(3));
+    /// assert_eq!(ottla::Record::to("orders").with_partition(3).partition(), Some(3));
     /// ```
-    pub fn partition(mut self, partition: i32) -> Self {
+    pub fn with_partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
         self
     }
@@ -165,9 +165,9 @@ impl<'a> Record<'a> {
     /// ```
     /// use ottla::{Record, Timestamp};
     /// let time = Timestamp::from_millis(1_700_000_000_000);
-    /// assert_eq!(Record::to("orders").timestamp(time).get_timestamp(), Some(time));
+    /// assert_eq!(Record::to("orders").with_timestamp(time).timestamp(), Some(time));
     /// ```
-    pub fn timestamp(mut self, time: impl Into<Timestamp>) -> Self {
+    pub fn with_timestamp(mut self, time: impl Into<Timestamp>) -> Self {
         self.timestamp = Some(time.into().as_millis());
         self
     }
@@ -175,21 +175,21 @@ impl<'a> Record<'a> {
     /// Adds a header. Names may repeat; order is kept.
     ///
     /// ```
-    /// let record = ottla::Record::to("orders").header("via", "a").header("via", "b");
+    /// let record = ottla::Record::to("orders").with_header("via", "a").with_header("via", "b");
     /// let values: Vec<_> = record.headers().iter().map(|header| header.value()).collect();
     /// assert_eq!(values, [Some(&b"a"[..]), Some(&b"b"[..])]);
     /// ```
-    pub fn header<B: AsRef<[u8]> + ?Sized>(self, name: &'a str, value: &'a B) -> Self {
+    pub fn with_header<B: AsRef<[u8]> + ?Sized>(self, name: &'a str, value: &'a B) -> Self {
         self.push_header(Header::new(name, value))
     }
 
     /// Adds a header whose value is null, which Kafka tells apart from empty.
     ///
     /// ```
-    /// let record = ottla::Record::to("orders").null_header("retried");
+    /// let record = ottla::Record::to("orders").with_null_header("retried");
     /// assert_eq!(record.headers()[0].value(), None);
     /// ```
-    pub fn null_header(self, name: &'a str) -> Self {
+    pub fn with_null_header(self, name: &'a str) -> Self {
         self.push_header(Header::null(name))
     }
 
@@ -217,36 +217,36 @@ impl<'a> Record<'a> {
     /// The partition asked for.
     ///
     /// ```
-    /// assert_eq!(ottla::Record::to("orders").get_partition(), None);
+    /// assert_eq!(ottla::Record::to("orders").partition(), None);
     /// ```
-    pub fn get_partition(&self) -> Option<i32> {
+    pub fn partition(&self) -> Option<i32> {
         self.partition
     }
 
     /// The timestamp set.
     ///
     /// ```
-    /// assert_eq!(ottla::Record::to("orders").get_timestamp(), None);
+    /// assert_eq!(ottla::Record::to("orders").timestamp(), None);
     /// ```
-    pub fn get_timestamp(&self) -> Option<Timestamp> {
+    pub fn timestamp(&self) -> Option<Timestamp> {
         self.timestamp.map(Timestamp::from_millis)
     }
 
     /// The key.
     ///
     /// ```
-    /// assert_eq!(ottla::Record::to("orders").key("k").get_key(), Some(&b"k"[..]));
+    /// assert_eq!(ottla::Record::to("orders").with_key("k").key(), Some(&b"k"[..]));
     /// ```
-    pub fn get_key(&self) -> Option<&'a [u8]> {
+    pub fn key(&self) -> Option<&'a [u8]> {
         self.key
     }
 
     /// The value.
     ///
     /// ```
-    /// assert_eq!(ottla::Record::to("orders").value("").get_value(), Some(&b""[..]));
+    /// assert_eq!(ottla::Record::to("orders").with_value("").value(), Some(&b""[..]));
     /// ```
-    pub fn get_value(&self) -> Option<&'a [u8]> {
+    pub fn value(&self) -> Option<&'a [u8]> {
         self.value
     }
 

@@ -180,7 +180,11 @@ impl World {
         let batch = self.queue.open_mut().unwrap();
         batch.0.push(self.next_record);
         self.next_record += 1;
-        if batch.0.len() >= self.max_records {
+        let full = batch.0.len() >= self.max_records;
+        if self.chance(20) {
+            self.queue.await_open();
+        }
+        if full {
             let taken = self.queue.take_open().unwrap();
             self.compressing.push_back(taken);
         }

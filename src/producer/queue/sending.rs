@@ -47,14 +47,12 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         };
         let Some(entry) = self.entries.get(index) else {
             // Everything in line is under way; the open batch comes next.
-            return match &self.open {
-                Some(open) if due || open.created + rules.linger <= now => {
-                    match self.adoptable(rules, identity) {
-                        Adopt::Wait => Next::Nothing,
-                        Adopt::Needed(spent) => Next::NeedsIdentity(spent),
-                        Adopt::Keep | Adopt::New(_) => Next::SealOpen,
-                    }
-                }
+            return match self.open_due_at(rules) {
+                Some(at) if due || at <= now => match self.adoptable(rules, identity) {
+                    Adopt::Wait => Next::Nothing,
+                    Adopt::Needed(spent) => Next::NeedsIdentity(spent),
+                    Adopt::Keep | Adopt::New(_) => Next::SealOpen,
+                },
                 _ => Next::Nothing,
             };
         };
@@ -108,7 +106,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         self.entries.iter().any(unsent)
     }
 
-    /// When [`next`](Self::next) may have something although nothing happened until then: the end of a back-off or linger.
+    /// When [`next`](Self::next) may have something although nothing happened until then: the end of a back-off or linger. In
+    /// the past if it may have something already.
     /// `None` if only an event can bring something.
     pub(crate) fn wake_at(&self, rules: &Rules) -> Option<Instant> {
         let first = self
@@ -118,7 +117,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         match first.map(|entry| entry.state) {
             Some(State::Waiting { not_before }) => not_before,
             Some(_) => None,
-            None => self.open.as_ref().map(|open| open.created + rules.linger),
+            None => self.open_due_at(rules),
         }
     }
 

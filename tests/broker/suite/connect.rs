@@ -49,7 +49,7 @@ async fn server(answer: &'static [u8]) -> Result<String> {
 async fn a_client_sees_the_whole_cluster_through_one_address() -> Result {
     let client = client(one().await?).await?;
     client.ready(DEADLINE).await?;
-    client.close().await;
+    client.close().await?;
     Ok(())
 }
 

@@ -16,11 +16,11 @@ async fn produce(client: &Client, topic: &str, count: usize, size: usize) -> Res
     for number in 0..count {
         let value = format!("{number:0size$}");
         let key = number.to_string();
-        let record = Record::to(topic).key(&key).value(&value);
-        drop(producer.send(record).await?);
+        let record = Record::to(topic).with_key(&key).with_value(&value);
+        drop(producer.enqueue(record).await?);
     }
     producer.flush().await?;
-    let _ = producer.close(CLOSE).await;
+    let _ = producer.close_timeout(CLOSE).await;
     Ok(())
 }
 

@@ -25,12 +25,11 @@ async fn produce(client: &Client, topic: &str, numbers: std::ops::Range<usize>) 
         let value = number.to_string();
         drop(
             producer
-                .send(Record::to(topic).partition(0).value(&value))
+                .enqueue(Record::to(topic).with_partition(0).with_value(&value))
                 .await?,
         );
     }
-    let report = producer.close(LONG).await;
-    assert!(report.is_complete(), "{report:?}");
+    producer.close_timeout(LONG).await.unwrap();
     Ok(())
 }
 
@@ -191,9 +190,9 @@ async fn every_record_comes_once_and_in_order_while_leaders_move() -> Result {
         for number in 0..MOVED {
             let value = number.to_string();
             let record = Record::to(topic)
-                .partition((number % 6) as i32)
-                .value(&value);
-            drop(producer.send(record).await?);
+                .with_partition((number % 6) as i32)
+                .with_value(&value);
+            drop(producer.enqueue(record).await?);
             if number % 100 == 0 {
                 sleep(Duration::from_millis(50)).await;
             }
@@ -269,8 +268,10 @@ async fn a_broker_that_freezes_or_is_cut_off_does_not_slow_the_others_partitions
             let builder = client.producer();
             let producer = builder.linger(Duration::ZERO).build().await?;
             loop {
-                let record = Record::to("frozen").partition(partition).value(b"tick");
-                drop(producer.send(record).await?);
+                let record = Record::to("frozen")
+                    .with_partition(partition)
+                    .with_value(b"tick");
+                drop(producer.enqueue(record).await?);
                 sleep(Duration::from_millis(10)).await;
             }
             #[allow(unreachable_code)]
@@ -392,7 +393,7 @@ async fn compacted_logs_are_read_over_their_holes() -> Result {
             let (key, value) = ((number % 25).to_string(), format!("{round}-{number}"));
             drop(
                 producer
-                    .send(Record::to(topic.as_str()).key(&key).value(&value))
+                    .enqueue(Record::to(topic.as_str()).with_key(&key).with_value(&value))
                     .await?,
             );
             sent += 1;
@@ -483,8 +484,10 @@ async fn members_of_a_group_read_from_the_replicas_in_their_racks() -> Result {
     // Both have asked the leaders of all that they have where to read, and read there.
     for _ in 0..20 {
         for number in 0..40 {
-            let record = Record::to(topic).partition(number % 4).value(b"v");
-            drop(producer.send(record).await?);
+            let record = Record::to(topic)
+                .with_partition(number % 4)
+                .with_value(b"v");
+            drop(producer.enqueue(record).await?);
             sent += 1;
         }
         producer.flush().await?;
@@ -639,8 +642,10 @@ async fn the_age_of_the_first_unread_record_is_known_without_having_fetched() ->
     let producer = client.producer().build().await?;
     for number in 0..10 {
         let at = ottla::Timestamp::from(hour_ago + number * Duration::from_secs(60));
-        let record = Record::to(topic.as_str()).partition(0).value(b"v");
-        drop(producer.send(record.timestamp(at)).await?);
+        let record = Record::to(topic.as_str())
+            .with_partition(0)
+            .with_value(b"v");
+        drop(producer.enqueue(record.with_timestamp(at)).await?);
     }
     producer.flush().await?;
     let tp = TopicPartition::new(topic.as_str(), 0);
@@ -694,9 +699,13 @@ async fn memory_is_bounded_however_well_data_is_compressed() -> Result {
         .await?;
     let value = vec![0; 10_000];
     for partition in 0..PARTITIONS {
-        let record = || Record::to(&topic).partition(partition).value(&value[..]);
+        let record = || {
+            Record::to(&topic)
+                .with_partition(partition)
+                .with_value(&value[..])
+        };
         let records = (0..RECORDS).map(|_| record());
-        producer.send_all(records).await?.await?;
+        producer.enqueue_all(records).await?.await?;
     }
     let mut consumer = reader(&client, partitions(&topic, PARTITIONS))
         .fetch_max_bytes(BUDGET as i32)

@@ -23,17 +23,16 @@ async fn produce(client: &Client, topic: &str, values: std::ops::Range<usize>) -
     for number in values {
         drop(
             producer
-                .send(
+                .enqueue(
                     Record::to(topic)
-                        .key(&number.to_string())
-                        .value(&number.to_string()),
+                        .with_key(&number.to_string())
+                        .with_value(&number.to_string()),
                 )
                 .await?,
         );
     }
     producer.flush().await?;
-    let report = producer.close(CLOSE).await;
-    assert!(report.is_complete(), "{report:?}");
+    producer.close_timeout(CLOSE).await.unwrap();
     Ok(())
 }
 

@@ -31,19 +31,19 @@ async fn produce(client: &Client, topic: &str, codec: &str) -> Result {
     let mut deliveries = Vec::new();
     for number in 0..RECORDS {
         let (key, value) = contents(number);
-        let mut record = Record::to(topic).partition(0);
+        let mut record = Record::to(topic).with_partition(0);
         if let Some(key) = &key {
-            record = record.key(key);
+            record = record.with_key(key);
         }
         if let Some(value) = &value {
-            record = record.value(value);
+            record = record.with_value(value);
         }
         // The same name twice, and a header without a value.
         record = record
-            .header("a", "1")
-            .header("a", "2")
+            .with_header("a", "1")
+            .with_header("a", "2")
             .push_header(Header::null("n"));
-        deliveries.push(producer.send(record).await?);
+        deliveries.push(producer.enqueue(record).await?);
     }
     for (number, delivery) in deliveries.into_iter().enumerate() {
         assert_eq!(delivery.await?.offset, Some(number as i64), "{codec}");
@@ -216,7 +216,7 @@ async fn keys_go_to_the_partitions_that_java_chooses() -> Result {
         let key = format!("key-{number}");
         drop(
             producer
-                .send(Record::to(&topic).key(&key).value("ottla"))
+                .enqueue(Record::to(&topic).with_key(&key).with_value("ottla"))
                 .await?,
         );
     }

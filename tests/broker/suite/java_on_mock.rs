@@ -48,7 +48,7 @@ async fn javas_tools_work_on_the_mock() -> Result {
     let producer = client.producer().build().await?;
     for number in 0..5 {
         let value = format!("value-{number}");
-        producer.deliver(Record::to("java").value(&value)).await?;
+        producer.send(Record::to("java").with_value(&value)).await?;
     }
     let consume = [
         "--topic",

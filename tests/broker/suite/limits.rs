@@ -12,7 +12,7 @@ async fn refusal(client: &Client, record: Record<'_>) -> Result<ottla::Error> {
     let producer = client.producer().max_block(BLOCK).build().await?;
     let start = Instant::now();
     let error = producer
-        .deliver(record)
+        .send(record)
         .await
         .expect_err("the record is impossible");
     assert!(
@@ -27,7 +27,7 @@ async fn refusal(client: &Client, record: Record<'_>) -> Result<ottla::Error> {
 #[tokio::test]
 async fn a_topic_that_nobody_creates() -> Result {
     let client = client(one().await?).await?;
-    let error = refusal(&client, Record::to("no-such-topic").value("v")).await?;
+    let error = refusal(&client, Record::to("no-such-topic").with_value("v")).await?;
     assert_eq!(error.kind(), ErrorKind::UnknownTopic);
     assert!(error.to_string().contains("no-such-topic"), "{error}");
     Ok(())
@@ -37,7 +37,7 @@ async fn a_topic_that_nobody_creates() -> Result {
 async fn a_forbidden_name_is_refused_at_once() -> Result {
     let client = client(one().await?).await?;
     let start = Instant::now();
-    let error = refusal(&client, Record::to("not/allowed").value("v")).await?;
+    let error = refusal(&client, Record::to("not/allowed").with_value("v")).await?;
     assert_eq!(error.kind(), ErrorKind::InvalidTopic);
     assert!(start.elapsed() < Duration::from_secs(1), "{error}");
     Ok(())
@@ -48,7 +48,11 @@ async fn a_partition_that_does_not_exist() -> Result {
     let (cluster, topic) = (one().await?, unique("few"));
     cluster.create_topic(&topic, 2, 1).await?;
     let client = client(cluster).await?;
-    let error = refusal(&client, Record::to(&topic).partition(2).value("v")).await?;
+    let error = refusal(
+        &client,
+        Record::to(&topic).with_partition(2).with_value("v"),
+    )
+    .await?;
     assert_eq!(error.kind(), ErrorKind::UnknownPartition);
     assert!(error.to_string().contains("it has 2"), "{error}");
     Ok(())
@@ -60,7 +64,7 @@ async fn a_record_larger_than_a_request_may_be() -> Result {
     cluster.create_topic(&topic, 1, 1).await?;
     let client = client(cluster).await?;
     let large = vec![b'x'; 2 << 20];
-    let error = refusal(&client, Record::to(&topic).value(&large)).await?;
+    let error = refusal(&client, Record::to(&topic).with_value(&large)).await?;
     assert_eq!(
         (error.kind(), error.class()),
         (ErrorKind::RecordTooLarge, Class::Caller)
@@ -75,13 +79,13 @@ async fn a_header_larger_than_a_request_may_be() -> Result {
     cluster.create_topic(&topic, 1, 1).await?;
     let client = client(cluster).await?;
     let name = "n".repeat(2 << 20);
-    let error = refusal(&client, Record::to(&topic).header(&name, "v")).await?;
+    let error = refusal(&client, Record::to(&topic).with_header(&name, "v")).await?;
     assert_eq!(error.kind(), ErrorKind::RecordTooLarge);
     // One that fits is written as it is.
     let name = "n".repeat(500_000);
     let producer = client.producer().build().await?;
-    let record = Record::to(&topic).header(&name, "v");
-    assert_eq!(producer.deliver(record).await?.offset, Some(0));
+    let record = Record::to(&topic).with_header(&name, "v");
+    assert_eq!(producer.send(record).await?.offset, Some(0));
     Ok(())
 }
 
@@ -91,7 +95,7 @@ async fn a_time_before_1970_is_refused() -> Result {
     cluster.create_topic(&topic, 1, 1).await?;
     let client = client(cluster).await?;
     for millis in [-1, i64::MIN] {
-        let record = Record::to(&topic).timestamp(ottla::Timestamp::from_millis(millis));
+        let record = Record::to(&topic).with_timestamp(ottla::Timestamp::from_millis(millis));
         let error = refusal(&client, record).await?;
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.to_string().contains(&millis.to_string()), "{error}");
@@ -106,16 +110,16 @@ async fn a_closed_producer_takes_nothing() -> Result {
     let client = client(cluster).await?;
     let producer = client.producer().build().await?;
     let clone = producer.clone();
-    assert!(producer.close(BLOCK).await.is_complete());
-    let record = || Record::to(&topic).value("v");
+    producer.close_timeout(BLOCK).await.unwrap();
+    let record = || Record::to(&topic).with_value("v");
     for error in [
+        clone.enqueue(record()).await.unwrap_err(),
+        clone.try_enqueue(record()).unwrap_err(),
         clone.send(record()).await.unwrap_err(),
-        clone.try_send(record()).unwrap_err(),
-        clone.deliver(record()).await.unwrap_err(),
-        clone.send_all([record()]).await.unwrap_err(),
+        clone.enqueue_all([record()]).await.unwrap_err(),
         clone
             .topic(topic.as_str())
-            .send(record())
+            .enqueue(record())
             .await
             .unwrap_err(),
     ] {
@@ -134,9 +138,15 @@ async fn a_record_larger_than_the_topic_takes_fails_alone() -> Result {
     let client = client(cluster).await?;
     let producer = client.producer().build().await?;
     let large = vec![b'x'; 20_000];
-    let before = producer.send(Record::to(&topic).value("before")).await?;
-    let refused = producer.send(Record::to(&topic).value(&large)).await?;
-    let after = producer.send(Record::to(&topic).value("after")).await?;
+    let before = producer
+        .enqueue(Record::to(&topic).with_value("before"))
+        .await?;
+    let refused = producer
+        .enqueue(Record::to(&topic).with_value(&large))
+        .await?;
+    let after = producer
+        .enqueue(Record::to(&topic).with_value("after"))
+        .await?;
     let error = refused.await.expect_err("it is too large");
     assert_eq!(
         (error.kind(), error.certainty()),
@@ -160,13 +170,13 @@ async fn without_acks_the_offset_is_unknown_and_the_record_arrives() -> Result {
         let producer = client.producer().acks(acks).build().await?;
         assert_eq!(
             producer
-                .deliver(Record::to(&topic).value("v"))
+                .send(Record::to(&topic).with_value("v"))
                 .await?
                 .offset,
             offset,
             "{acks:?}"
         );
-        assert!(producer.close(BLOCK).await.is_complete());
+        producer.close_timeout(BLOCK).await.unwrap();
     }
     Ok(())
 }

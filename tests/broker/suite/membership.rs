@@ -23,8 +23,8 @@ async fn create(cluster: &Cluster, client: &Client, name: &str, records: usize) 
     for number in 0..records {
         let partition = (number % 2) as i32;
         eventually(async || {
-            let record = Record::to(&topic).partition(partition).value("v");
-            Ok(producer.deliver(record).await?)
+            let record = Record::to(&topic).with_partition(partition).with_value("v");
+            Ok(producer.send(record).await?)
         })
         .await?;
     }

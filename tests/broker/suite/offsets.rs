@@ -7,7 +7,7 @@ use ottla::{
 };
 
 use crate::support::{
-    LONG, Result, client, eventually, lag_by_admin, lag_by_tool, one, partition_error, take, unique,
+    Result, client, eventually, lag_by_admin, lag_by_tool, one, partition_error, take, unique,
 };
 
 const CLOSE: Duration = Duration::from_secs(20);
@@ -20,9 +20,13 @@ fn age(age: Duration) -> Timestamp {
 async fn produce(client: &Client, topic: &str, partition: i32, ages: &[Duration]) -> Result {
     let producer = client.producer().build().await?;
     for at in ages {
-        let record = Record::to(topic).partition(partition).value("v");
-        eventually(async || Ok(producer.deliver(record.clone().timestamp(age(*at))).await?))
-            .await?;
+        let record = Record::to(topic).with_partition(partition).with_value("v");
+        eventually(async || {
+            Ok(producer
+                .send(record.clone().with_timestamp(age(*at)))
+                .await?)
+        })
+        .await?;
     }
     Ok(())
 }

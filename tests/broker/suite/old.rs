@@ -36,8 +36,8 @@ async fn topics_classic_groups_and_plain_offsets_of_an_old_broker() -> Result {
 
     let producer = client.producer().build().await?;
     for _ in 0..5 {
-        let record = Record::to(topic).partition(0).value("v");
-        eventually(async || Ok(producer.deliver(record.clone()).await?)).await?;
+        let record = Record::to(topic).with_partition(0).with_value("v");
+        eventually(async || Ok(producer.send(record.clone()).await?)).await?;
     }
     let tp = TopicPartition::new(topic, 0);
 

@@ -63,8 +63,8 @@ async fn a_producer_over_its_quota_is_silent_for_as_long_as_it_is_told() -> Resu
     while silences(&proxy.seen(), PRODUCE) < OFTEN {
         assert!(start.elapsed() < 2 * LONG, "{:?}", proxy.seen());
         // There is always one more to send.
-        let batch = (0..5).map(|_| Record::to(&topic).value(&value));
-        timeout(LONG, producer.send_all(batch).await?).await??;
+        let batch = (0..5).map(|_| Record::to(&topic).with_value(&value));
+        timeout(LONG, producer.enqueue_all(batch).await?).await??;
     }
     let throttled = client.metrics();
     let throttled = throttled.api("Produce").ok_or("never produced")?.throttled;
@@ -88,8 +88,8 @@ async fn a_consumer_over_its_quota_is_silent_for_as_long_as_it_is_told() -> Resu
     while silences(&proxy.seen(), FETCH) < OFTEN {
         assert!(start.elapsed() < 2 * LONG, "{:?}", proxy.seen());
         // There is always more to read.
-        let batch = (0..20).map(|_| Record::to(&topic).value(&value));
-        producer.send_all(batch).await?.await?;
+        let batch = (0..20).map(|_| Record::to(&topic).with_value(&value));
+        producer.enqueue_all(batch).await?.await?;
         reader.poll_timeout(Duration::from_secs(1)).await?;
     }
     let throttled = client.metrics();

@@ -63,7 +63,7 @@ async fn produce(client: Client, topic: String, begun: Instant) -> Result<Produc
     for _ in 0..RECORDS {
         let stamp = begun.elapsed().as_nanos() as u64;
         producer
-            .deliver(Record::to(&topic).value(&stamp.to_le_bytes()))
+            .send(Record::to(&topic).with_value(&stamp.to_le_bytes()))
             .await?;
         sleep(PAUSE).await;
     }
@@ -150,7 +150,7 @@ async fn many_roles_on_one_client_do_not_wait_for_each_other() -> Result {
     let heartbeats = metrics.api("ConsumerGroupHeartbeat").ok_or("none")?;
     assert_eq!(heartbeats.failed, 0, "of {}", heartbeats.requests);
     for producer in producers? {
-        assert!(producer.close(LONG).await.is_complete());
+        producer.close_timeout(LONG).await.unwrap();
     }
     for consumer in consumers {
         consumer.close(LONG).await?;

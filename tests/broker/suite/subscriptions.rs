@@ -25,7 +25,7 @@ async fn delete(admin: &Admin, topic: &str) -> Result {
 async fn say(client: &Client, topic: &str, value: &str) -> Result {
     let producer = client.producer().build().await?;
     // Brokers hear of a topic a moment after the controller.
-    eventually(async || Ok(producer.deliver(Record::to(topic).value(value)).await?)).await?;
+    eventually(async || Ok(producer.send(Record::to(topic).with_value(value)).await?)).await?;
     Ok(())
 }
 

@@ -34,7 +34,7 @@ async fn what_is_not_permitted_fails_alone_and_at_once() -> Result {
 
     let client = client(&cluster).await?;
     let producer = client.producer().build().await?;
-    let deliver = |topic| timeout(LONG, producer.deliver(Record::to(topic).value("v")));
+    let deliver = |topic| timeout(LONG, producer.send(Record::to(topic).with_value("v")));
     deliver("open").await??;
     for topic in ["read-only", "hidden"] {
         let error = eventually(async || match deliver(topic).await? {
@@ -61,10 +61,10 @@ async fn what_is_not_permitted_fails_alone_and_at_once() -> Result {
     acl(&[&[deny, who, "--operation", "Write"][..], &on("*")].concat()).await?;
     let error = eventually(async || {
         let producer = client.producer().build().await?;
-        match timeout(LONG, producer.deliver(Record::to("open").value("v"))).await? {
+        match timeout(LONG, producer.send(Record::to("open").with_value("v"))).await? {
             Err(error) if error.is_fatal() => {
                 // It says so to everybody from then on.
-                let again = producer.try_send(Record::to("open")).unwrap_err();
+                let again = producer.try_enqueue(Record::to("open")).unwrap_err();
                 assert_eq!(again.kind(), error.kind(), "{again}");
                 Ok(error)
             }
@@ -77,7 +77,7 @@ async fn what_is_not_permitted_fails_alone_and_at_once() -> Result {
     assert_eq!(error.certainty(), Some(Certainty::NotSent));
     // Without idempotence it is the topic's affair.
     let plain = client.producer().acks(Acks::Leader).build().await?;
-    let delivery = plain.deliver(Record::to("open").value("v"));
+    let delivery = plain.send(Record::to("open").with_value("v"));
     let error = timeout(LONG, delivery).await?.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authorization, "{error}");
     assert_eq!(error.class(), Class::Caller, "{error}");
@@ -92,16 +92,16 @@ async fn a_record_that_breaks_the_topics_rules_fails_and_those_after_it_are_writ
         .await?;
     let client = client(cluster).await?;
     let producer = client.producer().build().await?;
-    let keyed = || Record::to(&topic).key("k").value("v");
-    assert_eq!(producer.deliver(keyed()).await?.offset, Some(0));
+    let keyed = || Record::to(&topic).with_key("k").with_value("v");
+    assert_eq!(producer.send(keyed()).await?.offset, Some(0));
     let error = producer
-        .deliver(Record::to(&topic).value("no key"))
+        .send(Record::to(&topic).with_value("no key"))
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidRecord, "{error}");
     assert_eq!(error.certainty(), Some(Certainty::NotSent), "{error}");
-    assert_eq!(producer.deliver(keyed()).await?.offset, Some(1));
-    assert_eq!(producer.deliver(keyed()).await?.offset, Some(2));
+    assert_eq!(producer.send(keyed()).await?.offset, Some(1));
+    assert_eq!(producer.send(keyed()).await?.offset, Some(2));
     Ok(())
 }
 
@@ -124,11 +124,11 @@ async fn a_producer_over_its_quota_is_slower_fails_nothing_and_says_so() -> Resu
     let start = Instant::now();
     while producer.metrics().throttle_time.count() == 0 {
         assert!(start.elapsed() < LONG, "never throttled");
-        producer.deliver(Record::to(&topic).value(&value)).await?;
+        producer.send(Record::to(&topic).with_value(&value)).await?;
     }
     let (before, start) = (producer.metrics(), Instant::now());
-    let all = (0..40).map(|_| Record::to(&topic).value(&value));
-    assert_eq!(producer.send_all(all).await?.await?, 40);
+    let all = (0..40).map(|_| Record::to(&topic).with_value(&value));
+    assert_eq!(producer.enqueue_all(all).await?.await?, 40);
     producer.flush().await?;
     let (after, took) = (producer.metrics(), start.elapsed());
     assert!(after.throttle_time.count() > before.throttle_time.count());

@@ -50,20 +50,22 @@ async fn a_shortage_of_replicas_is_waited_out_or_fails_with_the_truth() -> Resul
     let hasty = hasty.producer().delivery_timeout(12 * SECOND);
     let hasty = hasty.build().await?;
     for topic in ["before", "after"] {
-        lasting.deliver(Record::to(topic).value("0")).await?;
-        hasty.deliver(Record::to(topic).value("1")).await?;
+        lasting.send(Record::to(topic).with_value("0")).await?;
+        hasty.send(Record::to(topic).with_value("1")).await?;
     }
     // The leader appends, waits for the other replica, and then goes without it.
     cluster.broker(2).pause().await?;
-    let unsure = hasty.send(Record::to("after").value("2")).await?;
-    let written = lasting.send(Record::to("after").value("3")).await?;
+    let unsure = hasty.enqueue(Record::to("after").with_value("2")).await?;
+    let written = lasting.enqueue(Record::to("after").with_value("3")).await?;
     alone(&cluster, "after").await?;
     alone(&cluster, "before").await?;
     // From now on nothing is appended.
-    let sure = hasty.send(Record::to("before").value("2")).await?;
-    let later = lasting.send(Record::to("before").value("3")).await?;
+    let sure = hasty.enqueue(Record::to("before").with_value("2")).await?;
+    let later = lasting
+        .enqueue(Record::to("before").with_value("3"))
+        .await?;
     let leader = client.producer().acks(Acks::Leader).build().await?;
-    timeout(LONG, leader.deliver(Record::to("before").value("4"))).await??;
+    timeout(LONG, leader.send(Record::to("before").with_value("4"))).await??;
 
     let error = timeout(LONG, unsure).await?.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
@@ -79,8 +81,8 @@ async fn a_shortage_of_replicas_is_waited_out_or_fails_with_the_truth() -> Resul
     timeout(LONG, written).await??;
     timeout(LONG, later).await??;
     // And who failed goes on.
-    hasty.deliver(Record::to("before").value("5")).await?;
-    hasty.deliver(Record::to("after").value("5")).await?;
+    hasty.send(Record::to("before").with_value("5")).await?;
+    hasty.send(Record::to("after").with_value("5")).await?;
     // What may have been written was, and once; what certainly was not is not there.
     for (topic, expected) in [("after", [0, 1, 2, 3, 5]), ("before", [0, 1, 3, 4, 5])] {
         let mut log = numbers(&client, topic, 5, 1).await?.remove(&0).unwrap();
@@ -118,13 +120,15 @@ async fn a_shortage_found_after_the_append_is_tried_again_and_costs_no_copies() 
     let client = client.connect().await?;
     let producer = client.producer().linger(Duration::ZERO);
     let producer = producer.delivery_timeout(60 * SECOND).build().await?;
-    producer.deliver(Record::to(&topic).value("0")).await?;
+    producer.send(Record::to(&topic).with_value("0")).await?;
     // Several in flight, of which the first ones are refused, again and again.
     lies.store(12, SeqCst);
     let mut deliveries = Vec::new();
     for number in 1..10 {
         let value = number.to_string();
-        let delivery = producer.send(Record::to(&topic).value(&value)).await?;
+        let delivery = producer
+            .enqueue(Record::to(&topic).with_value(&value))
+            .await?;
         deliveries.push(delivery);
         sleep(Duration::from_millis(5)).await;
     }
@@ -141,7 +145,7 @@ async fn a_shortage_found_after_the_append_is_tried_again_and_costs_no_copies() 
     let hasty = hasty.producer().delivery_timeout(4 * SECOND);
     let hasty = hasty.linger(Duration::ZERO);
     let hasty = hasty.build().await?;
-    let error = hasty.deliver(Record::to(&topic).value("10")).await;
+    let error = hasty.send(Record::to(&topic).with_value("10")).await;
     let error = error.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert_eq!(error.certainty(), Some(Certainty::MaybeWritten), "{error}");
@@ -153,7 +157,7 @@ async fn a_shortage_found_after_the_append_is_tried_again_and_costs_no_copies() 
     // Without sequences every attempt is another copy, as with Java's producer.
     lies.store(3, SeqCst);
     let plain = client.producer().idempotence(false).build().await?;
-    let told = plain.deliver(Record::to(&again).value("7")).await?;
+    let told = plain.send(Record::to(&again).with_value("7")).await?;
     assert_eq!(told.offset, Some(3));
     let log = numbers(&direct, &again, 4, 1).await?.remove(&0).unwrap();
     assert_eq!(log, [7; 4]);
@@ -170,13 +174,13 @@ async fn a_frozen_broker_costs_only_its_own_records_and_each_ends_in_time() -> R
     let producer = client.producer();
     let producer = producer.delivery_timeout(limit).max_block(block);
     let producer = producer.buffer_memory(400_000).build().await?;
-    let to = |partition| Record::to("frozen").partition(partition);
+    let to = |partition| Record::to("frozen").with_partition(partition);
     for partition in 0..3 {
-        producer.deliver(to(partition).value("0")).await?;
+        producer.send(to(partition).with_value("0")).await?;
     }
     cluster.broker(2).pause().await?;
     let lost: Vec<_> = producer
-        .send_all((0..20).map(|_| to(1).value("1")))
+        .enqueue_all((0..20).map(|_| to(1).with_value("1")))
         .await
         .into_iter()
         .collect();
@@ -184,7 +188,7 @@ async fn a_frozen_broker_costs_only_its_own_records_and_each_ends_in_time() -> R
     for number in 0..200 {
         let value = number.to_string();
         for partition in [0, 2] {
-            let delivery = producer.deliver(to(partition).value(&value));
+            let delivery = producer.send(to(partition).with_value(&value));
             timeout(LONG, delivery).await??;
         }
         sleep(Duration::from_millis(10)).await;
@@ -199,14 +203,17 @@ async fn a_frozen_broker_costs_only_its_own_records_and_each_ends_in_time() -> R
     let value = [b'1'; 10_000];
     let mut stuck = Vec::new();
     let full = loop {
-        match producer.try_send(to(1).value(&value)) {
+        match producer.try_enqueue(to(1).with_value(&value)) {
             Ok(delivery) => stuck.push(delivery),
             Err(error) => break error,
         }
     };
     assert!(full.is_full(), "{full}");
     let start = Instant::now();
-    let error = producer.send(to(0).value(&value)).await.unwrap_err();
+    let error = producer
+        .enqueue(to(0).with_value(&value))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(error.to_string().contains("max.block.ms"), "{error}");
     assert!(start.elapsed() < limit + 20 * SECOND);
@@ -221,13 +228,13 @@ async fn a_frozen_broker_costs_only_its_own_records_and_each_ends_in_time() -> R
         assert_eq!(error.kind(), ErrorKind::Purged, "{error}");
     }
     assert_eq!(producer.buffered_bytes(), 0);
-    producer.deliver(to(0).value("9")).await?;
+    producer.send(to(0).with_value("9")).await?;
 
     cluster.broker(2).unpause().await?;
-    let alive = eventually(async || Ok(producer.deliver(to(1).value("2")).await?));
+    let alive = eventually(async || Ok(producer.send(to(1).with_value("2")).await?));
     alive.await?;
     for value in ["3", "4"] {
-        producer.deliver(to(1).value(value)).await?;
+        producer.send(to(1).with_value(value)).await?;
     }
     Ok(())
 }
