@@ -167,15 +167,13 @@ fn walk(c: &mut Criterion) {
 fn codecs(c: &mut Criterion) {
     let pool = Pool::new(2);
     let values = values(1024);
-    let mut all = vec![Compression::none()];
-    #[cfg(feature = "gzip")]
-    all.push(Compression::gzip());
-    #[cfg(feature = "snappy")]
-    all.push(Compression::snappy());
-    #[cfg(feature = "lz4")]
-    all.push(Compression::lz4());
-    #[cfg(feature = "zstd")]
-    all.push(Compression::zstd());
+    let all = [
+        Compression::none(),
+        Compression::gzip(),
+        Compression::snappy(),
+        Compression::lz4(),
+        Compression::zstd(),
+    ];
     let mut group = c.benchmark_group("codec");
     group.throughput(Throughput::Bytes(BATCH as u64));
     for compression in all {

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use futures::StreamExt;
+use futures_util::StreamExt;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use ottla::admin::NewTopic;
@@ -443,7 +443,7 @@ async fn roles(mut options: Options) -> Result {
         let topic = &written[n % writers];
         joined(&client, format!("roles-{id}-{n}"), topic)
     });
-    let consumers = futures::future::try_join_all(starting).await?;
+    let consumers = futures_util::future::try_join_all(starting).await?;
     let idle = options.roles as usize - members - writers;
     let mut readers = tokio::task::JoinSet::<Result>::new();
     for _ in 0..idle {

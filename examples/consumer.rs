@@ -4,6 +4,9 @@
 //! cargo run --release --example consumer -- --bootstrap localhost:9092 --topic numbers --group g --from-beginning
 //! ```
 
+#[path = "support/logs.rs"]
+mod logs;
+
 use std::error::Error;
 use std::io::{self, BufWriter, Write};
 use std::time::{Duration, Instant};
@@ -49,10 +52,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(io::stderr)
-        .init();
+    logs::to_stderr("error");
     let options = Options::parse();
     let mut properties = vec![("bootstrap.servers".to_owned(), options.bootstrap.clone())];
     properties.extend(options.properties.clone());

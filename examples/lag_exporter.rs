@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Parser;
-use futures::StreamExt;
+use futures_util::StreamExt;
 use ottla::mock::MockCluster;
 use ottla::{Client, Consumer, Lag, LagStream, OffsetReset, PartitionLag, Record, TimeLag};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

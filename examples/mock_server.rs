@@ -4,6 +4,9 @@
 //! cargo run --release --example mock_server -- --port 9092 --brokers 3 --topic orders:6
 //! ```
 
+#[path = "support/logs.rs"]
+mod logs;
+
 use std::error::Error;
 
 use clap::Parser;
@@ -35,12 +38,7 @@ fn topic(text: &str) -> Result<(String, u32), String> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("ottla::mock=warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    logs::to_stderr("ottla::mock=warn");
     let options = Options::parse();
     let mut builder = MockCluster::builder()
         .brokers(options.brokers)

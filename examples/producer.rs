@@ -4,6 +4,9 @@
 //! seq 1000 | cargo run --release --example producer -- --bootstrap localhost:9092 --topic numbers
 //! ```
 
+#[path = "support/logs.rs"]
+mod logs;
+
 use std::error::Error;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -45,10 +48,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    logs::to_stderr("error");
     let options = Options::parse();
     let mut properties = vec![("bootstrap.servers".to_owned(), options.bootstrap.clone())];
     properties.extend(options.properties.clone());

@@ -177,7 +177,7 @@ async fn produce(common: &Common) -> Result<i32> {
     let closing = producers
         .into_iter()
         .map(|producer| producer.close_timeout(PATIENCE));
-    futures::future::join_all(closing).await;
+    futures_util::future::join_all(closing).await;
     let (produced, failed) = reporter.await??;
     client.close().await?;
     emit("done", json!({ "produced": produced, "failed": failed }))?;

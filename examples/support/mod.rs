@@ -1,6 +1,8 @@
 //! What the test executables share: arguments, settings, events on standard output, signals.
 #![allow(dead_code)] // each of them uses a part
 
+mod logs;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, Write};
@@ -34,14 +36,7 @@ where
         report(panic);
         exit(101);
     }));
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
-        .from_env_lossy();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(false)
-        .init();
+    logs::to_stderr("warn");
     let outcome = tokio::runtime::Runtime::new()
         .map_err(Failure::from)
         .and_then(|runtime| {
