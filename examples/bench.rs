@@ -144,7 +144,7 @@ async fn producer(options: &Options) -> Result<Producer> {
             .linger(Duration::from_millis(options.linger_ms))
             .buffer_memory(256 << 20),
     };
-    Ok(builder.build().await?)
+    Ok(builder.build()?)
 }
 
 fn record<'a>(options: &'a Options, pool: &'a Pool, number: u64) -> Record<'a> {
@@ -277,7 +277,7 @@ async fn consumer(options: &Options) -> Result<Consumer> {
         true => builder.max_poll_records(10_000),
         false => builder,
     };
-    Ok(builder.build().await?)
+    Ok(builder.build()?)
 }
 
 async fn consume(options: &Options) -> Result {
@@ -416,7 +416,7 @@ async fn latency(options: &Options) -> Result {
 async fn joined(client: &Client, group: String, topic: &str) -> Result<Consumer> {
     let builder = client.consumer(group).subscribe([topic]);
     let builder = builder.offset_reset(OffsetReset::Earliest);
-    let mut consumer = builder.build().await?;
+    let mut consumer = builder.build()?;
     while consumer.assignment().is_empty() {
         consumer.poll_timeout(Duration::from_millis(100)).await?;
     }
@@ -450,7 +450,7 @@ async fn roles(mut options: Options) -> Result {
         let reader = client
             .reader()
             .assign([TopicPartition::new(empty.as_str(), 0)]);
-        let mut reader = reader.build().await?;
+        let mut reader = reader.build()?;
         readers.spawn(async move {
             while reader.poll().await?.is_some() {}
             Ok(())
@@ -481,7 +481,7 @@ async fn roles(mut options: Options) -> Result {
     }
     let mut sending = tokio::task::JoinSet::<Result<(u64, u64)>>::new();
     for (number, topic) in written.iter().enumerate() {
-        let (producer, topic) = (client.producer().build().await?, topic.clone());
+        let (producer, topic) = (client.producer().build()?, topic.clone());
         // How many read it.
         let reads = (members / writers + usize::from(number < members % writers)) as u64;
         let until = start + Duration::from_secs(options.seconds);

@@ -65,7 +65,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             Ok(())
         }
     };
-    consumer.close(Duration::from_secs(30)).await?;
+    consumer.close_timeout(Duration::from_secs(30)).await?;
     client.close().await?;
     outcome
 }
@@ -79,7 +79,7 @@ async fn open(client: &Client, options: &Options) -> Result<Consumer, Box<dyn Er
         let consumer = client
             .consumer(group.clone())
             .subscribe(options.topics.iter().map(String::as_str));
-        return Ok(consumer.offset_reset(reset).build().await?);
+        return Ok(consumer.offset_reset(reset).build()?);
     }
     let topics = client
         .admin()
@@ -94,8 +94,7 @@ async fn open(client: &Client, options: &Options) -> Result<Consumer, Box<dyn Er
         .reader()
         .assign(partitions)
         .offset_reset(reset)
-        .build()
-        .await?)
+        .build()?)
 }
 
 async fn print(consumer: &mut Consumer, options: &Options) -> Result<(), Box<dyn Error>> {

@@ -64,7 +64,7 @@ async fn consume(options: Options) -> Result<i32> {
     let consumer = client
         .consumer(&options.group_id)
         .subscribe([options.topic.as_str()]);
-    let mut consumer = consumer.build().await?;
+    let mut consumer = consumer.build()?;
     emit("startup_complete", json!({}))?;
 
     let outcome = tokio::select! {
@@ -72,7 +72,7 @@ async fn consume(options: Options) -> Result<i32> {
         () = signals.first() => Ok(()),
         outcome = follow(&mut consumer, &options) => outcome,
     };
-    if let Err(error) = consumer.close(PATIENCE).await {
+    if let Err(error) = consumer.close_timeout(PATIENCE).await {
         eprintln!("{error}");
     }
     client.close().await?;

@@ -77,7 +77,7 @@ async fn run(client: &Client, options: &Options, rest: Duration, listener: TcpLi
     let consumer = consumer
         .offset_reset(OffsetReset::Earliest)
         .max_poll_records(10);
-    let mut consumer = consumer.build().await?;
+    let mut consumer = consumer.build()?;
     let latest = Arc::new(Mutex::new(Lag::default()));
     let lags = consumer.watch_lag(Duration::from_millis(options.interval.max(1)));
     tokio::select! {
@@ -86,13 +86,13 @@ async fn run(client: &Client, options: &Options, rest: Duration, listener: TcpLi
         () = watch(lags, &latest) => {}
         ended = serve(listener, &options.group, &latest) => ended?,
     }
-    consumer.close(Duration::from_secs(10)).await?;
+    consumer.close_timeout(Duration::from_secs(10)).await?;
     Ok(())
 }
 
 /// A hundred records a second.
 async fn produce(client: Client, topic: &str) -> Result {
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     loop {
         producer
             .enqueue(Record::to(topic).with_value("an order"))
@@ -251,7 +251,7 @@ mod tests {
     async fn a_scrape_has_the_lag_of_every_partition() -> Result {
         let mock = MockCluster::builder().topic("orders", 2).start().await?;
         let client = mock.client();
-        let producer = client.producer().build().await?;
+        let producer = client.producer().build()?;
         for _ in 0..15 {
             let record = Record::to("orders").with_partition(0).with_value("v");
             producer.send(record).await?;

@@ -29,9 +29,8 @@ impl Totals {
                 .consumer("totals")
                 .subscribe(["orders"])
                 .offset_reset(OffsetReset::Earliest)
-                .build()
-                .await?,
-            totals: client.producer().build().await?,
+                .build()?,
+            totals: client.producer().build()?,
             sums: BTreeMap::new(),
         })
     }
@@ -65,7 +64,7 @@ impl Totals {
 
     async fn stop(self) -> ottla::Result<()> {
         self.totals.close().await?;
-        self.orders.close(Duration::from_secs(10)).await
+        self.orders.close_timeout(Duration::from_secs(10)).await
     }
 }
 
@@ -80,7 +79,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     let client = mock.client();
 
-    let orders = client.producer().build().await?;
+    let orders = client.producer().build()?;
     for (customer, amount) in [("ann", 3), ("bob", 5), ("ann", 4), ("bob", 1)] {
         let amount = amount.to_string();
         orders

@@ -59,8 +59,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             None => println!("{}: {} records", batch.partition, batch.records),
             Some(error) => eprintln!("{}: {error}", batch.partition),
         })
-        .build()
-        .await?;
+        .build()?;
     let topic = producer.topic(options.topic.as_str());
     let others = ["initech", "hooli", "umbrella"].map(str::to_owned);
     let mut partitions = BTreeMap::new();

@@ -53,7 +53,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     let mut properties = vec![("bootstrap.servers".to_owned(), options.bootstrap.clone())];
     properties.extend(options.properties.clone());
     let client = Client::from_properties(properties)?.connect().await?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
 
     // Deliveries are awaited beside the reading, so that it never waits for a broker.
     let (sent, deliveries) = mpsc::unbounded_channel();

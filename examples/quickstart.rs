@@ -50,7 +50,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("created topic {topic} with 3 partitions");
 
     // `enqueue` fixes the order and does not wait for the broker; the delivery tells what became of the record.
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     let mut deliveries = Vec::new();
     for number in 0..RECORDS {
         let key = format!("customer-{}", number % 4);
@@ -71,8 +71,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .subscribe([topic.clone()])
         .offset_reset(OffsetReset::Earliest)
         .max_poll_records(5)
-        .build()
-        .await?;
+        .build()?;
     let mut seen = 0;
     while seen < RECORDS {
         let Some(batches) = consumer.poll().await? else {
@@ -99,7 +98,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         println!("lag: {} records, {:?}", lag.records(), lag.time());
     }
 
-    consumer.close(Duration::from_secs(10)).await?;
+    consumer.close_timeout(Duration::from_secs(10)).await?;
     producer.close().await?;
     admin.delete_topics([&topic]).await?.all()?;
     client.close().await?;

@@ -157,7 +157,7 @@ async fn produce(common: &Common) -> Result<i32> {
     let mut settings = common.settings()?;
     settings.set("acks", "all");
     let client = settings.client()?;
-    client.producer().build().await?; // so that settings which do not fit together are told at once
+    client.producer().build()?; // so that settings which do not fit together are told at once
     let mut producers = HashMap::new();
     let (outcomes, queue) = mpsc::unbounded_channel();
     let reporter = tokio::spawn(report(queue));
@@ -205,7 +205,7 @@ async fn send_lines(
             let line = Line::parse(&input)?;
             let codec = line.codec.to_string();
             if !producers.contains_key(&codec) {
-                let producer = client.producer().compression(line.codec).build().await?;
+                let producer = client.producer().compression(line.codec).build()?;
                 producers.insert(codec.clone(), producer);
             }
             Ok(producers[&codec].enqueue(line.record(topic)).await?)
@@ -284,7 +284,7 @@ async fn read_all(client: &Client, topic: &str, count: &mut u64) -> Result {
     let partitions: Vec<_> = numbers
         .map(|partition| TopicPartition::new(topic, partition.partition))
         .collect();
-    let mut consumer = client.reader().assign(partitions.clone()).build().await?;
+    let mut consumer = client.reader().assign(partitions.clone()).build()?;
     let starts = consumer.beginning_offsets(&partitions).await?;
     let mut ends = consumer.end_offsets(&partitions).await?;
     ends.retain(|tp, end| *end > starts[tp]);
@@ -292,7 +292,7 @@ async fn read_all(client: &Client, topic: &str, count: &mut u64) -> Result {
         // A position passes what holds no record for the application, too.
         ends.retain(|tp, end| consumer.position(tp).is_none_or(|position| position < *end));
         if ends.is_empty() {
-            consumer.close(PATIENCE).await?;
+            consumer.close_timeout(PATIENCE).await?;
             return Ok(());
         }
         print(&mut consumer, &ends, count).await?;

@@ -93,7 +93,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn run(client: &Client, topic: &str) -> Result<(), Box<dyn Error>> {
     let audit = Audit::default();
     let producer = client.producer().interceptor(TraceContext);
-    let producer = producer.interceptor(audit.clone()).build().await?;
+    let producer = producer.interceptor(audit.clone()).build()?;
     let mut traces = Vec::new();
     for number in 1..=3 {
         let trace = format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{number:016x}-01");
@@ -104,7 +104,7 @@ async fn run(client: &Client, topic: &str) -> Result<(), Box<dyn Error>> {
 
     let consumer = client.consumer("trace_context").subscribe([topic]);
     let consumer = consumer.offset_reset(OffsetReset::Earliest);
-    let mut consumer = consumer.interceptor(audit.clone()).build().await?;
+    let mut consumer = consumer.interceptor(audit.clone()).build()?;
     while !traces.is_empty() {
         let batches = consumer.poll().await?.ok_or("the client was closed")?;
         for batch in &batches {
@@ -123,7 +123,7 @@ async fn run(client: &Client, topic: &str) -> Result<(), Box<dyn Error>> {
         read,
     } = &*audit.0;
     println!("written {written:?}, failed {failed:?}, read {read:?}");
-    consumer.close(Duration::from_secs(10)).await?;
+    consumer.close_timeout(Duration::from_secs(10)).await?;
     producer.close().await?;
     Ok(())
 }

@@ -86,7 +86,7 @@ async fn consume(options: Options) -> Result<i32> {
     let consumer = client
         .consumer(&options.group_id)
         .subscribe([options.topic.as_str()]);
-    let mut consumer = consumer.build().await?;
+    let mut consumer = consumer.build()?;
     emit("startup_complete", json!({}))?;
 
     let mut owned = BTreeSet::new();
@@ -94,7 +94,7 @@ async fn consume(options: Options) -> Result<i32> {
     if !owned.is_empty() {
         emit("partitions_revoked", json!({ "partitions": list(&owned) }))?;
     }
-    if let Err(error) = consumer.close(PATIENCE).await {
+    if let Err(error) = consumer.close_timeout(PATIENCE).await {
         eprintln!("{error}");
     }
     client.close().await?;

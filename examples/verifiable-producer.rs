@@ -87,7 +87,7 @@ async fn produce(options: Options) -> Result<i32> {
         settings.set_default("retries", &0);
     }
     let client = settings.client()?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     let options = Arc::new(options);
     emit("startup_complete", json!({}))?;
 

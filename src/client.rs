@@ -85,7 +85,7 @@ impl Client {
     /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
     /// use ottla::Record;
     ///
-    /// let producer = client.producer().build().await?;
+    /// let producer = client.producer().build()?;
     /// let metadata = producer.send(Record::to("orders").with_key("k").with_value("v")).await?;
     /// println!("written at {:?}", metadata.offset);
     /// # Ok(())
@@ -100,7 +100,7 @@ impl Client {
     ///
     /// ```no_run
     /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
-    /// let consumer = client.consumer("billing").subscribe(["orders"]).build().await?;
+    /// let consumer = client.consumer("billing").subscribe(["orders"]).build()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -116,7 +116,7 @@ impl Client {
     /// use ottla::{OffsetReset, TopicPartition};
     ///
     /// let first = TopicPartition::new("orders", 0);
-    /// let reader = client.reader().assign([first]).offset_reset(OffsetReset::Earliest).build().await?;
+    /// let reader = client.reader().assign([first]).offset_reset(OffsetReset::Earliest).build()?;
     /// # Ok(())
     /// # }
     /// ```

@@ -7,7 +7,7 @@
 //! use ottla::{Client, Record};
 //!
 //! let client = Client::builder().bootstrap(["localhost:9092"]).connect().await?;
-//! let producer = client.producer().build().await?;
+//! let producer = client.producer().build()?;
 //! let written = producer.send(Record::to("orders").with_key("customer-7").with_value("2 apples")).await?;
 //! println!("{}-{} at {:?}", written.topic, written.partition, written.offset);
 //! # Ok(())
@@ -18,7 +18,7 @@
 //!
 //! ```no_run
 //! # async fn example(client: ottla::Client) -> ottla::Result<()> {
-//! let mut consumer = client.consumer("billing").subscribe(["orders"]).build().await?;
+//! let mut consumer = client.consumer("billing").subscribe(["orders"]).build()?;
 //! while let Some(batches) = consumer.poll().await? {
 //!     for batch in &batches {
 //!         for record in batch.records() {

@@ -124,7 +124,7 @@ async fn mock() -> Result<MockCluster> {
 async fn a_produce_request_is_a_span_and_its_records_are_none() -> Result<()> {
     let (log, _guard) = Log::start();
     let mock = mock().await?;
-    let producer = mock.client().producer().build().await?;
+    let producer = mock.client().producer().build()?;
     let records = (0..100).map(|_| Record::to("t").with_value("v"));
     producer.enqueue_all(records).await?.await?;
     let spans = log.spans("produce");
@@ -164,7 +164,7 @@ fn what_is_lost_with_the_runtime_is_counted_in_one_line() {
     runtime.block_on(async {
         let mock = mock().await.unwrap();
         let producer = mock.client().producer().max_in_flight(1);
-        let producer = producer.build().await.unwrap();
+        let producer = producer.build().unwrap();
         let record = || Record::to("t").with_value("v");
         producer.send(record()).await.unwrap();
         let _ = mock.on(Api::Produce).delay(10 * MINUTE);
@@ -192,10 +192,10 @@ async fn a_fetch_is_a_span() -> Result<()> {
     let (log, _guard) = Log::start();
     let mock = mock().await?;
     let client = mock.client();
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     producer.send(Record::to("t").with_value("v")).await?;
     let consumer = client.consumer("g").subscribe(["t"]);
-    let mut consumer = consumer.offset_reset(OffsetReset::Earliest).build().await?;
+    let mut consumer = consumer.offset_reset(OffsetReset::Earliest).build()?;
     consumer.poll().await?;
     let _ = mock.on(Api::Fetch).times(1).drop_connection();
     consumer.poll_timeout(MINUTE).await?;
@@ -224,7 +224,7 @@ async fn a_fetch_is_a_span() -> Result<()> {
 async fn each_failed_batch_is_told_once_and_the_first_as_a_warning() -> Result<()> {
     let (log, _guard) = Log::start();
     let mock = mock().await?;
-    let producer = mock.client().producer().build().await?;
+    let producer = mock.client().producer().build()?;
     let _ = mock.on(Api::Produce).times(4).fail(INVALID_RECORD);
     for number in 0..4 {
         if number == 3 {
@@ -255,9 +255,9 @@ async fn brokers_that_are_away_do_not_fill_the_log() -> Result<()> {
     let mock = MockCluster::builder().brokers(3).topic("t", 6).seed(3);
     let mock = mock.in_memory().start().await?;
     let client = mock.client();
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     let consumer = client.consumer("g").subscribe(["t"]);
-    let mut consumer = consumer.build().await?;
+    let mut consumer = consumer.build()?;
     consumer.poll_timeout(MINUTE).await?;
     producer.send(Record::to("t").with_value("v")).await?;
     (1..=3).for_each(|broker| mock.kill(broker));
@@ -309,7 +309,7 @@ async fn leaders_that_move_are_one_line() -> Result<()> {
     let (log, _guard) = Log::start();
     let mock = MockCluster::builder().brokers(2).topic("t", 4).seed(3);
     let mock = mock.in_memory().start().await?;
-    let producer = mock.client().producer().build().await?;
+    let producer = mock.client().producer().build()?;
     let records =
         || (0..4).map(|partition| Record::to("t").with_partition(partition).with_value("v"));
     producer.enqueue_all(records()).await?.await?;
@@ -405,7 +405,7 @@ async fn interceptors_see_everything_once_and_their_panics_harm_nobody() -> Resu
     let client = mock.client();
     let audit = Audit::default();
     let producer = client.producer().interceptor(Panics);
-    let producer = producer.interceptor(audit.clone()).build().await?;
+    let producer = producer.interceptor(audit.clone()).build()?;
     // Every way to send; the first has to wait for metadata, and is seen once all the same.
     let record = || Record::to("t").with_value("v").with_header("own", "x");
     producer.send(record()).await?;
@@ -440,7 +440,7 @@ async fn interceptors_see_everything_once_and_their_panics_harm_nobody() -> Resu
     let consumer = consumer
         .max_poll_records(3)
         .offset_reset(OffsetReset::Earliest);
-    let mut consumer = consumer.build().await?;
+    let mut consumer = consumer.build()?;
     consumer.poll().await?;
     consumer.commit().await?;
     let mut stream = consumer.stream();
@@ -480,13 +480,13 @@ async fn operators_are_told_what_holds_back_commits_and_which_tasks_failed() -> 
     let mock = MockCluster::builder().topic("t", 1).in_memory();
     let mock = mock.start().await?;
     let client = mock.client();
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for _ in 0..3 {
         producer.send(Record::to("t").with_value("v")).await?;
     }
     let consumer = client.consumer("g").subscribe(["t"]);
     let consumer = consumer.offset_reset(OffsetReset::Earliest);
-    let mut consumer = consumer.max_poll_interval(MINUTE).build().await?;
+    let mut consumer = consumer.max_poll_interval(MINUTE).build()?;
     let mut records = consumer.stream();
     drop(records.next().await.unwrap()?);
     let kept = records.next().await.unwrap()?;

@@ -31,7 +31,6 @@ async fn zeros(partitions: i32, records: usize, size: usize, compression: &str) 
         .linger(SECOND)
         .compression(compression.parse::<Compression>().unwrap())
         .build()
-        .await
         .unwrap();
     let value = vec![0; size];
     for partition in 0..partitions {
@@ -69,7 +68,6 @@ fn read_slowly(compression: &str, max_poll_records: usize) -> AllocationInfo {
                 .max_partition_fetch_bytes(MIB as i32)
                 .max_poll_records(max_poll_records)
                 .build()
-                .await
                 .unwrap();
             let mut seen = 0;
             while seen < RECORDS * PARTITIONS as usize {
@@ -83,7 +81,7 @@ fn read_slowly(compression: &str, max_poll_records: usize) -> AllocationInfo {
                 let counted = metrics.buffered_bytes + metrics.requested_bytes;
                 assert!(counted <= (BUDGET + MIB + MIB / 8) as u64, "{counted}");
             }
-            consumer.close(SECOND).await.unwrap();
+            consumer.close_timeout(SECOND).await.unwrap();
         });
     })
 }
@@ -107,9 +105,7 @@ fn records_are_read_without_allocations() {
     let runtime = runtime();
     let _inside = runtime.enter();
     let mock = runtime.block_on(zeros(1, 5000, 100, "none"));
-    let mut consumer: Consumer = runtime
-        .block_on(reader(&mock, 1).max_poll_records(1000).build())
-        .unwrap();
+    let mut consumer: Consumer = reader(&mock, 1).max_poll_records(1000).build().unwrap();
     let batches = runtime.block_on(consumer.poll()).unwrap().unwrap();
     assert_eq!(batches.record_count(), 1000);
     let mut bytes = 0;

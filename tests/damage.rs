@@ -68,7 +68,7 @@ async fn under_damage(seed: u64, damage: Damage) {
     network.damage_answers(damage.answers);
     network.damage_requests(damage.requests);
     let members = [world.member().await, world.member().await];
-    let producer = world.writer.producer().build().await.unwrap();
+    let producer = world.writer.producer().build().unwrap();
     let acknowledged = produce(&producer, 0..400, 30 * SECOND).await;
     let since = Instant::now();
     while network.flipped() == 0 {
@@ -134,7 +134,7 @@ async fn one_bit(api: Api, nth: usize, bit: usize) {
         .times(1)
         .flip_bit(bit);
     let first = world.member().await;
-    let producer = world.writer.producer().build().await.unwrap();
+    let producer = world.writer.producer().build().unwrap();
     let mut acknowledged = produce(&producer, 0..8, 3 * SECOND).await;
     let second = world.member().await;
     acknowledged.extend(produce(&producer, 8..24, 8 * SECOND).await);
@@ -163,7 +163,7 @@ fn one_bit_of_an_answer_ends_no_more_than_a_call() {
     simulate(async {
         let world = World::new(7).await;
         let member = world.member().await;
-        let producer = world.writer.producer().build().await.unwrap();
+        let producer = world.writer.producer().build().unwrap();
         produce(&producer, 0..8, 8 * SECOND).await;
         for api in QUESTIONS {
             for bit in bits.clone().map(|bit| bit * 2_999 % BITS) {
@@ -200,11 +200,11 @@ async fn ask_everything(client: &Client) -> Result<(), Error> {
     errors.next().map_or(Ok(()), Err)?;
     let all = (0..PARTITIONS).map(|partition| TopicPartition::new("t", partition));
     let all: Vec<_> = all.collect();
-    let consumer = client.consumer("h").subscribe(["t"]).build().await?;
+    let consumer = client.consumer("h").subscribe(["t"]).build()?;
     consumer.beginning_offsets(&all).await?;
     consumer.end_offsets(&all).await?;
     consumer.committed(&all).await?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     producer.send(Record::to("t").with_value("x")).await?;
     Ok(())
 }
@@ -281,7 +281,7 @@ impl World {
         let mut after = produce(producer, 1_000..1_000 + records, time).await;
         if after.is_empty() {
             // It was refused for good: an application makes another one.
-            let another = self.writer.producer().build().await.unwrap();
+            let another = self.writer.producer().build().unwrap();
             after = produce(&another, 1_000..1_000 + records, time).await;
         }
         assert_eq!(after.len(), records, "the producer has recovered");
@@ -432,7 +432,7 @@ async fn produce(producer: &Producer, numbers: Range<usize>, time: Duration) -> 
 async fn consumer(client: &Client) -> Consumer {
     let builder = client.consumer("g").subscribe(["t"]);
     let builder = builder.offset_reset(OffsetReset::Earliest);
-    builder.build().await.unwrap()
+    builder.build().unwrap()
 }
 
 /// A member that polls whatever happens, and is made anew if it is refused for good.

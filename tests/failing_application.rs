@@ -283,7 +283,7 @@ async fn cluster() -> MockCluster {
     let mock = MockCluster::builder().topic("t", PARTITIONS as u32);
     let mock = mock.in_memory().seed(4).start().await.unwrap();
     let client = mock.client();
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     for _ in 0..RECORDS / STORED {
         for partition in 0..PARTITIONS {
             for _ in 0..STORED {
@@ -308,7 +308,7 @@ async fn consumer(client: &Client, reading: Reading, auto: bool) -> Consumer {
         .auto_commit_interval(10 * MILLI)
         .max_poll_records(POLL)
         .offset_reset(OffsetReset::Earliest);
-    builder.build().await.unwrap()
+    builder.build().unwrap()
 }
 
 fn committed(mock: &MockCluster, partition: i32) -> i64 {
@@ -366,17 +366,19 @@ async fn run(reading: Reading, end: End, auto: bool) -> (Vec<(i64, i64)>, bool) 
             let remain = CloseOptions::new();
             let remain = remain.group_membership_operation(GroupMembershipOperation::RemainInGroup);
             match end {
-                End::Clean | End::Close | End::Again => consumer.close(5 * SECOND).await.unwrap(),
+                End::Clean | End::Close | End::Again => {
+                    consumer.close_timeout(5 * SECOND).await.unwrap()
+                }
                 End::Remain | End::CleanRemaining => consumer.close_with(remain).await.unwrap(),
                 End::Drop => drop(consumer),
                 End::Unsubscribe => {
                     consumer.unsubscribe();
-                    consumer.close(5 * SECOND).await.unwrap();
+                    consumer.close_timeout(5 * SECOND).await.unwrap();
                 }
                 End::Client => client.clone().close().await.unwrap(),
                 End::Broker => {
                     mock.kill(1);
-                    let _ = consumer.close(2 * SECOND).await;
+                    let _ = consumer.close_timeout(2 * SECOND).await;
                     mock.restart(1).await.unwrap();
                 }
                 End::Panic | End::Runtime => unreachable!("{end:?}"),
@@ -405,7 +407,7 @@ fn run_without_runtime(reading: Reading, auto: bool) -> (Vec<(i64, i64)>, bool) 
     drop(first);
     let told = runtime().block_on(async {
         let polled = timeout(SECOND, consumer.poll()).await;
-        let closed = timeout(SECOND, consumer.close(60 * SECOND)).await;
+        let closed = timeout(SECOND, consumer.close_timeout(60 * SECOND)).await;
         polled.is_ok_and(|polled| polled.is_err()) && closed.is_ok_and(|closed| closed.is_err())
     });
     (outcome(&mock, &app), told && !is_ok)

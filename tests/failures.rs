@@ -22,7 +22,7 @@ async fn cluster() -> (MockCluster, Client) {
 
 async fn producer() -> (MockCluster, Producer) {
     let (mock, client) = cluster().await;
-    (mock, client.producer().build().await.unwrap())
+    (mock, client.producer().build().unwrap())
 }
 
 fn record<'a>() -> Record<'a> {
@@ -32,7 +32,7 @@ fn record<'a>() -> Record<'a> {
 /// The body of the first program in the README.
 #[rustfmt::skip]
 async fn first_program(client: Client) -> ottla::Result<()> {
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for number in 0..1000 {
         let value = format!("order {number}");
         producer.enqueue(Record::to("orders").with_key("customer-7").with_value(&value)).await?; // sent, retried, in order

@@ -29,7 +29,6 @@ async fn fill(client: &Client, partitions: i32, values: usize, batch: usize) {
         .linger(5 * MILLI)
         .max_in_flight(1)
         .build()
-        .await
         .unwrap();
     let value = [7; VALUE];
     for partition in 0..partitions {
@@ -86,13 +85,9 @@ async fn far_away(values: usize, work: Duration) -> Duration {
     let client = mock.named_client_builder("far").build().unwrap();
     mock.network().client("far").delay(25 * MILLI, 25 * MILLI);
     let builder = reader(&client, 6).max_partition_fetch_bytes(LIMIT as i32);
-    let mut consumer = builder
-        .max_poll_records(LIMIT / RECORD)
-        .build()
-        .await
-        .unwrap();
+    let mut consumer = builder.max_poll_records(LIMIT / RECORD).build().unwrap();
     let took = drain(&mut consumer, 6 * values, work).await;
-    consumer.close(SECOND).await.unwrap();
+    consumer.close_timeout(SECOND).await.unwrap();
     took
 }
 
@@ -138,7 +133,7 @@ async fn what_becomes_wanted_during_a_long_poll_does_not_wait_for_its_end() {
         .unwrap();
     fill(&mock.client(), 3, 10, 4 << 10).await;
     let builder = reader(&mock.client(), 3).fetch_max_wait(20 * SECOND);
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
     drain(&mut consumer, 30, Duration::ZERO).await;
     // The fetch that waits for more is under way.
     assert!(timeout(SECOND, consumer.poll()).await.is_err());
@@ -153,7 +148,7 @@ async fn what_becomes_wanted_during_a_long_poll_does_not_wait_for_its_end() {
     assert!(timeout(200 * SECOND, consumer.poll()).await.is_err());
     let requests = mock.requests() - before;
     assert!(requests <= 30, "{requests} requests in 200 s");
-    consumer.close(SECOND).await.unwrap();
+    consumer.close_timeout(SECOND).await.unwrap();
 }
 
 /// Reads partition 0 of 2, while the broker of the other does nothing, or worse.
@@ -175,13 +170,12 @@ async fn beside(trouble: impl Fn(&MockCluster, i32)) -> (Duration, usize) {
         .max_partition_fetch_bytes(LIMIT as i32)
         .fetch_max_bytes(4 * LIMIT as i32)
         .build()
-        .await
         .unwrap();
     let first = consumer.poll().await.unwrap().unwrap().record_count();
     trouble(&mock, other);
     let took = drain(&mut consumer, values - first, MILLI).await;
     let requests = mock.requests() as usize;
-    consumer.close(SECOND).await.unwrap();
+    consumer.close_timeout(SECOND).await.unwrap();
     (took, requests)
 }
 
@@ -212,7 +206,6 @@ async fn partitions_that_nobody_takes_do_not_hold_back_another_broker() {
         .max_partition_fetch_bytes(LIMIT as i32)
         .fetch_max_bytes(LIMIT as i32)
         .build()
-        .await
         .unwrap();
     let mut split = consumer.split_by_partition();
     let (mut taken, mut stalled) = (Vec::new(), Vec::new());
@@ -253,7 +246,6 @@ async fn partitions_that_nobody_takes_do_not_hold_back_the_others_of_their_broke
         .max_partition_fetch_bytes(LIMIT as i32)
         .fetch_max_bytes(budget as i32)
         .build()
-        .await
         .unwrap();
     let handle = consumer.handle();
     let mut split = consumer.split_by_partition();
@@ -292,11 +284,7 @@ async fn partitions_get_their_turn_where_a_request_has_room_for_one_only() {
     fill(&mock.client(), 5, 400, 8 << 10).await;
     // Less than a batch: one batch comes all the same, of the partition that is first in line.
     let builder = reader(&mock.client(), 5).fetch_max_bytes(1000);
-    let mut consumer = builder
-        .max_partition_fetch_bytes(1000)
-        .build()
-        .await
-        .unwrap();
+    let mut consumer = builder.max_partition_fetch_bytes(1000).build().unwrap();
     let mut counts = BTreeMap::new();
     for _ in 0..100 {
         let batches = consumer.poll().await.unwrap().unwrap();
@@ -308,7 +296,7 @@ async fn partitions_get_their_turn_where_a_request_has_room_for_one_only() {
     );
     assert_eq!(counts.len(), 5);
     assert!(most - least <= 16, "{counts:?}");
-    consumer.close(SECOND).await.unwrap();
+    consumer.close_timeout(SECOND).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -324,7 +312,6 @@ async fn a_record_larger_than_every_limit_comes() {
         .producer()
         .compression(Compression::none())
         .build()
-        .await
         .unwrap();
     let large = vec![1; 300_000];
     for value in [&large[..], b"small"] {
@@ -336,7 +323,7 @@ async fn a_record_larger_than_every_limit_comes() {
     let builder = reader(&client, 2)
         .fetch_max_bytes(100)
         .max_partition_fetch_bytes(10);
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
     let mut lengths = BTreeMap::<_, Vec<_>>::new();
     while lengths.values().map(Vec::len).sum::<usize>() < 4 {
         for batch in &consumer.poll().await.unwrap().unwrap() {
@@ -350,7 +337,7 @@ async fn a_record_larger_than_every_limit_comes() {
         lengths.values().all(|lengths| *lengths == [300_000, 5]),
         "{lengths:?}"
     );
-    consumer.close(SECOND).await.unwrap();
+    consumer.close_timeout(SECOND).await.unwrap();
 }
 
 /// Polls a future so often and gives it up then, unless it was ready before.
@@ -380,7 +367,7 @@ async fn asking_for_records_can_be_given_up_at_any_await() {
     for way in 0..5 {
         for polls in 1..5 {
             let builder = reader(&mock.client(), 1).max_partition_fetch_bytes(5000);
-            let mut consumer = builder.max_poll_records(7).build().await.unwrap();
+            let mut consumer = builder.max_poll_records(7).build().unwrap();
             let (mut offsets, mut given_up) = (Vec::new(), 0);
             let mut take = |batches: Option<Batches>| {
                 let batches = batches.into_iter().flatten();
@@ -449,7 +436,7 @@ async fn asking_for_records_can_be_given_up_at_any_await() {
                 (0..100).collect::<Vec<i64>>(),
                 "way {way}, {polls} polls"
             );
-            consumer.close(SECOND).await.unwrap();
+            consumer.close_timeout(SECOND).await.unwrap();
         }
     }
 }

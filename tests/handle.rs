@@ -15,7 +15,7 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn cluster() -> MockCluster {
     let mock = MockCluster::builder().brokers(2).topic("t", 2).seed(8);
     let mock = mock.auto_create(false).start().await.unwrap();
-    let producer = mock.client().producer().build().await.unwrap();
+    let producer = mock.client().producer().build().unwrap();
     for number in 0..10 {
         let record = Record::to("t").with_partition(0).with_value("v");
         let record = record.with_timestamp(Timestamp::from_millis(1000 + number));
@@ -44,7 +44,7 @@ async fn a_handle_looks_and_moves_from_other_tasks() {
     let builder = builder
         .offset_reset(OffsetReset::Earliest)
         .auto_commit(false);
-    let mut consumer = builder.group_instance_id("i").build().await.unwrap();
+    let mut consumer = builder.group_instance_id("i").build().unwrap();
     assert_eq!(consumer.group_metadata().member_epoch(), -1);
     assert_eq!(offsets(&mut consumer).await.len(), 10);
     consumer.commit().await.unwrap();
@@ -94,7 +94,7 @@ async fn a_handle_looks_and_moves_from_other_tasks() {
     let to = OffsetAndMetadata::new(6).with_leader_epoch(Some(0));
     handle.seek_to_offset(&tp, &to).unwrap();
     assert_eq!(offsets(&mut consumer).await, [6, 7, 8, 9]);
-    consumer.close(60 * SECOND).await.unwrap();
+    consumer.close_timeout(60 * SECOND).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -105,7 +105,7 @@ async fn an_offset_with_its_epoch_notices_that_the_log_was_cut() {
     mock.truncate("t", 0, 5).unwrap();
     mock.move_leader("t", 0, 3 - leader).unwrap();
     let client = mock.client();
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     for _ in 0..10 {
         let record = Record::to("t").with_partition(0).with_value("other");
         producer.send(record).await.unwrap();
@@ -113,13 +113,14 @@ async fn an_offset_with_its_epoch_notices_that_the_log_was_cut() {
     let tp = TopicPartition::new("t", 0);
     let reader = client.reader().assign([tp.clone()]);
     let reader = reader.offset_reset(OffsetReset::None);
-    let mut reader = reader.build().await.unwrap();
+    let mut reader = reader.build().unwrap();
     reader.seek(&tp, 8).unwrap();
     assert_eq!(offsets(&mut reader).await[0], 8, "nobody can tell");
     let kept = OffsetAndMetadata::new(8).with_leader_epoch(Some(0));
     reader.seek_to_offset(&tp, &kept).unwrap();
-    let error = timeout(60 * SECOND, reader.poll()).await.unwrap();
-    let error = error.unwrap_err();
+    let batches = timeout(60 * SECOND, reader.poll()).await.unwrap();
+    let batches = batches.unwrap().unwrap();
+    let error = &batches.errors()[0];
     assert_eq!(error.kind(), ErrorKind::Offset, "{error}");
     assert_eq!(error.topic_partition(), Some(&tp));
 }
@@ -128,9 +129,9 @@ async fn an_offset_with_its_epoch_notices_that_the_log_was_cut() {
 async fn producers_and_consumers_tell_the_partitions_of_a_topic() {
     let mock = cluster().await;
     let client = mock.client();
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     let reader = client.reader().assign([TopicPartition::new("t", 0)]);
-    let reader = reader.build().await.unwrap();
+    let reader = reader.build().unwrap();
     let told = producer.partitions_for("t").await.unwrap();
     assert_eq!(told, reader.partitions_for("t").await.unwrap());
     assert_eq!(told.len(), 2);

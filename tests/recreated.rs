@@ -30,7 +30,7 @@ async fn recreate(admin: &Admin) {
 
 /// Appends records that say of which topic they are.
 async fn produce(client: &Client, generation: u32, count: u32) {
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     for number in 0..count {
         let value = format!("{generation} {number}");
         let record = Record::to("t").with_value(&value);
@@ -78,7 +78,7 @@ async fn a_late_commit_goes_to_the_topic_it_was_read_from() {
         let tp = TopicPartition::new("t", 0);
         let builder = client.consumer("g").assign([tp.clone()]);
         let builder = builder.offset_reset(OffsetReset::Earliest);
-        let mut consumer = builder.auto_commit(false).build().await.unwrap();
+        let mut consumer = builder.auto_commit(false).build().unwrap();
         while poll(&mut consumer, 0, SECOND).await < 20 {}
         // Nobody tells it: no fetch is under way, and no metadata come.
         consumer.pause(std::slice::from_ref(&tp)).unwrap();
@@ -112,7 +112,7 @@ async fn a_commit_says_that_what_was_read_of_a_deleted_topic_is_not_in_it() {
     let (t, u) = (TopicPartition::new("t", 0), TopicPartition::new("u", 0));
     let builder = client.consumer("g").assign([t.clone(), u.clone()]);
     let builder = builder.offset_reset(OffsetReset::Earliest);
-    let mut consumer = builder.auto_commit(false).build().await.unwrap();
+    let mut consumer = builder.auto_commit(false).build().unwrap();
     consumer.poll_timeout(SECOND).await.unwrap();
     // Nothing was read of it, so nothing is missing.
     delete(&other.admin()).await;
@@ -121,7 +121,7 @@ async fn a_commit_says_that_what_was_read_of_a_deleted_topic_is_not_in_it() {
     create(&other.admin()).await;
     produce(&other, 1, 20).await;
     while poll(&mut consumer, 1, SECOND).await < 20 {}
-    let producer = other.producer().build().await.unwrap();
+    let producer = other.producer().build().unwrap();
     for to in 1..3 {
         producer
             .send(Record::to("u").with_value("1 0"))
@@ -164,7 +164,7 @@ async fn run(seed: u64) {
         true => builder.auto_commit_interval(100 * MILLI),
         false => builder.auto_commit(false),
     };
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
     for generation in 0..6 {
         let count = rng.random_range(1..40);
         produce(&other, generation, count).await;

@@ -14,11 +14,7 @@ const SECOND: Duration = Duration::from_secs(1);
 async fn reader(client: &Client, topic: &str) -> Consumer {
     let partition = TopicPartition::new(topic, 0);
     let reader = client.reader().assign([partition]);
-    reader
-        .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await
-        .unwrap()
+    reader.offset_reset(OffsetReset::Earliest).build().unwrap()
 }
 
 /// Keeps polling what has no records.
@@ -33,7 +29,7 @@ fn closed(client: &Client) -> u64 {
 
 /// Writes a record every 10 ms and says how long the slowest took to come.
 async fn slowest(client: &Client, records: u32) -> Duration {
-    let producer = client.producer().linger(Duration::ZERO).build().await;
+    let producer = client.producer().linger(Duration::ZERO).build();
     let producer = producer.unwrap();
     let mut busy = reader(client, "busy").await;
     let writer = producer.clone();
@@ -79,7 +75,7 @@ thread_local! {
 
 /// Learns what the mock's clock shows, by a record.
 async fn set_clock(client: &Client) {
-    let producer = client.producer().linger(Duration::ZERO).build().await;
+    let producer = client.producer().linger(Duration::ZERO).build();
     let record = Record::to("clock").with_value("x");
     let metadata = producer.unwrap().send(record).await.unwrap();
     let millis = metadata.timestamp.as_millis();
@@ -129,7 +125,7 @@ async fn the_deadline_of_an_admin_call_costs_no_member_its_connection() {
     let client = mock.client();
     set_clock(&client).await;
     let member = client.consumer("members").subscribe(["empty-0"]);
-    let mut member = member.build().await.unwrap();
+    let mut member = member.build().unwrap();
     timeout(20 * SECOND, async {
         while member.assignment().is_empty() {
             member.poll_timeout(SECOND).await.unwrap();
@@ -198,7 +194,7 @@ async fn connections_grow_with_roles_and_go_with_them() {
         let mut producers = Vec::new();
         for number in 0..roles {
             if number % 4 == 3 {
-                let producer = client.producer().build().await.unwrap();
+                let producer = client.producer().build().unwrap();
                 producer
                     .send(Record::to("busy").with_value("x"))
                     .await
@@ -207,7 +203,7 @@ async fn connections_grow_with_roles_and_go_with_them() {
             } else {
                 let group = client.consumer(format!("group-{number}"));
                 let topic = format!("empty-{number}");
-                let consumer = group.subscribe([topic]).build().await.unwrap();
+                let consumer = group.subscribe([topic]).build().unwrap();
                 consumers.push(consumer);
             }
         }
@@ -226,7 +222,7 @@ async fn connections_grow_with_roles_and_go_with_them() {
         );
         table += &format!("{roles} roles: {all} connections to 3 brokers\n");
         for consumer in consumers {
-            consumer.close(10 * SECOND).await.unwrap();
+            consumer.close_timeout(10 * SECOND).await.unwrap();
         }
         for producer in producers {
             producer.close_timeout(10 * SECOND).await.unwrap();

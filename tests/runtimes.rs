@@ -51,7 +51,7 @@ impl World {
     fn producer(&self) -> Producer {
         let builder = self.client.producer().max_block(4 * PATIENCE);
         let builder = builder.delivery_timeout(8 * PATIENCE).buffer_memory(40_000);
-        self.first.block_on(builder.build()).unwrap()
+        builder.build().unwrap()
     }
 
     /// A wait on the second runtime that has begun.
@@ -111,7 +111,7 @@ fn what_is_called_after_the_runtime_fails_at_once() {
             assert_told(&producer.flush().await.unwrap_err());
             assert_told(&client.ready(4 * PATIENCE).await.unwrap_err());
             assert_told(&client.admin().list_topics().await.unwrap_err());
-            assert_told(&client.producer().build().await.unwrap_err());
+            assert_told(&client.producer().build().unwrap_err());
             assert_told(&producer.close().await.unwrap_err());
             client.close().await.unwrap();
         };

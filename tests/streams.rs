@@ -24,7 +24,7 @@ async fn cluster(records: usize) -> MockCluster {
 
 /// Each in a batch of its own.
 async fn write(mock: &MockCluster, records: usize) {
-    let producer = mock.client().producer().build().await.unwrap();
+    let producer = mock.client().producer().build().unwrap();
     for _ in 0..records {
         let record = Record::to("t").with_partition(0).with_value("v");
         producer.send(record).await.unwrap();
@@ -41,7 +41,7 @@ async fn consumer(client: &Client) -> Consumer {
         .offset_reset(OffsetReset::Earliest)
         .auto_commit_interval(50 * MILLI)
         .max_poll_records(10);
-    builder.build().await.unwrap()
+    builder.build().unwrap()
 }
 
 fn committed(mock: &MockCluster) -> i64 {
@@ -218,7 +218,7 @@ async fn closing_waits_for_streams_that_have_something_in_hand_but_not_for_ever(
         has_it.await.unwrap();
         drop(partitions);
         let before = Instant::now();
-        consumer.close(6 * SECOND).await.unwrap();
+        consumer.close_timeout(6 * SECOND).await.unwrap();
         assert!(before.elapsed() >= SECOND * work.min(3) && before.elapsed() < 4 * SECOND);
         assert_eq!(committed(&mock), end, "{work} s of work");
         assert_eq!(mock.group("g").unwrap().members.len(), 0);
@@ -313,7 +313,7 @@ fn closing_keeps_its_time_though_nobody_runs_the_clients_runtime() {
         let consumer = consumer(&mock.client()).await;
         (mock, consumer)
     });
-    let closed = runtime().block_on(soon(consumer.close(SECOND)));
+    let closed = runtime().block_on(soon(consumer.close_timeout(SECOND)));
     assert_eq!(closed.unwrap_err().kind(), ottla::ErrorKind::Timeout);
 }
 
@@ -381,9 +381,9 @@ fn whoever_waits_when_the_clients_runtime_ends_is_told() {
                 6 => consumer.fetch_lag().await.map(|_| ()),
                 7 => {
                     assert!(consumer.watch_lag(SECOND).next().await.is_none());
-                    consumer.close(SECOND).await
+                    consumer.close_timeout(SECOND).await
                 }
-                _ => consumer.close(Duration::MAX).await,
+                _ => consumer.close_timeout(Duration::MAX).await,
             }
         }));
         let error = error.unwrap_err();
@@ -404,7 +404,7 @@ async fn what_a_stream_finished_within_a_batch_has_the_epoch_of_the_batch() {
     mock.move_leader("t", 0, 3 - leader).unwrap();
     let (_, epoch) = mock.leader("t", 0).unwrap();
     assert!(epoch > before);
-    let producer = mock.client().producer().linger(SECOND).build().await;
+    let producer = mock.client().producer().linger(SECOND).build();
     let producer = producer.unwrap();
     let records = (0..4).map(|_| Record::to("t").with_partition(0).with_value("v"));
     drop(producer.enqueue_all(records).await.unwrap());
@@ -415,7 +415,7 @@ async fn what_a_stream_finished_within_a_batch_has_the_epoch_of_the_batch() {
         assert_eq!(next_record(&mut records).await.offset(), expected);
     }
     drop(records);
-    consumer.close(10 * SECOND).await.unwrap();
+    consumer.close_timeout(10 * SECOND).await.unwrap();
     let offsets = mock.client().admin().group_offsets("g").await.unwrap();
     let kept = &offsets[&tp()];
     // The last one was not finished: nothing was asked for after it.

@@ -29,7 +29,7 @@ async fn cluster() -> MockCluster {
         .topic("t", 2)
         .topic("u", 2);
     let mock = mock.auto_create(false).seed(4).start().await.unwrap();
-    let producer = mock.client().producer().build().await.unwrap();
+    let producer = mock.client().producer().build().unwrap();
     for topic in ["t", "u"] {
         for partition in 0..2 {
             let value = format!("{topic}-{partition}");
@@ -100,7 +100,7 @@ async fn revoking(consumer: &mut Consumer) -> Revoking {
 #[tokio::test(start_paused = true)]
 async fn unsubscribing_commits_leaves_at_once_and_another_subscription_begins_anew() {
     let mock = cluster().await;
-    let mut consumer = subscriber(&mock.client()).build().await.unwrap();
+    let mut consumer = subscriber(&mock.client()).build().unwrap();
     let handle = consumer.handle();
     let names =
         |names: &[&str]| Subscription::Topics(names.iter().map(|name| (*name).into()).collect());
@@ -110,7 +110,7 @@ async fn unsubscribing_commits_leaves_at_once_and_another_subscription_begins_an
         BTreeSet::from(["t-0", "t-1"].map(str::to_owned))
     );
     let membership = group(&mock).members[0].membership;
-    let mut other = subscriber(&mock.client()).build().await.unwrap();
+    let mut other = subscriber(&mock.client()).build().unwrap();
     other.set_max_poll_records(0);
     sleep(SECOND).await;
 
@@ -142,7 +142,7 @@ async fn unsubscribing_commits_leaves_at_once_and_another_subscription_begins_an
         read(&mut consumer, 2).await,
         BTreeSet::from(["u-0", "u-1"].map(str::to_owned))
     );
-    other.close(60 * SECOND).await.unwrap();
+    other.close_timeout(60 * SECOND).await.unwrap();
     // What was committed is not read again.
     consumer.unsubscribe();
     consumer.subscribe(["u", "t"]).unwrap();
@@ -162,13 +162,13 @@ async fn unsubscribing_commits_leaves_at_once_and_another_subscription_begins_an
     consumer.unsubscribe();
     sleep(60 * SECOND).await;
     assert_eq!(members(&mock), 0, "topics that match do not bring it back");
-    consumer.close(60 * SECOND).await.unwrap();
+    consumer.close_timeout(60 * SECOND).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn nothing_that_was_fetched_is_handed_out_after_unsubscribing() {
     let mock = cluster().await;
-    let mut consumer = subscriber(&mock.client()).build().await.unwrap();
+    let mut consumer = subscriber(&mock.client()).build().unwrap();
     consumer.set_max_poll_records(1);
     read(&mut consumer, 1).await;
     consumer.set_max_poll_records(500);
@@ -182,7 +182,7 @@ async fn nothing_that_was_fetched_is_handed_out_after_unsubscribing() {
 #[tokio::test(start_paused = true)]
 async fn what_is_subscribed_next_waits_until_the_group_was_left() {
     let mock = cluster().await;
-    let mut consumer = subscriber(&mock.client()).build().await.unwrap();
+    let mut consumer = subscriber(&mock.client()).build().unwrap();
     read(&mut consumer, 2).await;
     let before = group(&mock).members[0].clone();
     consumer.unsubscribe();
@@ -203,7 +203,7 @@ async fn what_is_subscribed_next_waits_until_the_group_was_left() {
 #[tokio::test(start_paused = true)]
 async fn subscriptions_and_assignments_take_each_others_place() {
     let mock = cluster().await;
-    let mut consumer = subscriber(&mock.client()).build().await.unwrap();
+    let mut consumer = subscriber(&mock.client()).build().unwrap();
     read(&mut consumer, 2).await;
     let refused = consumer.assign([tp("t", 1)]).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
@@ -249,7 +249,7 @@ async fn subscriptions_and_assignments_take_each_others_place() {
     assert_eq!(members(&mock), 0);
 
     let reader = mock.client().reader().assign([tp("t", 0)]);
-    let mut reader = reader.build().await.unwrap();
+    let mut reader = reader.build().unwrap();
     reader.unsubscribe();
     let refused = reader.subscribe(["t"]).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidArgument, "{refused}");
@@ -262,7 +262,7 @@ async fn subscriptions_and_assignments_take_each_others_place() {
 async fn who_reads_by_events_lets_go_as_in_any_revocation() {
     let mock = cluster().await;
     let builder = subscriber(&mock.client()).auto_commit(false);
-    let mut consumer = builder.max_poll_records(1).build().await.unwrap();
+    let mut consumer = builder.max_poll_records(1).build().unwrap();
     let Event::Assigned(all) = news(&mut consumer).await else {
         panic!("not assigned");
     };
@@ -304,7 +304,7 @@ async fn who_reads_by_events_lets_go_as_in_any_revocation() {
 #[tokio::test(start_paused = true)]
 async fn what_is_told_and_not_let_go_of_is_given_up_by_another_assignment() {
     let mock = cluster().await;
-    let mut consumer = subscriber(&mock.client()).build().await.unwrap();
+    let mut consumer = subscriber(&mock.client()).build().unwrap();
     news(&mut consumer).await;
     while !matches!(
         consumer.next_event().await.unwrap(),
@@ -327,7 +327,7 @@ async fn a_revocation_under_way_ends_before_the_group_is_left() {
     let mock = cluster().await;
     for all in [false, true] {
         let builder = subscriber(&mock.client()).auto_commit(false);
-        let mut consumer = builder.build().await.unwrap();
+        let mut consumer = builder.build().unwrap();
         news(&mut consumer).await;
         let other = match all {
             // Another topic takes all of them.
@@ -335,7 +335,7 @@ async fn a_revocation_under_way_ends_before_the_group_is_left() {
                 consumer.subscribe(["u"]).unwrap();
                 None
             }
-            false => Some(subscriber(&mock.client()).build().await.unwrap()),
+            false => Some(subscriber(&mock.client()).build().unwrap()),
         };
         let first = revoking(&mut consumer).await;
         consumer.unsubscribe();
@@ -358,7 +358,7 @@ async fn a_revocation_under_way_ends_before_the_group_is_left() {
         assert_eq!(consumer.assignment(), []);
         assert_eq!(consumer.group_metadata().member_epoch(), -1);
         if let Some(other) = other {
-            other.close(60 * SECOND).await.unwrap();
+            other.close_timeout(60 * SECOND).await.unwrap();
         }
         assert_eq!(members(&mock), 0);
     }
@@ -368,7 +368,7 @@ async fn a_revocation_under_way_ends_before_the_group_is_left() {
 async fn what_is_lost_before_it_is_let_go_of_ends_the_subscription_all_the_same() {
     let mock = cluster().await;
     for fenced in [true, false] {
-        let mut consumer = subscriber(&mock.client()).build().await.unwrap();
+        let mut consumer = subscriber(&mock.client()).build().unwrap();
         news(&mut consumer).await;
         consumer.unsubscribe();
         let revoking = revoking(&mut consumer).await;
@@ -392,7 +392,7 @@ async fn what_is_lost_before_it_is_let_go_of_ends_the_subscription_all_the_same(
         // It comes too late to mean anything.
         revoking.done();
         assert_eq!(consumer.assignment().len(), 2);
-        consumer.close(60 * SECOND).await.unwrap();
+        consumer.close_timeout(60 * SECOND).await.unwrap();
     }
 }
 
@@ -400,7 +400,7 @@ async fn what_is_lost_before_it_is_let_go_of_ends_the_subscription_all_the_same(
 async fn what_is_assigned_meanwhile_is_not_what_the_group_speaks_of() {
     for fenced in [false, true] {
         let mock = cluster().await;
-        let mut consumer = subscriber(&mock.client()).build().await.unwrap();
+        let mut consumer = subscriber(&mock.client()).build().unwrap();
         read(&mut consumer, 2).await;
         let commits = mock.on(Api::OffsetCommit).delay(10 * SECOND);
         if !fenced {
@@ -432,7 +432,7 @@ async fn what_is_assigned_meanwhile_is_not_what_the_group_speaks_of() {
 async fn a_commit_of_what_is_let_go_of_is_not_made_once_it_is_lost() {
     let mock = cluster().await;
     let builder = subscriber(&mock.client()).auto_commit(false);
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
     news(&mut consumer).await;
     consumer.unsubscribe();
     let _revoking = revoking(&mut consumer).await;
@@ -466,7 +466,7 @@ async fn topics_that_match_do_not_bring_back_who_is_leaving() {
     let client = client.build().unwrap();
     let builder = client.consumer("g").offset_reset(OffsetReset::Earliest);
     let pattern = TopicPattern::client_side("t|v.*").unwrap();
-    let mut consumer = builder.subscribe_pattern(pattern).build().await.unwrap();
+    let mut consumer = builder.subscribe_pattern(pattern).build().unwrap();
     read(&mut consumer, 2).await;
     let rule = mock
         .on(Api::OffsetCommit)
@@ -491,7 +491,7 @@ async fn topics_that_match_do_not_bring_back_who_is_leaving() {
 #[tokio::test(start_paused = true)]
 async fn what_was_on_its_way_before_is_not_told_afterwards() {
     let mock = cluster().await;
-    let mut consumer = subscriber(&mock.client()).build().await.unwrap();
+    let mut consumer = subscriber(&mock.client()).build().unwrap();
     read(&mut consumer, 2).await;
     // A revocation that nobody takes notice of.
     consumer.subscribe(["u"]).unwrap();
@@ -503,7 +503,7 @@ async fn what_was_on_its_way_before_is_not_told_afterwards() {
     assert!(matches!(news(&mut consumer).await, Event::Assigned(_)));
 
     let reader = mock.client().reader().assign([tp("nowhere", 0)]);
-    let mut reader = reader.build().await.unwrap();
+    let mut reader = reader.build().unwrap();
     reader.poll_timeout(SECOND).await.unwrap();
     reader.unsubscribe();
     let batches = reader.poll_timeout(300 * SECOND).await.unwrap().unwrap();
@@ -514,7 +514,7 @@ async fn what_was_on_its_way_before_is_not_told_afterwards() {
 async fn a_revocation_under_way_that_is_lost_is_over_too() {
     let mock = cluster().await;
     let builder = subscriber(&mock.client()).auto_commit(false);
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
     news(&mut consumer).await;
     consumer.subscribe(["u"]).unwrap();
     let revoking = revoking(&mut consumer).await;
@@ -527,14 +527,14 @@ async fn a_revocation_under_way_that_is_lost_is_over_too() {
     sleep(SESSION).await;
     consumer.subscribe(["u"]).unwrap();
     assert!(matches!(news(&mut consumer).await, Event::Assigned(_)));
-    consumer.close(60 * SECOND).await.unwrap();
+    consumer.close_timeout(60 * SECOND).await.unwrap();
     assert_eq!(members(&mock), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_group_is_left_only_after_the_commit() {
     let mock = cluster().await;
-    let mut consumer = subscriber(&mock.client()).build().await.unwrap();
+    let mut consumer = subscriber(&mock.client()).build().unwrap();
     read(&mut consumer, 2).await;
     let rule = mock
         .on(Api::OffsetCommit)
@@ -572,7 +572,7 @@ async fn the_group_is_left_only_after_the_commit() {
     rule.remove();
     consumer.subscribe(["u"]).unwrap();
     read(&mut consumer, 2).await;
-    consumer.close(60 * SECOND).await.unwrap();
+    consumer.close_timeout(60 * SECOND).await.unwrap();
     assert_eq!(members(&mock), 0);
 }
 
@@ -581,7 +581,7 @@ async fn who_unsubscribes_and_closes_has_left() {
     for unsubscribed in [true, false] {
         let mock = cluster().await;
         let builder = subscriber(&mock.client()).max_poll_interval(10 * SECOND);
-        let mut consumer = builder.build().await.unwrap();
+        let mut consumer = builder.build().unwrap();
         read(&mut consumer, 2).await;
         mock.on(Api::ConsumerGroupHeartbeat).delay(SECOND);
         if unsubscribed {
@@ -592,7 +592,7 @@ async fn who_unsubscribes_and_closes_has_left() {
         } else {
             // It is about to leave because nobody polls.
             sleep(10 * SECOND + SECOND / 2).await;
-            consumer.close(60 * SECOND).await.unwrap();
+            consumer.close_timeout(60 * SECOND).await.unwrap();
         }
         assert_eq!(members(&mock), 0);
         let committed = group(&mock).offsets.into_iter().map(|(_, offset)| offset);
@@ -604,7 +604,7 @@ async fn who_unsubscribes_and_closes_has_left() {
 async fn a_static_member_that_unsubscribes_keeps_its_place() {
     let mock = cluster().await;
     let builder = subscriber(&mock.client()).group_instance_id("i");
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
     read(&mut consumer, 2).await;
     consumer.unsubscribe();
     sleep(10 * SECOND).await;
@@ -625,7 +625,7 @@ async fn closed(mock: &MockCluster, instance: Option<&str>, operation: GroupMemb
     if let Some(instance) = instance {
         builder = builder.group_instance_id(instance);
     }
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
     while consumer.assignment().len() < 2 {
         consumer.poll_timeout(SECOND).await.unwrap();
     }
@@ -668,8 +668,8 @@ async fn run(seed: u64) {
     mock.on(Api::ConsumerGroupHeartbeat)
         .delay(rng.random_range(0..300) * MILLI);
     let builder = subscriber(&mock.client()).auto_commit(rng.random_bool(0.5));
-    let mut consumer = builder.build().await.unwrap();
-    let mut other = subscriber(&mock.client()).build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
+    let mut other = subscriber(&mock.client()).build().unwrap();
     let mut held = None;
     for _ in 0..40 {
         let wait = rng.random_range(0..1000) * MILLI;
@@ -700,7 +700,7 @@ async fn run(seed: u64) {
         }
     }
     drop(held);
-    other.close(60 * SECOND).await.unwrap();
+    other.close_timeout(60 * SECOND).await.unwrap();
     consumer.unsubscribe();
     nothing_comes(&mut consumer).await;
     assert_eq!(members(&mock), 0, "seed {seed}");
@@ -722,7 +722,7 @@ async fn run(seed: u64) {
         all.iter()
             .all(|tp| group(&mock).offsets.contains(&(tp.clone(), 1)))
     );
-    consumer.close(60 * SECOND).await.unwrap();
+    consumer.close_timeout(60 * SECOND).await.unwrap();
     assert_eq!(members(&mock), 0, "seed {seed}");
 }
 

@@ -16,7 +16,7 @@ async fn behind() -> MockCluster {
     let builder = MockCluster::builder().brokers(3).topic("t", 2).seed(3);
     let mock = builder.start().await.unwrap();
     let client = mock.client();
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     for second in 0..4 {
         let record = Record::to("t").with_partition(0).with_value("v");
         let record = record.with_timestamp(Timestamp::from_millis(1000 * second));
@@ -24,7 +24,7 @@ async fn behind() -> MockCluster {
     }
     let tp = TopicPartition::new("t", 0);
     let consumer = client.consumer("g").assign([tp.clone()]).auto_commit(false);
-    let consumer = consumer.build().await.unwrap();
+    let consumer = consumer.build().unwrap();
     let two = OffsetAndMetadata::new(2);
     consumer.commit_offsets([(tp, two)]).await.unwrap();
     mock
@@ -56,7 +56,7 @@ async fn one_partition_that_is_gone_hides_nothing_about_the_others() {
     let created = admin.create_topics([NewTopic::new("gone")]).await.unwrap();
     created.all().unwrap();
     let consumer = client.consumer("g").assign([gone.clone()]);
-    let consumer = consumer.auto_commit(false).build().await.unwrap();
+    let consumer = consumer.auto_commit(false).build().unwrap();
     let one = OffsetAndMetadata::new(1);
     consumer
         .commit_offsets([(gone.clone(), one)])
@@ -100,7 +100,7 @@ async fn groups_of_all_brokers_are_listed_and_one_that_is_none_is_an_error() {
     let mut members = Vec::new();
     for group in ["a", "b", "c", "d"] {
         let member = client.consumer(group).subscribe(["t"]);
-        let mut member = member.build().await.unwrap();
+        let mut member = member.build().unwrap();
         while member.assignment().is_empty() {
             member.poll_timeout(SECOND / 10).await.unwrap();
         }

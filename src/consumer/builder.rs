@@ -58,7 +58,7 @@ impl ConsumerBuilder {
     /// use ottla::TopicPattern;
     ///
     /// let pattern = TopicPattern::client_side(r"eu\..*")?;
-    /// let consumer = client.consumer("audit").subscribe_pattern(pattern).build().await?;
+    /// let consumer = client.consumer("audit").subscribe_pattern(pattern).build()?;
     /// # Ok(())
     /// # }
     /// ```
@@ -203,12 +203,7 @@ impl ConsumerBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] naming the setting that is missing, contradicts another or is out of range.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: there is nothing to wait for.
-    #[allow(clippy::unused_async)] // so that a check that has to ask can be added
-    pub async fn build(mut self) -> Result<Consumer> {
+    pub fn build(mut self) -> Result<Consumer> {
         self.config.validate()?;
         self.check()?;
         let Self {

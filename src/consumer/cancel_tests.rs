@@ -86,9 +86,9 @@ async fn closing_ends_the_fetch_sessions() {
     let cluster = script.start();
     let builder = ConsumerBuilder::new(cluster.clone(), ConsumerConfig::default());
     let assigned = [TopicPartition::new("t", 0)];
-    let mut consumer = builder.assign(assigned).build().await.unwrap();
+    let mut consumer = builder.assign(assigned).build().unwrap();
     consumer.poll_timeout(3 * SECOND).await.unwrap();
-    consumer.close(SECOND).await.unwrap();
+    consumer.close_timeout(SECOND).await.unwrap();
     tokio::time::sleep(SECOND).await;
     let mut ended = script.0.lock().unwrap().ended.clone();
     ended.sort();
@@ -119,7 +119,7 @@ async fn behind(script: &Script) -> (Cluster, Consumer) {
     let cluster = script.start();
     let builder = ConsumerBuilder::new(cluster.clone(), config);
     let assigned = [TopicPartition::new("t", 0)];
-    let mut consumer = builder.assign(assigned).build().await.unwrap();
+    let mut consumer = builder.assign(assigned).build().unwrap();
     // Nothing is committed, and the log ends at 0.
     consumer.poll_timeout(SECOND).await.unwrap();
     assert_eq!(consumer.position(&TopicPartition::new("t", 0)), Some(0));
@@ -171,7 +171,7 @@ async fn questions_given_up_at_any_await_leave_the_consumer_as_it_was() {
             assert_eq!(consumer.fetch_lag().await.unwrap().records(), 5);
             assert_eq!(consumer.lag().partitions()[0].time, TimeLag::Unknown);
             assert!(consumer.committed([&tp]).await.unwrap().is_empty());
-            consumer.close(SECOND).await.unwrap();
+            consumer.close_timeout(SECOND).await.unwrap();
             script.0.lock().unwrap().end = 0;
             if let Some(outcome) = outcome {
                 assert_eq!(outcome.unwrap(), 5);
@@ -193,7 +193,7 @@ async fn commits_and_closing_given_up_at_any_await_are_done_all_the_same() {
             let offsets = [(tp.clone(), OffsetAndMetadata::new(3))];
             let tasks = consumer.shared.tasks.clone();
             let done = if closing {
-                let done = give_up_after(consumer.close(SECOND), polls).await;
+                let done = give_up_after(consumer.close_timeout(SECOND), polls).await;
                 done.map(|outcome| outcome.unwrap()).is_some()
             } else {
                 let done = give_up_after(consumer.commit_offsets(offsets), polls).await;

@@ -60,8 +60,8 @@ impl Default for CloseOptions {
 
 impl Consumer {
     /// Ends in order: commits what is finished if auto-commit is on, leaves the group (a static
-    /// member keeps its place for the session time-out), stops the background tasks. Bounded by
-    /// `timeout`.
+    /// member keeps its place for the session time-out), stops the background tasks. Within 30 s;
+    /// [`close_timeout`](Self::close_timeout) takes another time.
     ///
     /// What was handed out last does not count as finished, unlike in Java, where `close` commits
     /// the position: closing a consumer after an error loses nothing, and those records are read
@@ -82,14 +82,14 @@ impl Consumer {
     /// }
     /// # async fn example(mut consumer: Consumer) -> Result {
     /// let outcome = run(&mut consumer).await;
-    /// consumer.close(Duration::from_secs(30)).await?;
+    /// consumer.close_timeout(Duration::from_secs(30)).await?;
     /// outcome
     /// # }
     /// ```
     ///
     /// Streams of [`split_by_partition`](Self::split_by_partition) that are still in use end when
-    /// they are asked for more. Those that have a batch in hand are waited for, for half of
-    /// `timeout` at most; what is not finished then is not committed.
+    /// they are asked for more. Those that have a batch in hand are waited for, for half of the
+    /// time at most; what is not finished then is not committed.
     ///
     /// # Errors
     ///
@@ -100,7 +100,20 @@ impl Consumer {
     /// # Cancel safety
     ///
     /// Cancel safe: it goes on in the background.
-    pub async fn close(self, timeout: Duration) -> Result<()> {
+    pub async fn close(self) -> Result<()> {
+        self.close_with(CloseOptions::new()).await
+    }
+
+    /// As [`close`](Self::close), within another time.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancel safety
+    ///
+    /// As there.
+    pub async fn close_timeout(self, timeout: Duration) -> Result<()> {
         self.close_with(CloseOptions::new().timeout(timeout)).await
     }
 

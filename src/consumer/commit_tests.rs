@@ -26,7 +26,7 @@ async fn mock() -> MockCluster {
 async fn member(client: &Client) -> Consumer {
     let builder = client.consumer("g").subscribe(["t"]).auto_commit(false);
     let builder = builder.offset_reset(OffsetReset::Earliest);
-    builder.build().await.unwrap()
+    builder.build().unwrap()
 }
 
 fn committed(mock: &MockCluster, partition: i32) -> Option<i64> {
@@ -43,7 +43,7 @@ async fn load(
     commits: &mut JoinSet<Result<()>>,
     time: Duration,
 ) {
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     let until = now() + time;
     while now() < until {
         let record = Record::to("t").with_partition(0).with_value("v");
@@ -239,8 +239,8 @@ async fn a_commit_that_could_not_be_sent_in_time_is_not_sent_afterwards() {
     let builder = client.consumer("g").assign([TopicPartition::new("t", 0)]);
     let builder = builder.offset_reset(OffsetReset::Earliest);
     let builder = builder.auto_commit_interval(3_600 * SECOND);
-    let mut consumer = builder.build().await.unwrap();
-    let producer = client.producer().build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
+    let producer = client.producer().build().unwrap();
     let record = Record::to("t").with_partition(0).with_value("v");
     producer.send(record).await.unwrap();
     while consumer.poll().await.unwrap().unwrap().is_empty() {}
@@ -315,8 +315,8 @@ async fn an_automatic_commit_does_not_go_behind_what_the_application_committed()
     let client = mock.client();
     let builder = client.consumer("g").subscribe(["t"]);
     let builder = builder.offset_reset(OffsetReset::Earliest);
-    let mut consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
-    let producer = client.producer().build().await.unwrap();
+    let mut consumer = builder.auto_commit_interval(SECOND).build().unwrap();
+    let producer = client.producer().build().unwrap();
     for _ in 0..2 {
         let record = Record::to("t").with_partition(0).with_value("v");
         producer.send(record).await.unwrap();
@@ -347,8 +347,8 @@ async fn an_automatic_commit_follows_a_seek_back() {
     let client = mock.client();
     let builder = client.consumer("g").subscribe(["t"]);
     let builder = builder.offset_reset(OffsetReset::Earliest);
-    let mut consumer = builder.auto_commit_interval(SECOND).build().await.unwrap();
-    let producer = client.producer().build().await.unwrap();
+    let mut consumer = builder.auto_commit_interval(SECOND).build().unwrap();
+    let producer = client.producer().build().unwrap();
     for _ in 0..5 {
         let record = Record::to("t").with_partition(0).with_value("v");
         producer.send(record).await.unwrap();

@@ -29,7 +29,7 @@ use crate::types::{OffsetAndMetadata, TopicPartition};
 /// }
 ///
 /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
-/// let consumer = client.consumer("billing").subscribe(["orders"]).interceptor(Traced::default()).build().await?;
+/// let consumer = client.consumer("billing").subscribe(["orders"]).interceptor(Traced::default()).build()?;
 /// # Ok(())
 /// # }
 /// ```

@@ -36,7 +36,7 @@ fn members(mock: &MockCluster) -> usize {
 }
 
 async fn produce(client: &Client, topic: &str, value: &str) {
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     let record = Record::to(topic).with_partition(0).with_value(value);
     producer.send(record).await.unwrap();
 }
@@ -61,10 +61,10 @@ async fn settle(consumer: &mut Consumer, topics: &[&str]) {
 async fn who_never_reached_a_broker_is_closed_at_once() {
     let mock = mock(1).await;
     mock.kill(1);
-    let consumer = subscriber(&mock.client()).build().await.unwrap();
+    let consumer = subscriber(&mock.client()).build().unwrap();
     tokio::time::sleep(SECOND).await;
     let before = now();
-    consumer.close(60 * SECOND).await.unwrap();
+    consumer.close_timeout(60 * SECOND).await.unwrap();
     assert!(now() - before < SECOND, "{:?}", now() - before);
 }
 
@@ -78,7 +78,7 @@ async fn idle_partitions_cost_nothing_beside_busy_ones() {
     let assigned = (0..ALL).map(|partition| TopicPartition::new("t", partition.into()));
     let reader = client.reader().assign(assigned);
     let reader = reader.offset_reset(OffsetReset::Earliest);
-    let mut consumer = reader.build().await.unwrap();
+    let mut consumer = reader.build().unwrap();
     assert!(
         consumer
             .poll_timeout(2 * SECOND)
@@ -90,7 +90,7 @@ async fn idle_partitions_cost_nothing_beside_busy_ones() {
     let shared = Arc::clone(&consumer.shared);
     let before = shared.lock().positions.looks;
     assert!(before >= ALL.into(), "{before}");
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     for round in 0..50 {
         let record = Record::to("t").with_partition(round % 3).with_value("v");
         producer.send(record).await.unwrap();
@@ -108,9 +108,9 @@ async fn a_farewell_does_not_overtake_the_greeting() {
         let mock = mock(2).await;
         mock.on(Api::FindCoordinator).delay(SECOND);
         mock.on(Api::ConsumerGroupHeartbeat).times(1).delay(SECOND);
-        let consumer = subscriber(&mock.client()).build().await.unwrap();
+        let consumer = subscriber(&mock.client()).build().unwrap();
         tokio::time::sleep(Duration::from_millis(after)).await;
-        consumer.close(20 * SECOND).await.unwrap();
+        consumer.close_timeout(20 * SECOND).await.unwrap();
         tokio::time::sleep(5 * SECOND).await;
         assert_eq!(members(&mock), 0, "closed after {after} ms");
     }
@@ -121,7 +121,7 @@ async fn a_commit_of_a_lost_membership_is_not_made_by_the_next() {
     let mock = mock(1).await;
     let client = mock.client();
     produce(&client, "t", "one").await;
-    let mut consumer = subscriber(&client).build().await.unwrap();
+    let mut consumer = subscriber(&client).build().unwrap();
     while consumer.poll().await.unwrap().unwrap().is_empty() {}
     let handle = consumer.handle();
     // The commit is tried again and again; meanwhile the member is thrown out and comes back.
@@ -151,7 +151,7 @@ async fn partitions_do_not_go_to_others_before_commits_that_were_asked_for() {
     let mock = mock(1).await;
     let client = mock.client();
     produce(&client, "t", "one").await;
-    let mut consumer = subscriber(&client).build().await.unwrap();
+    let mut consumer = subscriber(&client).build().unwrap();
     while consumer.poll().await.unwrap().unwrap().is_empty() {}
     let rule = mock
         .on(Api::OffsetCommit)
@@ -159,7 +159,7 @@ async fn partitions_do_not_go_to_others_before_commits_that_were_asked_for() {
     // Given up by the application, and still under way.
     let given_up = tokio::time::timeout(SECOND, consumer.commit()).await;
     assert!(given_up.is_err() && rule.hits() > 0);
-    let mut other = subscriber(&mock.client()).build().await.unwrap();
+    let mut other = subscriber(&mock.client()).build().unwrap();
     for _ in 0..100 {
         consumer.poll_timeout(SECOND / 10).await.unwrap();
         other.poll_timeout(SECOND / 10).await.unwrap();
@@ -179,7 +179,7 @@ async fn commits_that_nobody_waits_for_do_not_pile_up() {
     let mock = mock(1).await;
     let client = mock.client();
     produce(&client, "t", "one").await;
-    let mut consumer = subscriber(&client).build().await.unwrap();
+    let mut consumer = subscriber(&client).build().unwrap();
     while consumer.poll().await.unwrap().unwrap().is_empty() {}
     let rule = mock
         .on(Api::OffsetCommit)
@@ -206,7 +206,7 @@ async fn a_pattern_follows_topics_that_come_and_go() {
     let pattern = TopicPattern::client_side("eu-.*").unwrap();
     let builder = client.consumer("g").subscribe_pattern(pattern);
     let builder = builder.offset_reset(OffsetReset::Earliest);
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
     consumer.poll_timeout(10 * SECOND).await.unwrap();
     assert_eq!(consumer.assignment(), []);
     assert_eq!(members(&mock), 1, "it is a member all the same");
@@ -227,7 +227,7 @@ async fn a_pattern_follows_topics_that_come_and_go() {
     settle(&mut consumer, &["t", "us-a"]).await;
     consumer.subscribe(["eu-b"]).unwrap();
     settle(&mut consumer, &["eu-b"]).await;
-    consumer.close(20 * SECOND).await.unwrap();
+    consumer.close_timeout(20 * SECOND).await.unwrap();
 }
 
 /// Its coordinator knows topics that metadata has not been asked for yet.
@@ -236,7 +236,7 @@ async fn partitions_are_taken_as_soon_as_metadata_knows_their_topic() {
     let mock = mock(1).await;
     let pattern = TopicPattern::broker_side("t.*");
     let builder = mock.client().consumer("g").subscribe_pattern(pattern);
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
     let began = now();
     settle(&mut consumer, &["t"]).await;
     let took = now() - began;
@@ -249,9 +249,9 @@ async fn a_consumer_that_is_assigned_partitions_has_no_pattern() {
     let mock = mock(1).await;
     let reader = mock.client().reader().assign([TopicPartition::new("t", 0)]);
     let pattern = || TopicPattern::client_side("t").unwrap();
-    let both = reader.clone().subscribe_pattern(pattern()).build().await;
+    let both = reader.clone().subscribe_pattern(pattern()).build();
     assert_eq!(both.unwrap_err().kind(), ErrorKind::Config);
-    let mut consumer = reader.build().await.unwrap();
+    let mut consumer = reader.build().unwrap();
     let error = consumer.subscribe_pattern(pattern()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
 }
@@ -260,8 +260,8 @@ async fn a_consumer_that_is_assigned_partitions_has_no_pattern() {
 async fn what_one_has_that_does_not_poll_goes_to_others_until_it_polls_again() {
     let mock = mock(1).await;
     let idle = subscriber(&mock.client()).max_poll_interval(10 * SECOND);
-    let mut idle = idle.build().await.unwrap();
-    let mut busy = subscriber(&mock.client()).build().await.unwrap();
+    let mut idle = idle.build().unwrap();
+    let mut busy = subscriber(&mock.client()).build().unwrap();
     let both =
         |idle: &Consumer, busy: &Consumer| (idle.assignment().len(), busy.assignment().len());
     for expected in [(1, 1), (0, 2), (1, 1)] {
@@ -283,7 +283,7 @@ async fn a_commit_that_is_not_waited_for_goes_on_beside_polls_and_tells_what_cam
     let mock = mock(1).await;
     let client = mock.client();
     produce(&client, "t", "one").await;
-    let mut consumer = subscriber(&client).build().await.unwrap();
+    let mut consumer = subscriber(&client).build().unwrap();
     while consumer.poll().await.unwrap().unwrap().is_empty() {}
     let slow = mock.on(Api::OffsetCommit).delay(2 * SECOND);
     let mut first = consumer.commit_async();
@@ -315,7 +315,7 @@ async fn a_commit_that_is_not_waited_for_goes_on_beside_polls_and_tells_what_cam
 async fn how_much_younger_the_newest_record_is_is_asked_for_when_wanted() {
     let mock = mock(1).await;
     let client = mock.client();
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     for second in 0..4 {
         let record = Record::to("t").with_partition(0).with_value("v");
         let record = record.with_timestamp(Timestamp::from_millis(1000 * second));
@@ -324,7 +324,7 @@ async fn how_much_younger_the_newest_record_is_is_asked_for_when_wanted() {
     let tp = TopicPartition::new("t", 0);
     let reader = client.reader().assign([tp.clone()]).max_poll_records(2);
     let reader = reader.offset_reset(OffsetReset::Earliest);
-    let mut reader = reader.build().await.unwrap();
+    let mut reader = reader.build().unwrap();
     while reader.position(&tp) != Some(2) {
         reader.poll().await.unwrap();
     }
@@ -353,11 +353,7 @@ async fn fetch_tasks_end_with_their_brokers() {
     let client = mock.client_builder().metadata_max_age(SECOND).build();
     let partitions = (0..3).map(|partition| TopicPartition::new("wide", partition));
     let reader = client.unwrap().reader().assign(partitions);
-    let mut reader = reader
-        .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await
-        .unwrap();
+    let mut reader = reader.offset_reset(OffsetReset::Earliest).build().unwrap();
     reader.poll_timeout(3 * SECOND).await.unwrap();
     let fetchers = |reader: &Consumer| reader.shared.lock().fetchers.len();
     let tasks = reader.shared.tasks.running();
@@ -386,7 +382,7 @@ async fn fetch_tasks_end_with_their_brokers() {
 }
 
 async fn produce_to(client: &Client, topic: &str, partition: i32) {
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     let record = Record::to(topic).with_partition(partition).with_value("x");
     producer.send(record).await.unwrap();
 }
@@ -398,7 +394,7 @@ async fn a_fenced_static_member_hands_out_nothing_more() {
     let mock = mock(1).await;
     let client = mock.client();
     let builder = subscriber(&client).group_instance_id("i");
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
     settle(&mut consumer, &["t"]).await;
     let fence = mock.on(Api::ConsumerGroupHeartbeat).times(1);
     let fence = fence.fail(FENCED_INSTANCE_ID);
@@ -422,8 +418,11 @@ async fn a_refusal_is_told_at_once() {
     produce(&client, "t", "one").await;
     let refused = |api| mock.on(api).fail(GROUP_AUTHORIZATION_FAILED);
     let rule = refused(Api::OffsetFetch);
-    let mut consumer = subscriber(&client).build().await.unwrap();
-    let error = consumer.poll().await.unwrap_err();
+    let mut consumer = subscriber(&client).build().unwrap();
+    let batches = consumer.poll().await.unwrap().unwrap();
+    let [error] = batches.errors() else {
+        panic!("{batches:?}");
+    };
     assert_eq!(
         (error.kind(), rule.hits()),
         (ErrorKind::Authorization, 1),

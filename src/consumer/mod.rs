@@ -108,7 +108,7 @@ use shared::Shared;
 ///
 /// ```no_run
 /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
-/// let mut consumer = client.consumer("billing").subscribe(["orders"]).build().await?;
+/// let mut consumer = client.consumer("billing").subscribe(["orders"]).build()?;
 /// while let Some(batches) = consumer.poll().await? {
 ///     for batch in &batches {
 ///         for record in batch.records() {
@@ -243,7 +243,7 @@ impl Consumer {
     ///     println!("{} records processed", batches.record_count());
     ///     consumer.finish();
     /// }
-    /// consumer.close(std::time::Duration::from_secs(30)).await
+    /// consumer.close_timeout(std::time::Duration::from_secs(30)).await
     /// # }
     /// ```
     pub fn finish(&mut self) {

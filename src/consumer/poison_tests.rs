@@ -106,7 +106,7 @@ async fn left_out_of(bytes: Bytes, answers: u32, check_crcs: bool) -> Vec<std::o
     let builder = ConsumerBuilder::new(start(&poison), ConsumerConfig::default());
     let builder = builder.assign([bad.clone(), TopicPartition::new("t", 1)]);
     let builder = builder.offset_reset(OffsetReset::Earliest);
-    let mut consumer = builder.check_crcs(check_crcs).build().await.unwrap();
+    let mut consumer = builder.check_crcs(check_crcs).build().unwrap();
     let (mut told, mut offsets, mut repeated) = (Vec::new(), BTreeSet::new(), false);
     for _ in 0..1000 {
         let batches = consumer.poll_timeout(SECOND / 10).await.unwrap().unwrap();
@@ -163,7 +163,7 @@ async fn the_stream_of_a_partition_tells_of_its_damage_and_the_others_go_on() {
     let builder = ConsumerBuilder::new(cluster, ConsumerConfig::default());
     let builder = builder.assign([0, 1].map(|partition| TopicPartition::new("t", partition)));
     let builder = builder.offset_reset(OffsetReset::Earliest);
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
 
     let mut partitions = consumer.split_by_partition();
     let mut outcomes = BTreeMap::new();
@@ -321,7 +321,7 @@ async fn a_partition_stops_at_a_record_that_cannot_be_read_inside_of_a_sound_bat
         let builder = ConsumerBuilder::new(start(&poison), ConsumerConfig::default());
         let builder = builder.assign([bad.clone(), TopicPartition::new("t", 1)]);
         let builder = builder.offset_reset(OffsetReset::Earliest);
-        let mut consumer = builder.build().await.unwrap();
+        let mut consumer = builder.build().unwrap();
         let (seen, error) = match way {
             0 => told_by_poll(&mut consumer).await,
             1 => told_by_stream(&mut consumer).await,

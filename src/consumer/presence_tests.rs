@@ -50,7 +50,7 @@ async fn member() -> (MockCluster, Consumer) {
     let builder = MockCluster::builder().brokers(1).topic("t", 2);
     let mock = builder.in_memory().seed(3).start().await.unwrap();
     let builder = mock.client().consumer("g").subscribe(["t"]);
-    let mut consumer = builder.max_poll_interval(SECOND).build().await.unwrap();
+    let mut consumer = builder.max_poll_interval(SECOND).build().unwrap();
     while consumer.assignment().is_empty() {
         consumer.poll_timeout(SECOND / 10).await.unwrap();
     }

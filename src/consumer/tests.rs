@@ -111,7 +111,7 @@ async fn a_follower_that_the_leader_names_is_read_from_at_once() {
     script.says().empty = true;
     let builder = ConsumerBuilder::new(script.start(), ConsumerConfig::default());
     let assigned = [TopicPartition::new("t", 0)];
-    let mut consumer = builder.assign(assigned).build().await.unwrap();
+    let mut consumer = builder.assign(assigned).build().unwrap();
     let batches = consumer.poll_timeout(3 * SECOND).await.unwrap();
     assert!(batches.is_some_and(|batches| batches.is_empty()));
     let fetched = script.says().fetched.clone();
@@ -123,9 +123,9 @@ async fn a_time_without_limit_is_taken() {
     let cluster = Script::default().start();
     let builder = ConsumerBuilder::new(cluster, ConsumerConfig::default());
     let assigned = [TopicPartition::new("t", 0)];
-    let mut consumer = builder.assign(assigned).build().await.unwrap();
+    let mut consumer = builder.assign(assigned).build().unwrap();
     consumer.poll_timeout(SECOND).await.unwrap();
-    consumer.close(Duration::MAX).await.unwrap();
+    consumer.close_timeout(Duration::MAX).await.unwrap();
 }
 
 /// A consumer of `t-0` with a group for its offsets, that was given the one record there.
@@ -133,11 +133,7 @@ async fn given_one(script: &Script) -> Consumer {
     let builder = ConsumerBuilder::new(script.start(), ConsumerConfig::default());
     let assigned = [TopicPartition::new("t", 0)];
     let builder = builder.group_id("g").assign(assigned);
-    let mut consumer = builder
-        .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await
-        .unwrap();
+    let mut consumer = builder.offset_reset(OffsetReset::Earliest).build().unwrap();
     let batches = consumer.poll_timeout(3 * SECOND).await.unwrap().unwrap();
     assert_eq!(batches.record_count(), 1);
     consumer
@@ -146,13 +142,17 @@ async fn given_one(script: &Script) -> Consumer {
 #[tokio::test(start_paused = true)]
 async fn consumers_that_are_closed_or_dropped_commit_what_is_finished() {
     let script = Script::default();
-    given_one(&script).await.close(3 * SECOND).await.unwrap();
+    given_one(&script)
+        .await
+        .close_timeout(3 * SECOND)
+        .await
+        .unwrap();
     assert_eq!(script.says().committed, [0], "where it began");
 
     let script = Script::default();
     let mut consumer = given_one(&script).await;
     consumer.finish();
-    consumer.close(3 * SECOND).await.unwrap();
+    consumer.close_timeout(3 * SECOND).await.unwrap();
     assert_eq!(script.says().committed, [1]);
 
     let script = Script::default();
@@ -176,12 +176,7 @@ async fn consumers_that_are_closed_or_dropped_commit_what_is_finished() {
 async fn who_is_not_a_member_does_not_commit_in_the_name_of_the_group() {
     let script = Script::default();
     let builder = ConsumerBuilder::new(script.start(), ConsumerConfig::default());
-    let mut consumer = builder
-        .group_id("g")
-        .subscribe(["t"])
-        .build()
-        .await
-        .unwrap();
+    let mut consumer = builder.group_id("g").subscribe(["t"]).build().unwrap();
     consumer.poll_timeout(SECOND).await.unwrap();
     let offset = (TopicPartition::new("t", 0), OffsetAndMetadata::new(5));
     let error = consumer.commit_offsets([offset]).await.unwrap_err();
@@ -209,7 +204,7 @@ async fn what_an_answer_about_offsets_leaves_out_is_not_known() {
         .group_id("g")
         .assign([TopicPartition::new("t", 0)])
         .offset_reset(OffsetReset::Earliest);
-    let mut consumer = builder.build().await.unwrap();
+    let mut consumer = builder.build().unwrap();
     let batches = consumer.poll_timeout(10 * SECOND).await.unwrap().unwrap();
     assert!(batches.is_empty());
     assert_eq!(consumer.position(&TopicPartition::new("t", 0)), None);

@@ -164,7 +164,7 @@ async fn produce(mock: &MockCluster, client: &Client) -> crate::Result<crate::Pr
     const MESSAGE_TOO_LARGE: i16 = 10;
     const INVALID_RECORD: i16 = 87;
     let producer = client.producer().buffer_memory(4096).batch_size(1024);
-    let producer = producer.build().await?;
+    let producer = producer.build()?;
     let record = || Record::to("t").with_partition(0).with_value("v");
     producer.send(record()).await?;
     let _ = mock.on(Api::Produce).times(1).fail(NOT_LEADER);
@@ -206,7 +206,7 @@ async fn consume(
         let consumer = client.consumer("g").subscribe(["t"]).auto_commit(false);
         consumer.offset_reset(OffsetReset::Earliest).build()
     };
-    let mut first = build().await?;
+    let mut first = build()?;
     poll_for(&mut first, MINUTE).await;
     let _ = mock.on(Api::Fetch).times(1).drop_connection();
     poll_for(&mut first, MINUTE).await;
@@ -219,7 +219,7 @@ async fn consume(
 
     // Nobody takes these.
     first.set_max_poll_records(0);
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for partition in [0, 0, 0, 1] {
         let record = Record::to("t")
             .with_partition(partition)
@@ -241,7 +241,7 @@ async fn consume(
     assert_eq!(recorder.value("ottla_consumer_assigned_partitions"), 2.0);
     assert_eq!(first.metrics().max_lag, Some(3));
 
-    let mut second = build().await?;
+    let mut second = build()?;
     let both = async { tokio::join!(poll_for(&mut first, MINUTE), poll_for(&mut second, MINUTE)) };
     both.await;
     assert_eq!(recorder.value("ottla_consumer_assigned_partitions"), 2.0);
@@ -263,8 +263,8 @@ async fn consume(
     metrics.rebalances.lost += other.rebalances.lost;
     metrics.commits += other.commits;
     drop(producer);
-    first.close(MINUTE).await?;
-    second.close(MINUTE).await?;
+    first.close_timeout(MINUTE).await?;
+    second.close_timeout(MINUTE).await?;
     Ok(metrics)
 }
 

@@ -16,7 +16,7 @@ impl MockCluster {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> ottla::Result<()> {
     /// let mock = ottla::mock::MockCluster::builder().start().await?;
-    /// let producer = mock.client().producer().build().await?;
+    /// let producer = mock.client().producer().build()?;
     /// producer.send(ottla::Record::to("new").with_value("v")).await?;
     /// # Ok(())
     /// # }

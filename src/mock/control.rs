@@ -158,7 +158,7 @@ impl MockCluster {
     /// # async fn main() -> ottla::Result<()> {
     /// # use ottla::mock::MockCluster;
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
-    /// let producer = mock.client().producer().build().await?;
+    /// let producer = mock.client().producer().build()?;
     /// mock.pause(1);
     /// let delivery = producer.enqueue(ottla::Record::to("orders").with_value("v"));
     /// mock.resume(1);
@@ -288,7 +288,7 @@ impl MockCluster {
     /// # async fn main() -> ottla::Result<()> {
     /// # use ottla::mock::MockCluster;
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
-    /// let producer = mock.client().producer().build().await?;
+    /// let producer = mock.client().producer().build()?;
     /// for value in ["a", "b", "c"] {
     ///     producer.send(ottla::Record::to("orders").with_value(value)).await?;
     /// }
@@ -318,7 +318,7 @@ impl MockCluster {
     /// # async fn main() -> ottla::Result<()> {
     /// # use ottla::mock::MockCluster;
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
-    /// let mut consumer = mock.client().consumer("billing").subscribe(["orders"]).build().await?;
+    /// let mut consumer = mock.client().consumer("billing").subscribe(["orders"]).build()?;
     /// let patience = std::time::Duration::from_millis(200);
     /// while mock.group("billing").is_none_or(|group| group.members.is_empty()) {
     ///     let _ = consumer.poll_timeout(patience).await?;

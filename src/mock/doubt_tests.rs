@@ -241,7 +241,7 @@ async fn reads_on(what: &str, lie: Lie) {
     let mock = mock().await;
     let liar = Liar::new(&mock, lie);
     let (reader, writer) = (client(&mock, "victim"), client(&mock, "writer"));
-    let producer = writer.producer().build().await.unwrap();
+    let producer = writer.producer().build().unwrap();
     let writes = tokio::spawn(async move {
         for number in 0..COUNT {
             let value = number.to_string();
@@ -252,7 +252,7 @@ async fn reads_on(what: &str, lie: Lie) {
     });
     let consumer = reader.reader().assign([TopicPartition::new("t", 0)]);
     let consumer = consumer.offset_reset(OffsetReset::Earliest);
-    let mut consumer = consumer.build().await.unwrap();
+    let mut consumer = consumer.build().unwrap();
     let mut seen = Vec::new();
     let until = now() + 60 * SECOND;
     // Nothing comes after the last one.
@@ -288,7 +288,7 @@ async fn writes_on(what: &str, lie: Lie) {
     // It has no reason of its own to ask again.
     let client = mock.named_client_builder("victim").build().unwrap();
     let producer = client.producer().linger(Duration::ZERO);
-    let producer = producer.build().await.unwrap();
+    let producer = producer.build().unwrap();
     let mut places = Vec::new();
     for round in 0..100 {
         for key in ["a", "b", "c", "d", "e", "f"] {
@@ -342,10 +342,10 @@ async fn links_to_wrong_addresses_are_given_up() {
         let liar = Liar::new(&mock, Lie::Cluster(swapped));
         liar.arm();
         let client = client(&mock, name);
-        let producer = client.producer().build().await.unwrap();
+        let producer = client.producer().build().unwrap();
         let consumer = client.reader().assign([TopicPartition::new("t", 0)]);
         let consumer = consumer.offset_reset(OffsetReset::Earliest);
-        let mut consumer = consumer.build().await.unwrap();
+        let mut consumer = consumer.build().unwrap();
         let record = Record::to("t").with_partition(0).with_value("v");
         let sent = timeout(10 * SECOND, producer.send(record)).await;
         sent.unwrap_or_else(|_| panic!("{name}: not written"))
@@ -368,7 +368,7 @@ async fn a_link_made_while_its_broker_moves_is_given_up() {
     let mock = mock().await;
     let liar = Liar::new(&mock, Lie::Cluster(mistaken));
     let client = mock.named_client_builder("victim").build().unwrap();
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     let record = |partition| Record::to("t").with_partition(partition).with_value("v");
     producer.send(record(2)).await.unwrap();
     liar.arm();

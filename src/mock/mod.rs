@@ -17,7 +17,7 @@
 //!
 //! // The first attempt is written, and the connection breaks before the answer.
 //! mock.on(Api::Produce).times(1).apply_then_drop();
-//! let producer = client.producer().build().await?;
+//! let producer = client.producer().build()?;
 //! producer.send(Record::to("orders").with_partition(0).with_value("once")).await?;
 //! assert_eq!(mock.records("orders", 0).len(), 1);
 //!

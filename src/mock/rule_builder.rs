@@ -26,7 +26,7 @@ impl MockCluster {
     /// const NOT_ENOUGH_REPLICAS: i16 = 19;
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// let rule = mock.on(Api::Produce).broker(1).times(2).fail(NOT_ENOUGH_REPLICAS);
-    /// let producer = mock.client().producer().build().await?;
+    /// let producer = mock.client().producer().build()?;
     /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(rule.hits(), 2);
     /// # Ok(())
@@ -97,7 +97,7 @@ impl<'a> RuleBuilder<'a> {
     ///     .times(1)
     ///     .fail(19);
     /// let client = mock.named_client_builder("bystander").build()?;
-    /// let producer = client.producer().build().await?;
+    /// let producer = client.producer().build()?;
     /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(rule.hits(), 0);
     /// # Ok(())
@@ -125,7 +125,7 @@ impl<'a> RuleBuilder<'a> {
     /// # use ottla::mock::{Api, MockCluster};
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// let rule = mock.on(Api::Metadata).times(1).delay(std::time::Duration::from_millis(5));
-    /// let producer = mock.client().producer().build().await?;
+    /// let producer = mock.client().producer().build()?;
     /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(rule.hits(), 1);
     /// # Ok(())
@@ -143,7 +143,7 @@ impl<'a> RuleBuilder<'a> {
     /// # use ottla::mock::{Api, MockCluster};
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// mock.on(Api::Produce).times(1).drop_connection();
-    /// let producer = mock.client().producer().build().await?;
+    /// let producer = mock.client().producer().build()?;
     /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(mock.records("orders", 0).len(), 1);
     /// # Ok(())
@@ -168,7 +168,7 @@ impl<'a> RuleBuilder<'a> {
     /// # use ottla::mock::{Api, MockCluster};
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// mock.on(Api::Produce).times(1).apply_then_fail(20);
-    /// let producer = mock.client().producer().build().await?;
+    /// let producer = mock.client().producer().build()?;
     /// // Sent twice, written once: the second attempt is known as a duplicate.
     /// let written = producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(written.offset, Some(0));
@@ -188,7 +188,7 @@ impl<'a> RuleBuilder<'a> {
     /// # use ottla::mock::{Api, MockCluster};
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// mock.on(Api::Produce).times(1).garbage("HTTP/1.1 400 Bad Request");
-    /// let producer = mock.client().producer().build().await?;
+    /// let producer = mock.client().producer().build()?;
     /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// # Ok(())
     /// # }
@@ -207,7 +207,7 @@ impl<'a> RuleBuilder<'a> {
     /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
     /// // Of the correlation id.
     /// mock.on(Api::Produce).times(1).flip_bit(33);
-    /// let producer = mock.client().producer().build().await?;
+    /// let producer = mock.client().producer().build()?;
     /// producer.send(ottla::Record::to("orders").with_value("v")).await?;
     /// assert_eq!(mock.records("orders", 0).len(), 1);
     /// # Ok(())

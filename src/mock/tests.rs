@@ -23,7 +23,7 @@ async fn mock() -> Result<MockCluster> {
 }
 
 async fn produce(client: &Client, count: usize) -> Result<()> {
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for number in 0..count {
         let value = number.to_string();
         drop(
@@ -46,8 +46,7 @@ async fn consume(client: &Client, group: &str, count: usize) -> Result<Vec<Strin
         .consumer(group)
         .subscribe(["t"])
         .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await?;
+        .build()?;
     let mut values = Vec::new();
     while values.len() < count {
         let batches = consumer
@@ -63,7 +62,7 @@ async fn consume(client: &Client, group: &str, count: usize) -> Result<Vec<Strin
         }
         consumer.commit().await?;
     }
-    consumer.close(MINUTE).await?;
+    consumer.close_timeout(MINUTE).await?;
     Ok(values)
 }
 
@@ -144,7 +143,7 @@ async fn nothing_is_lost_or_doubled_by_faults() -> Result<()> {
 async fn leaders_move_and_brokers_die() -> Result<()> {
     let mock = mock().await?;
     let client = mock.client();
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for round in 0..6 {
         let value = format!("{round}");
         let _ = producer
@@ -177,7 +176,7 @@ async fn a_cut_network_holds_back_and_a_paused_broker_waits() -> Result<()> {
     let client = mock.named_client_builder("c").build()?;
     mock.network()
         .delay(Duration::from_millis(5), Duration::from_millis(50));
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     producer.send(Record::to("t").with_value("1")).await?;
     mock.network().client("c").broker(1).cut_answers();
     let delivery = producer
@@ -210,7 +209,7 @@ async fn a_cut_network_holds_back_and_a_paused_broker_waits() -> Result<()> {
 async fn a_stranded_connection_says_nothing_and_a_new_one_works() -> Result<()> {
     let mock = MockCluster::builder().topic("t", 1).seed(2).start().await?;
     let client = mock.named_client_builder("c").build()?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     producer.send(Record::to("t").with_value("1")).await?;
     mock.network().client("c").strand();
     let sent = tokio::time::Instant::now();
@@ -233,7 +232,7 @@ async fn what_a_leader_has_in_its_log_is_not_written_again() -> Result<()> {
     for code in [7, 20] {
         let rule = mock.on(Api::Produce).times(2).apply_then_fail(code);
         let before = mock.records("t", 0).len();
-        let producer = client.producer().build().await?;
+        let producer = client.producer().build()?;
         let at = producer.send(Record::to("t").with_value("v")).await?;
         assert_eq!(at.offset, Some(before as i64));
         assert_eq!((mock.records("t", 0).len(), rule.hits()), (before + 1, 2));
@@ -252,8 +251,7 @@ async fn partitions_are_added_and_found_by_the_group() -> Result<()> {
         .consumer("g")
         .subscribe(["t"])
         .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await?;
+        .build()?;
     let _ = consumer.poll_timeout(Duration::from_secs(5)).await?;
     assert_eq!(consumer.assignment().len(), 3);
     let membership = mock.group("g").unwrap().members[0].membership;
@@ -272,7 +270,7 @@ async fn partitions_are_added_and_found_by_the_group() -> Result<()> {
 async fn members_that_are_silent_are_thrown_out() -> Result<()> {
     let mock = mock().await?;
     let client = mock.named_client_builder("silent").build()?;
-    let mut consumer = client.consumer("g").subscribe(["t"]).build().await?;
+    let mut consumer = client.consumer("g").subscribe(["t"]).build()?;
     let _ = tokio::time::timeout(Duration::from_secs(5), consumer.poll()).await;
     let group = mock.group("g").unwrap();
     assert_eq!(
@@ -370,7 +368,7 @@ async fn a_pattern_of_the_brokers_finds_topics_that_are_there_and_that_come() ->
     let client = mock.client();
     let builder = client.consumer("g");
     let builder = builder.subscribe_pattern(TopicPattern::broker_side("eu-."));
-    let mut consumer = builder.build().await?;
+    let mut consumer = builder.build()?;
     let until = tokio::time::Instant::now() + Duration::from_secs(60);
     for expected in [&["eu-1"][..], &["eu-1", "eu-2"]] {
         let mut topics = Vec::new();

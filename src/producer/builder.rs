@@ -207,11 +207,7 @@ impl ProducerBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] names the properties that are wrong.
-    ///
-    /// # Cancel safety
-    ///
-    /// Nothing is started if this is dropped.
-    pub async fn build(mut self) -> Result<Producer> {
+    pub fn build(mut self) -> Result<Producer> {
         self.config.validate(self.cluster.config())?;
         let idempotent = self.config.is_idempotent();
         let partitioner = self.partitioner.unwrap_or_else(|| {

@@ -36,7 +36,7 @@ use crate::record::{Header, Record};
 /// }
 ///
 /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
-/// let producer = client.producer().interceptor(TraceContext).build().await?;
+/// let producer = client.producer().interceptor(TraceContext).build()?;
 /// # Ok(())
 /// # }
 /// ```

@@ -26,7 +26,7 @@ async fn mock() -> MockCluster {
 async fn producer(mock: &MockCluster) -> Producer {
     let builder = mock.client().producer();
     let builder = builder.linger(LINGER).delivery_timeout(4 * LINGER);
-    let producer = builder.buffer_memory(80 << 10).build().await.unwrap();
+    let producer = builder.buffer_memory(80 << 10).build().unwrap();
     for partition in 0..40 {
         let record = Record::to("t")
             .with_partition(partition)
@@ -170,7 +170,7 @@ async fn topics_that_are_not_used_are_forgotten() {
     });
     counting.fail(0);
     let client = mock.client();
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     let sends = futures::stream::iter(0..TOPICS).map(|number| {
         let producer = &producer;
         async move {
@@ -208,7 +208,7 @@ async fn topics_that_are_not_used_are_forgotten() {
 async fn a_topic_that_was_forgotten_is_written_to_as_before() {
     let mock = mock().await;
     let client = mock.client();
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     let busy = producer.topic("busy");
     for round in 0..3 {
         let old = Record::to("t").with_partition(0).with_value("v");
@@ -234,7 +234,7 @@ async fn a_topic_that_was_forgotten_is_written_to_as_before() {
 async fn a_topic_with_work_is_not_forgotten() {
     let mock = mock().await;
     let builder = mock.client().producer().delivery_timeout(20 * IDLE);
-    let producer = builder.build().await.unwrap();
+    let producer = builder.build().unwrap();
     producer.send(record(0)).await.unwrap();
     for broker in 1..=3 {
         mock.kill(broker);
@@ -254,7 +254,7 @@ async fn a_topic_with_work_is_not_forgotten() {
 async fn the_sender_of_a_broker_that_left_ends() {
     let mock = mock().await;
     let client = mock.client();
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     let all = || (0..40).map(record);
     producer.enqueue_all(all()).await.unwrap().await.unwrap();
     let senders = || {
@@ -290,7 +290,7 @@ async fn the_sender_of_a_broker_that_left_ends() {
 async fn records_of_a_broker_that_left_expire() {
     let mock = mock().await;
     let client = mock.client();
-    let producer = client.producer().build().await.unwrap();
+    let producer = client.producer().build().unwrap();
     let all = || (0..40).map(record);
     producer.enqueue_all(all()).await.unwrap().await.unwrap();
     mock.kill(2);
@@ -322,7 +322,7 @@ async fn records_of_a_broker_that_left_expire() {
 #[tokio::test(start_paused = true)]
 async fn a_slot_of_a_forgotten_topic_is_left_alone() {
     let mock = mock().await;
-    let producer = mock.client().producer().build().await.unwrap();
+    let producer = mock.client().producer().build().unwrap();
     producer
         .enqueue_all((0..40).map(record))
         .await
@@ -362,7 +362,7 @@ async fn a_slot_of_a_forgotten_topic_is_left_alone() {
 async fn a_broker_that_is_too_old_ends_its_batches_and_not_the_producer() {
     let builder = MockCluster::builder().topic("t", 1).in_memory().seed(5);
     let mock = builder.max_version(Api::Produce, 3).start().await.unwrap();
-    let producer = mock.client().producer().build().await.unwrap();
+    let producer = mock.client().producer().build().unwrap();
     for _ in 0..3 {
         let error = producer.send(record(0)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnsupportedVersion, "{error}");

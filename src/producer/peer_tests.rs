@@ -122,7 +122,7 @@ async fn producer(
 ) -> (Producer, Arc<Script>) {
     let (cluster, script) = cluster();
     let builder = ProducerBuilder::new(cluster, ProducerConfig::default());
-    (change(builder).build().await.unwrap(), script)
+    (change(builder).build().unwrap(), script)
 }
 
 async fn serve(mut far: Far, script: Arc<Script>) {

@@ -39,7 +39,7 @@ async fn producer(change: impl FnOnce(&mut ProducerConfig)) -> Producer {
     );
     let mut config = ProducerConfig::default();
     change(&mut config);
-    let producer = ProducerBuilder::new(cluster, config).build().await.unwrap();
+    let producer = ProducerBuilder::new(cluster, config).build().unwrap();
     let partition = Partition {
         leader: Some(BrokerId(1)),
         leader_epoch: 0,
@@ -78,7 +78,7 @@ async fn cut_off() -> Producer {
         Tasks::new().unwrap(),
     );
     let config = ProducerConfig::default();
-    ProducerBuilder::new(cluster, config).build().await.unwrap()
+    ProducerBuilder::new(cluster, config).build().unwrap()
 }
 
 async fn witness(mut far: Far) {

@@ -87,7 +87,7 @@ async fn no_batch_is_left_without_a_look() {
         let mock = mock().await;
         let builder = patient(&mock).linger(Duration::from_micros(700 * (round % 3)));
         let builder = builder.batch_size([60, 200, 4_000][round as usize / 3 % 3]);
-        let producer = builder.buffer_memory(3_000).build().await.unwrap();
+        let producer = builder.buffer_memory(3_000).build().unwrap();
         let moving = tokio::spawn({
             let mock = mock.clone();
             async move {
@@ -115,7 +115,7 @@ async fn a_batch_that_lingers_is_not_left_alone() {
     let partitions = (0..PARTITIONS).map(|partition| {
         let builder = patient(&mock).linger(linger);
         tokio::spawn(async move {
-            let producer = builder.build().await.unwrap();
+            let producer = builder.build().unwrap();
             let record = || Record::to("t").with_partition(partition).with_value("v");
             producer.send(record()).await.unwrap();
             for round in 0..ROUNDS {
@@ -147,7 +147,7 @@ async fn a_topic_may_be_forgotten_at_any_moment() {
     let mut forgotten = 0;
     for _ in 0..6 {
         let mock = mock().await;
-        let producer = patient(&mock).linger(Duration::ZERO).build().await.unwrap();
+        let producer = patient(&mock).linger(Duration::ZERO).build().unwrap();
         let forgetting = std::thread::spawn({
             let shared = Arc::clone(producer.shared());
             move || {

@@ -109,8 +109,7 @@ async fn join(
     if is_static {
         builder = builder.group_instance_id(format!("instance-{number}"));
     }
-    let built = world.by(API, "building a consumer", builder.build());
-    let consumer = match built.await? {
+    let consumer = match builder.build() {
         Ok(consumer) => consumer,
         Err(error) => {
             world.violation(format!("fatal: {name} cannot be built: {error}"));
@@ -562,7 +561,7 @@ impl Member {
             self.finish();
             self.consumer.finish();
         }
-        let close = self.consumer.close(CLOSE);
+        let close = self.consumer.close_timeout(CLOSE);
         let _ = world.by(CLOSE, "closing a consumer", close).await;
     }
 }

@@ -68,7 +68,7 @@ pub(crate) async fn produce(world: Arc<World>, number: usize, mut rng: StdRng) {
         idempotent,
         delivery_timeout,
         max_block,
-        producer: builder.build().await.expect("the settings are fine"),
+        producer: builder.build().expect("the settings are fine"),
         failed: AtomicBool::new(false),
         serial: AtomicU32::new(0),
         world: Arc::clone(&world),

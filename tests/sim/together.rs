@@ -37,7 +37,7 @@ fn judge(world: &World, what: &str, error: &Error) {
 /// Waits for records of a partition that gets none.
 async fn read(world: Arc<World>, client: Client, number: i32) {
     let tp = TopicPartition::new(QUIET_TOPIC, number % QUIET_PARTITIONS as i32);
-    let built = client.reader().assign([tp]).build().await;
+    let built = client.reader().assign([tp]).build();
     let mut consumer = built.expect("the settings are fine");
     let watching = tokio::spawn(
         consumer
@@ -61,7 +61,7 @@ async fn read(world: Arc<World>, client: Client, number: i32) {
         }
     }
     let _ = world
-        .by(CLOSE, "closing a reader", consumer.close(CLOSE))
+        .by(CLOSE, "closing a reader", consumer.close_timeout(CLOSE))
         .await;
     let ends = world.by(Duration::from_secs(10), "watch_lag", watching);
     let _ = ends.await;

@@ -12,7 +12,7 @@ use crate::support::{LONG, Result, client, one, partitions, take, text, unique};
 const CLOSE: Duration = Duration::from_secs(20);
 
 async fn produce(client: &Client, topic: &str, count: usize, size: usize) -> Result {
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for number in 0..count {
         let value = format!("{number:0size$}");
         let key = number.to_string();
@@ -35,8 +35,7 @@ async fn polls_given_up_at_any_moment_lose_nothing() -> Result {
         .assign(partitions(&topic, 3))
         .offset_reset(OffsetReset::Earliest)
         .max_poll_records(7)
-        .build()
-        .await?;
+        .build()?;
     let mut next: BTreeMap<i32, i64> = BTreeMap::new();
     let mut seen = 0;
     let all = async {
@@ -58,7 +57,7 @@ async fn polls_given_up_at_any_moment_lose_nothing() -> Result {
     };
     timeout(LONG, all).await??;
     assert_eq!(next.values().sum::<i64>(), 3000);
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -73,8 +72,7 @@ async fn a_dropped_stream_hands_back_and_pauses_hold() -> Result {
         .reader()
         .assign([tp.clone()])
         .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await?;
+        .build()?;
     let mut stream = consumer.stream();
     for expected in 0..10 {
         let record = timeout(LONG, stream.next()).await?.ok_or("ended")??;
@@ -89,7 +87,7 @@ async fn a_dropped_stream_hands_back_and_pauses_hold() -> Result {
     consumer.resume(std::slice::from_ref(&tp))?;
     let rest = take(&mut consumer, 90).await?;
     assert_eq!(rest[&0][0].offset(), 10);
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -105,10 +103,9 @@ async fn limits_smaller_than_a_batch_still_make_progress() -> Result {
         .offset_reset(OffsetReset::Earliest)
         .max_partition_fetch_bytes(1)
         .fetch_max_bytes(1)
-        .build()
-        .await?;
+        .build()?;
     take(&mut consumer, 200).await?;
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -124,8 +121,7 @@ async fn one_that_does_not_poll_loses_its_place_and_comes_back() -> Result {
         .offset_reset(OffsetReset::Earliest)
         .auto_commit(false)
         .max_poll_interval(Duration::from_secs(3))
-        .build()
-        .await?;
+        .build()?;
     let mut events = Vec::new();
     let mut records = 0;
     let mut absent = false;
@@ -149,7 +145,7 @@ async fn one_that_does_not_poll_loses_its_place_and_comes_back() -> Result {
     }
     assert_eq!(events, ["assigned", "lost", "assigned"]);
     assert_eq!(records, 15, "5 of the 10 again, from the committed offset");
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -165,7 +161,7 @@ async fn a_revocation_waits_for_its_guard_and_the_commit_made_under_it() -> Resu
             .offset_reset(OffsetReset::Earliest)
             .auto_commit(false)
     };
-    let mut first = settings().build().await?;
+    let mut first = settings().build()?;
     let mut seen = Vec::new();
     while seen.len() < 50 {
         if let Some(Event::Records(batches)) = timeout(LONG, first.next_event()).await?? {
@@ -176,7 +172,7 @@ async fn a_revocation_waits_for_its_guard_and_the_commit_made_under_it() -> Resu
             }
         }
     }
-    let mut second = settings().build().await?;
+    let mut second = settings().build()?;
     let other = tokio::spawn(async move {
         let got = timeout(Duration::from_secs(30), async {
             loop {
@@ -215,8 +211,8 @@ async fn a_revocation_waits_for_its_guard_and_the_commit_made_under_it() -> Resu
         nothing.ok_or("closed")?.is_empty(),
         "what was committed came again"
     );
-    second.close(CLOSE).await?;
-    polling.await?.close(CLOSE).await?;
+    second.close_timeout(CLOSE).await?;
+    polling.await?.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -233,7 +229,7 @@ async fn a_task_per_partition_goes_on_beside_a_slow_one_and_ends_on_revocation()
             .max_partition_fetch_bytes(100_000)
             .fetch_max_bytes(1_000_000)
     };
-    let mut first = settings().build().await?;
+    let mut first = settings().build()?;
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let (let_go, slow) = tokio::sync::watch::channel(false);
     let splitting = tokio::spawn(async move {
@@ -267,12 +263,12 @@ async fn a_task_per_partition_goes_on_beside_a_slow_one_and_ends_on_revocation()
         for task in tasks {
             task.await??;
         }
-        first.close(CLOSE).await?;
+        first.close_timeout(CLOSE).await?;
         Result::<()>::Ok(())
     });
     let ends = {
         let wanted = partitions(&topic, 4);
-        let asking = client.reader().assign(wanted.clone()).build().await?;
+        let asking = client.reader().assign(wanted.clone()).build()?;
         asking.end_offsets(&wanted).await?
     };
     let others: i64 = ends
@@ -288,7 +284,7 @@ async fn a_task_per_partition_goes_on_beside_a_slow_one_and_ends_on_revocation()
         seen += count as i64;
     }
     // Another member takes two of them, once their tasks have let go.
-    let mut second = settings().build().await?;
+    let mut second = settings().build()?;
     let_go.send(true)?;
     let mut mine = Vec::new();
     let deadline = tokio::time::Instant::now() + LONG;
@@ -322,7 +318,7 @@ async fn a_task_per_partition_goes_on_beside_a_slow_one_and_ends_on_revocation()
         mine.iter().all(|partition| *partition == 0),
         "read again: {mine:?}"
     );
-    second.close(CLOSE).await?;
+    second.close_timeout(CLOSE).await?;
     timeout(LONG, splitting).await???;
     Ok(())
 }
@@ -340,8 +336,7 @@ async fn what_is_read_can_be_changed_under_way() -> Result {
         .consumer(group)
         .subscribe([one.as_str()])
         .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await?;
+        .build()?;
     take(&mut member, 10).await?;
     assert!(member.assign(partitions(&two, 1)).is_err());
     member.subscribe([two.as_str()])?;
@@ -350,14 +345,13 @@ async fn what_is_read_can_be_changed_under_way() -> Result {
     member.subscribe([one.as_str(), two.as_str()])?;
     produce(&client, &one, 5, 1).await?;
     take(&mut member, 5).await?;
-    member.close(CLOSE).await?;
+    member.close_timeout(CLOSE).await?;
 
     let mut reader = client
         .reader()
         .assign(partitions(&one, 1))
         .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await?;
+        .build()?;
     take(&mut reader, 15).await?;
     reader.assign([partitions(&one, 1), partitions(&two, 1)].concat())?;
     take(&mut reader, 10).await?;
@@ -367,6 +361,6 @@ async fn what_is_read_can_be_changed_under_way() -> Result {
     produce(&client, &two, 5, 1).await?;
     take(&mut reader, 5).await?;
     assert!(reader.subscribe([one.as_str()]).is_err());
-    reader.close(CLOSE).await?;
+    reader.close_timeout(CLOSE).await?;
     Ok(())
 }

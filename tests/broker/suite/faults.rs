@@ -22,8 +22,8 @@ async fn records_survive_kills_a_freeze_and_a_roll() -> Result {
         cluster.create_topic(topic, PARTITIONS as u32, 3).await?;
     }
     let client = client(&cluster).await?;
-    let idempotent = client.producer().build().await?;
-    let plain = client.producer().idempotence(false).build().await?;
+    let idempotent = client.producer().build()?;
+    let plain = client.producer().idempotence(false).build()?;
     let break_things = async {
         let pause = || tokio::time::sleep(Duration::from_secs(2));
         pause().await;
@@ -114,8 +114,7 @@ async fn read(client: &Client, topic: &str) -> Result<BTreeMap<i32, Vec<usize>>>
         .reader()
         .assign(partitions.clone())
         .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await?;
+        .build()?;
     let mut read: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
     let ends = consumer.end_offsets(&partitions).await?;
     let count: i64 = ends.values().sum();

@@ -20,7 +20,7 @@ fn reader(client: &Client, partitions: Vec<TopicPartition>) -> ottla::ConsumerBu
 
 /// Sends `numbers` to partition 0 and waits until they are written.
 async fn produce(client: &Client, topic: &str, numbers: std::ops::Range<usize>) -> Result {
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for number in numbers {
         let value = number.to_string();
         drop(
@@ -72,11 +72,10 @@ async fn a_log_cut_by_an_unclean_election_is_noticed_and_read_from_the_cut_on() 
     placed(&cluster, topic, "2:3", &unclean).await?;
     let client = client(&cluster).await?;
     produce(&client, topic, 0..100).await?;
-    let mut goes_back = reader(&client, partitions(topic, 1)).build().await?;
+    let mut goes_back = reader(&client, partitions(topic, 1)).build()?;
     let mut is_told = reader(&client, partitions(topic, 1))
         .offset_reset(OffsetReset::None)
-        .build()
-        .await?;
+        .build()?;
     let tp = TopicPartition::new(topic, 0);
     is_told.seek(&tp, 0)?;
     cluster.broker(3).kill().await?;
@@ -138,14 +137,13 @@ async fn positions_of_a_deleted_topic_are_not_those_of_its_successor() -> Result
     cluster.create_topic(&topic, 1, 1).await?;
     let client = client(cluster).await?;
     produce(&client, &topic, 0..100).await?;
-    let mut assigned = reader(&client, partitions(&topic, 1)).build().await?;
+    let mut assigned = reader(&client, partitions(&topic, 1)).build()?;
     let mut member = client
         .consumer(group)
         .subscribe([topic.as_str()])
         .offset_reset(OffsetReset::Earliest)
         .auto_commit_interval(Duration::from_millis(100))
-        .build()
-        .await?;
+        .build()?;
     for consumer in [&mut assigned, &mut member] {
         assert_eq!(pairs(consumer, 100).await?, numbered(0..100, 0));
     }
@@ -171,8 +169,8 @@ async fn positions_of_a_deleted_topic_are_not_those_of_its_successor() -> Result
     for consumer in [&mut assigned, &mut member] {
         assert_eq!(pairs(consumer, 200).await?, numbered(0..200, 700));
     }
-    member.close(CLOSE).await?;
-    assigned.close(CLOSE).await?;
+    member.close_timeout(CLOSE).await?;
+    assigned.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -184,8 +182,8 @@ async fn every_record_comes_once_and_in_order_while_leaders_move() -> Result {
     let topic = "moving";
     cluster.create_topic(topic, 6, 3).await?;
     let client = client(&cluster).await?;
-    let mut consumer = reader(&client, partitions(topic, 6)).build().await?;
-    let producer = client.producer().build().await?;
+    let mut consumer = reader(&client, partitions(topic, 6)).build()?;
+    let producer = client.producer().build()?;
     let produce = async {
         for number in 0..MOVED {
             let value = number.to_string();
@@ -232,7 +230,7 @@ async fn every_record_comes_once_and_in_order_while_leaders_move() -> Result {
         Result::<()>::Ok(())
     };
     tokio::try_join!(produce, consume, move_leaders)?;
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -261,12 +259,12 @@ async fn a_broker_that_freezes_or_is_cut_off_does_not_slow_the_others_partitions
     let topic = "frozen";
     placed(&cluster, topic, "1,2,3", &[]).await?;
     let client = client(&cluster).await?;
-    let mut consumer = reader(&client, partitions(topic, 3)).build().await?;
+    let mut consumer = reader(&client, partitions(topic, 3)).build()?;
     let producers = (0..3).map(|partition| {
         let client = client.clone();
         tokio::spawn(async move {
             let builder = client.producer();
-            let producer = builder.linger(Duration::ZERO).build().await?;
+            let producer = builder.linger(Duration::ZERO).build()?;
             loop {
                 let record = Record::to("frozen")
                     .with_partition(partition)
@@ -335,14 +333,13 @@ async fn committed_records_only_whatever_transactions_hang_or_abort() -> Result 
     in_transaction("commits", "50", "1").await?.success()?;
     let mut committed = reader(&client, partitions(&topic, 1))
         .isolation_level(IsolationLevel::ReadCommitted)
-        .build()
-        .await?;
+        .build()?;
     assert_eq!(take(&mut committed, 60).await?[&0].len(), 60);
     let killed = in_transaction("hangs", "100000", "600000").await;
     assert!(killed.is_err(), "{killed:?}");
     produce(&client, &topic, 10..20).await?;
     let tp = TopicPartition::new(topic.as_str(), 0);
-    let mut all = reader(&client, vec![tp.clone()]).build().await?;
+    let mut all = reader(&client, vec![tp.clone()]).build()?;
     let high_watermark = all.end_offsets([&tp]).await?[&tp];
     let stable = committed.end_offsets([&tp]).await?[&tp];
     assert!(stable < high_watermark - 10, "{stable} {high_watermark}");
@@ -385,8 +382,7 @@ async fn compacted_logs_are_read_over_their_holes() -> Result {
     let producer = client
         .producer()
         .compression(ottla::Compression::Lz4)
-        .build()
-        .await?;
+        .build()?;
     let mut sent = 0_i64;
     for round in 0..6 {
         for number in 0..500 {
@@ -407,7 +403,7 @@ async fn compacted_logs_are_read_over_their_holes() -> Result {
     let tp = TopicPartition::new(topic.as_str(), 0);
     let deadline = Instant::now() + LONG;
     loop {
-        let mut consumer = reader(&client, vec![tp.clone()]).build().await?;
+        let mut consumer = reader(&client, vec![tp.clone()]).build()?;
         let mut offsets = Vec::new();
         let mut latest: BTreeMap<String, String> = BTreeMap::new();
         while consumer.position(&tp).is_none_or(|at| at < sent) {
@@ -435,7 +431,7 @@ async fn compacted_logs_are_read_over_their_holes() -> Result {
         let first = polled.iter().next().ok_or("no batch")?;
         let first = first.records().next().ok_or("no record")??.offset();
         assert!(first >= 3 && offsets.contains(&first));
-        consumer.close(CLOSE).await?;
+        consumer.close_timeout(CLOSE).await?;
         if holes > 1000 {
             return Ok(());
         }
@@ -471,7 +467,7 @@ async fn members_of_a_group_read_from_the_replicas_in_their_racks() -> Result {
         let builder = builder.offset_reset(OffsetReset::Earliest);
         builder.client_rack(rack).build()
     };
-    let mut members = [(1, member("a").await?), (3, member("c").await?)];
+    let mut members = [(1, member("a")?), (3, member("c")?)];
     let deadline = Instant::now() + LONG;
     while members.iter().any(|(_, one)| one.assignment().len() != 2) {
         assert!(Instant::now() < deadline, "not shared");
@@ -479,7 +475,7 @@ async fn members_of_a_group_read_from_the_replicas_in_their_racks() -> Result {
             member.poll_timeout(SECOND / 10).await?;
         }
     }
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     let (mut sent, mut seen) = (0, 0);
     // Both have asked the leaders of all that they have where to read, and read there.
     for _ in 0..20 {
@@ -506,7 +502,7 @@ async fn members_of_a_group_read_from_the_replicas_in_their_racks() -> Result {
         let with_data = brokers.filter(|broker| broker.bytes > 0);
         let from: Vec<_> = with_data.map(|broker| broker.broker.get()).collect();
         assert_eq!(from, [near], "{metrics:?}");
-        member.close(CLOSE).await?;
+        member.close_timeout(CLOSE).await?;
     }
     Ok(())
 }
@@ -520,8 +516,7 @@ async fn a_replica_in_the_same_rack_is_read_from_and_the_leader_when_it_dies() -
     produce(&client, topic, 0..100).await?;
     let mut consumer = reader(&client, partitions(topic, 1))
         .client_rack("c")
-        .build()
-        .await?;
+        .build()?;
     assert_eq!(pairs(&mut consumer, 100).await?, numbered(0..100, 0));
     produce(&client, topic, 100..200).await?;
     assert_eq!(pairs(&mut consumer, 100).await?, numbered(100..200, 0));
@@ -586,8 +581,7 @@ async fn lag_is_what_kafkas_tool_says_while_consuming_paused_and_idle() -> Resul
         .offset_reset(OffsetReset::Earliest)
         .auto_commit(false)
         .max_poll_records(100)
-        .build()
-        .await?;
+        .build()?;
     // Each time all that was handed out is committed, so that both speak of the same offset.
     let mut read = 0;
     for phase in ["consuming", "paused", "idle"] {
@@ -628,7 +622,7 @@ async fn lag_is_what_kafkas_tool_says_while_consuming_paused_and_idle() -> Resul
         }
     }
     assert!(read > 0);
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -639,7 +633,7 @@ async fn the_age_of_the_first_unread_record_is_known_without_having_fetched() ->
     cluster.create_topic(&topic, 1, 1).await?;
     let client = client(cluster).await?;
     let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for number in 0..10 {
         let at = ottla::Timestamp::from(hour_ago + number * Duration::from_secs(60));
         let record = Record::to(topic.as_str())
@@ -649,7 +643,7 @@ async fn the_age_of_the_first_unread_record_is_known_without_having_fetched() ->
     }
     producer.flush().await?;
     let tp = TopicPartition::new(topic.as_str(), 0);
-    let mut consumer = reader(&client, vec![tp.clone()]).build().await?;
+    let mut consumer = reader(&client, vec![tp.clone()]).build()?;
     consumer.pause(std::slice::from_ref(&tp))?;
     consumer.seek(&tp, 5)?;
     let mut lags = consumer.watch_lag(SECOND);
@@ -674,7 +668,7 @@ async fn the_age_of_the_first_unread_record_is_known_without_having_fetched() ->
         matches!(why, ottla::Explanation::CaughtUp { end: 10 }),
         "{why}"
     );
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     assert!(timeout(LONG, lags.next()).await?.is_none());
     Ok(())
 }
@@ -695,8 +689,7 @@ async fn memory_is_bounded_however_well_data_is_compressed() -> Result {
         .batch_size(BATCH)
         .linger(SECOND)
         .compression(ottla::Compression::Lz4)
-        .build()
-        .await?;
+        .build()?;
     let value = vec![0; 10_000];
     for partition in 0..PARTITIONS {
         let record = || {
@@ -710,8 +703,7 @@ async fn memory_is_bounded_however_well_data_is_compressed() -> Result {
     let mut consumer = reader(&client, partitions(&topic, PARTITIONS))
         .fetch_max_bytes(BUDGET as i32)
         .max_poll_records(100_000)
-        .build()
-        .await?;
+        .build()?;
     let (mut seen, mut most) = (0, 0);
     while seen < RECORDS * PARTITIONS as usize {
         let batches = timeout(LONG, consumer.poll()).await??.ok_or("closed")?;
@@ -728,6 +720,6 @@ async fn memory_is_bounded_however_well_data_is_compressed() -> Result {
     }
     assert!(most <= BUDGET + BATCH, "{most} bytes in one poll");
     assert!(most > BATCH, "{most}: polls are not cut short without need");
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }

@@ -15,11 +15,11 @@ async fn member(client: &Client, group: &str, topic: &str) -> Result<Consumer> {
         .consumer(group)
         .subscribe([topic.to_owned()])
         .offset_reset(OffsetReset::Earliest);
-    Ok(builder.auto_commit(false).build().await?)
+    Ok(builder.auto_commit(false).build()?)
 }
 
 async fn produce(client: &Client, topic: &str, values: std::ops::Range<usize>) -> Result {
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for number in values {
         drop(
             producer
@@ -59,7 +59,7 @@ async fn what_is_committed_is_not_read_again() -> Result {
     let mut first = member(&client, &group, &topic).await?;
     let read = take(&mut first, 300).await?;
     first.commit().await?;
-    first.close(CLOSE).await?;
+    first.close_timeout(CLOSE).await?;
     produce(&client, &topic, 300..400).await?;
     let mut second = member(&client, &group, &topic).await?;
     let again = take(&mut second, 100).await?;
@@ -76,7 +76,7 @@ async fn what_is_committed_is_not_read_again() -> Result {
         values(&again),
         (300..400).map(|number| number.to_string()).collect()
     );
-    second.close(CLOSE).await?;
+    second.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -94,9 +94,9 @@ async fn members_share_the_partitions_and_take_over_from_those_that_leave() -> R
     owned.sort();
     owned.dedup();
     assert_eq!(owned.len(), 6, "no partition has two owners");
-    second.close(CLOSE).await?;
+    second.close_timeout(CLOSE).await?;
     settle(&mut first, 6).await?;
-    first.close(CLOSE).await?;
+    first.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -155,7 +155,7 @@ async fn a_java_member_shares_the_group() -> Result {
     }
     java.stop().await?;
     settle(&mut mine, 4).await?;
-    mine.close(CLOSE).await?;
+    mine.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -169,11 +169,7 @@ async fn lag_is_what_kafkas_own_tool_says() -> Result {
         .consumer(&group)
         .subscribe([topic.clone()])
         .offset_reset(OffsetReset::Earliest);
-    let mut consumer = builder
-        .auto_commit(false)
-        .max_poll_records(100)
-        .build()
-        .await?;
+    let mut consumer = builder.auto_commit(false).max_poll_records(100).build()?;
     let mut read = 0;
     while read < 300 {
         read += timeout(LONG, consumer.poll())
@@ -226,7 +222,7 @@ async fn lag_is_what_kafkas_own_tool_says() -> Result {
     }
     let lag = consumer.fetch_lag().await?;
     assert_eq!((lag.records(), lag.time()), (0, TimeLag::CaughtUp));
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -241,8 +237,7 @@ async fn seeking_goes_back_and_forth() -> Result {
         .reader()
         .assign([tp.clone()])
         .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await?;
+        .build()?;
     take(&mut consumer, 50).await?;
     consumer.seek(&tp, 40)?;
     let again = take(&mut consumer, 10).await?;

@@ -26,8 +26,7 @@ async fn produce(client: &Client, topic: &str, codec: &str) -> Result {
     let producer = client
         .producer()
         .compression(codec.parse::<Compression>()?)
-        .build()
-        .await?;
+        .build()?;
     let mut deliveries = Vec::new();
     for number in 0..RECORDS {
         let (key, value) = contents(number);
@@ -146,8 +145,7 @@ async fn from_java(cluster: &Cluster) -> Result {
             .reader()
             .assign(partitions(&topic, 1))
             .offset_reset(OffsetReset::Earliest)
-            .build()
-            .await?;
+            .build()?;
         let records = take(&mut consumer, RECORDS)
             .await?
             .remove(&0)
@@ -211,7 +209,7 @@ async fn keys_go_to_the_partitions_that_java_chooses() -> Result {
         .run()
         .await?
         .success()?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for number in 0..100 {
         let key = format!("key-{number}");
         drop(
@@ -225,8 +223,7 @@ async fn keys_go_to_the_partitions_that_java_chooses() -> Result {
         .reader()
         .assign(partitions(&topic, 7))
         .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await?;
+        .build()?;
     let mut homes = std::collections::HashMap::new();
     for (partition, records) in take(&mut consumer, 200).await? {
         for record in records {

@@ -45,7 +45,7 @@ async fn javas_tools_work_on_the_mock() -> Result {
     );
 
     let client = mock.client();
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for number in 0..5 {
         let value = format!("value-{number}");
         producer.send(Record::to("java").with_value(&value)).await?;
@@ -96,8 +96,7 @@ async fn javas_tools_work_on_the_mock() -> Result {
         .consumer("rust")
         .subscribe(["perf"])
         .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await?;
+        .build()?;
     assert_eq!(
         take(&mut consumer, 50)
             .await?

@@ -9,7 +9,7 @@ use crate::support::{Result, client, one, unique};
 const BLOCK: Duration = Duration::from_secs(2);
 
 async fn refusal(client: &Client, record: Record<'_>) -> Result<ottla::Error> {
-    let producer = client.producer().max_block(BLOCK).build().await?;
+    let producer = client.producer().max_block(BLOCK).build()?;
     let start = Instant::now();
     let error = producer
         .send(record)
@@ -83,7 +83,7 @@ async fn a_header_larger_than_a_request_may_be() -> Result {
     assert_eq!(error.kind(), ErrorKind::RecordTooLarge);
     // One that fits is written as it is.
     let name = "n".repeat(500_000);
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     let record = Record::to(&topic).with_header(&name, "v");
     assert_eq!(producer.send(record).await?.offset, Some(0));
     Ok(())
@@ -108,7 +108,7 @@ async fn a_closed_producer_takes_nothing() -> Result {
     let (cluster, topic) = (one().await?, unique("closed"));
     cluster.create_topic(&topic, 1, 1).await?;
     let client = client(cluster).await?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     let clone = producer.clone();
     producer.close_timeout(BLOCK).await.unwrap();
     let record = || Record::to(&topic).with_value("v");
@@ -136,7 +136,7 @@ async fn a_record_larger_than_the_topic_takes_fails_alone() -> Result {
         .create_topic_with(&topic, 1, 1, &[("max.message.bytes", "10000")])
         .await?;
     let client = client(cluster).await?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     let large = vec![b'x'; 20_000];
     let before = producer
         .enqueue(Record::to(&topic).with_value("before"))
@@ -167,7 +167,7 @@ async fn without_acks_the_offset_is_unknown_and_the_record_arrives() -> Result {
         (ottla::Acks::Leader, Some(1)),
         (ottla::Acks::All, Some(2)),
     ] {
-        let producer = client.producer().acks(acks).build().await?;
+        let producer = client.producer().acks(acks).build()?;
         assert_eq!(
             producer
                 .send(Record::to(&topic).with_value("v"))
@@ -190,8 +190,7 @@ async fn no_position_and_no_reset_is_a_typed_error() -> Result {
         .consumer(unique("group"))
         .assign([TopicPartition::new(topic.as_str(), 0)])
         .offset_reset(OffsetReset::None)
-        .build()
-        .await?;
+        .build()?;
     let error = tokio::time::timeout(Duration::from_secs(20), consumer.poll())
         .await?
         .expect_err("nothing is committed");

@@ -19,7 +19,7 @@ const SESSION: Duration = Duration::from_secs(45);
 async fn create(cluster: &Cluster, client: &Client, name: &str, records: usize) -> Result<String> {
     let topic = unique(name);
     cluster.create_topic(&topic, 2, 1).await?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for number in 0..records {
         let partition = (number % 2) as i32;
         eventually(async || {
@@ -41,7 +41,7 @@ async fn member(
     if let Some(instance) = instance {
         builder = builder.group_instance_id(instance);
     }
-    Ok(builder.offset_reset(OffsetReset::Earliest).build().await?)
+    Ok(builder.offset_reset(OffsetReset::Earliest).build()?)
 }
 
 /// The members, each with the number of its partitions.
@@ -114,7 +114,7 @@ async fn unsubscribing_leaves_at_once_and_other_topics_can_be_subscribed() -> Re
             "all of it is committed"
         );
     }
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -146,7 +146,7 @@ async fn who_reads_by_events_stays_a_member_until_it_lets_go() -> Result {
         members => Err(format!("{members} members").into()),
     })
     .await?;
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -173,7 +173,7 @@ async fn a_static_member_that_unsubscribed_gets_its_place_back() -> Result {
             consumer.poll_timeout(Duration::from_millis(100)).await?;
         }
     }
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 

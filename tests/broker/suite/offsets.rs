@@ -18,7 +18,7 @@ fn age(age: Duration) -> Timestamp {
 }
 
 async fn produce(client: &Client, topic: &str, partition: i32, ages: &[Duration]) -> Result {
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for at in ages {
         let record = Record::to(topic).with_partition(partition).with_value("v");
         eventually(async || {
@@ -55,7 +55,7 @@ async fn every_way_to_start_starts_where_it_says() -> Result {
         (OffsetReset::Latest, [4, 1]),
     ] {
         let reader = client.reader().assign([tp.clone(), old.clone()]);
-        let mut reader = reader.offset_reset(reset).build().await?;
+        let mut reader = reader.offset_reset(reset).build()?;
         let found = eventually(async || {
             reader.poll_timeout(Duration::from_millis(1)).await?;
             match (reader.lag().get(&tp), reader.lag().get(&old)) {
@@ -68,7 +68,7 @@ async fn every_way_to_start_starts_where_it_says() -> Result {
         let reader = client.consumer(unique("group"));
         let reader = reader.assign([tp.clone(), old.clone()]).auto_commit(false);
         // Nothing is handed out, so that the position stays where it began.
-        let mut reader = reader.offset_reset(reset).build().await?;
+        let mut reader = reader.offset_reset(reset).build()?;
         reader.set_max_poll_records(0);
         let found = eventually(async || {
             reader.poll_timeout(Duration::from_millis(1)).await?;
@@ -81,7 +81,7 @@ async fn every_way_to_start_starts_where_it_says() -> Result {
     }
 
     let reader = client.reader().assign([tp.clone()]);
-    let mut reader = reader.offset_reset(OffsetReset::None).build().await?;
+    let mut reader = reader.offset_reset(OffsetReset::None).build()?;
     let error = partition_error(&mut reader).await?;
     assert_eq!(error.kind(), ErrorKind::Offset);
     assert_eq!(error.topic_partition(), Some(&tp));
@@ -114,7 +114,7 @@ async fn a_commit_keeps_its_note_and_the_leader_epoch() -> Result {
     produce(&client, &topic, 0, &[Duration::ZERO; 3]).await?;
     let tp = |partition| TopicPartition::new(topic.as_str(), partition);
     let builder = client.consumer(&group).assign([tp(0)]).auto_commit(false);
-    let mut consumer = builder.offset_reset(OffsetReset::Earliest).build().await?;
+    let mut consumer = builder.offset_reset(OffsetReset::Earliest).build()?;
     take(&mut consumer, 3).await?;
     consumer.commit().await?;
     let committed = consumer.committed([tp(0), tp(1)]).await?;
@@ -128,7 +128,7 @@ async fn a_commit_keeps_its_note_and_the_leader_epoch() -> Result {
     assert_eq!(committed[&tp(1)].offset(), 2);
     assert_eq!(committed[&tp(1)].metadata(), "so far");
     assert_eq!(committed[&tp(0)].offset(), 3);
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -141,7 +141,7 @@ async fn a_topic_made_anew_does_not_inherit_a_late_commit() -> Result {
     produce(&client, &topic, 0, &[Duration::ZERO; 20]).await?;
     let builder = client.consumer(&group).assign([tp.clone()]);
     let builder = builder.allow_auto_create_topics(false).auto_commit(false);
-    let mut consumer = builder.offset_reset(OffsetReset::Earliest).build().await?;
+    let mut consumer = builder.offset_reset(OffsetReset::Earliest).build()?;
     take(&mut consumer, 20).await?;
     // What is not fetched is not found out about.
     consumer.pause(std::slice::from_ref(&tp))?;
@@ -180,12 +180,12 @@ async fn the_lag_of_a_group_is_known_without_joining_it() -> Result {
     produce(&client, &topic, 1, &[HOUR; 2]).await?;
     let tp = |partition| TopicPartition::new(topic.as_str(), partition);
     let committer = client.consumer(&group).assign([tp(0)]).auto_commit(false);
-    let committer = committer.build().await?;
+    let committer = committer.build()?;
     let at = |partition, offset| (tp(partition), OffsetAndMetadata::new(offset));
     committer
         .commit_offsets([at(0, 2), at(1, 2), at(2, 0)])
         .await?;
-    committer.close(CLOSE).await?;
+    committer.close_timeout(CLOSE).await?;
 
     let lag = admin.group_lag(&group).await?;
     assert_eq!(lag.partitions().len(), 3);
@@ -212,7 +212,7 @@ async fn the_lag_of_a_group_is_known_without_joining_it() -> Result {
 
     // With a member, whose partitions count even where nothing is committed.
     let member = client.consumer(&group).subscribe([topic.clone()]);
-    let mut member = member.auto_commit(false).build().await?;
+    let mut member = member.auto_commit(false).build()?;
     member.set_max_poll_records(0);
     eventually(async || {
         member.poll_timeout(Duration::from_millis(100)).await?;
@@ -239,7 +239,7 @@ async fn the_lag_of_a_group_is_known_without_joining_it() -> Result {
     assert_eq!(description.members[0].partitions.len(), 4);
     let listed = admin.list_groups().await?;
     assert!(listed.iter().any(|listed| listed.group == group));
-    member.close(CLOSE).await?;
+    member.close_timeout(CLOSE).await?;
     Ok(())
 }
 

@@ -34,7 +34,7 @@ async fn topics_classic_groups_and_plain_offsets_of_an_old_broker() -> Result {
     let listed = admin.list_topics().await?;
     assert!(listed.iter().any(|listed| listed.name == topic));
 
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for _ in 0..5 {
         let record = Record::to(topic).with_partition(0).with_value("v");
         eventually(async || Ok(producer.send(record.clone()).await?)).await?;
@@ -44,14 +44,14 @@ async fn topics_classic_groups_and_plain_offsets_of_an_old_broker() -> Result {
     // Partitions that a consumer chooses itself, whose commits make a group without members.
     let plain = client.consumer("plain").assign([tp.clone()]);
     let plain = plain.auto_commit(false).offset_reset(OffsetReset::Earliest);
-    let mut plain = plain.build().await?;
+    let mut plain = plain.build()?;
     take(&mut plain, 5).await?;
     let at = (tp.clone(), OffsetAndMetadata::new(3).with_metadata("note"));
     plain.commit_offsets([at]).await?;
     let committed = plain.committed([&tp]).await?;
     let committed = &committed[&tp];
     assert_eq!((committed.offset(), committed.metadata()), (3, "note"));
-    plain.close(CLOSE).await?;
+    plain.close_timeout(CLOSE).await?;
     let rows = lag_by_admin(&client, "plain").await?;
     assert_eq!(rows, lag_by_tool(&cluster, "plain").await?);
     assert_eq!(rows[0][1..4], ["3", "5", "2"]);
@@ -94,7 +94,7 @@ async fn topics_classic_groups_and_plain_offsets_of_an_old_broker() -> Result {
 
     // Who wants to be a member is told what is missing.
     let member = client.consumer("member").subscribe([topic]);
-    let mut member = member.build().await?;
+    let mut member = member.build()?;
     let error = timeout(LONG, member.poll()).await?.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnsupportedVersion, "{error}");
     assert!(error.is_fatal(), "{error}");

@@ -56,7 +56,7 @@ async fn a_producer_over_its_quota_is_silent_for_as_long_as_it_is_told() -> Resu
     one().await?.create_topic(&topic, 1, 1).await?;
     let (proxy, client) = limited(&name, "producer_byte_rate=100000").await?;
     let producer = client.producer().max_in_flight(1).batch_size(10_000);
-    let producer = producer.build().await?;
+    let producer = producer.build()?;
     let value = [7; 9_000];
     let start = Instant::now();
     // The quota is known to the broker some time after the tool said so.
@@ -78,12 +78,12 @@ async fn a_consumer_over_its_quota_is_silent_for_as_long_as_it_is_told() -> Resu
     let cluster = one().await?;
     cluster.create_topic(&topic, 1, 1).await?;
     let plain = crate::support::client(cluster).await?;
-    let producer = plain.producer().build().await?;
+    let producer = plain.producer().build()?;
     let value = vec![7; 10_000];
     let (proxy, client) = limited(&name, "consumer_byte_rate=100000").await?;
     let reader = client.reader().assign(partitions(&topic, 1));
     let reader = reader.offset_reset(OffsetReset::Earliest);
-    let mut reader = reader.max_partition_fetch_bytes(50_000).build().await?;
+    let mut reader = reader.max_partition_fetch_bytes(50_000).build()?;
     let start = Instant::now();
     while silences(&proxy.seen(), FETCH) < OFTEN {
         assert!(start.elapsed() < 2 * LONG, "{:?}", proxy.seen());

@@ -31,7 +31,7 @@ async fn member(
     let group = unique("roles");
     let builder = client.consumer(group).subscribe([topic]);
     let builder = builder.offset_reset(OffsetReset::Earliest);
-    let mut consumer = builder.build().await?;
+    let mut consumer = builder.build()?;
     while consumer.assignment().is_empty() {
         consumer.poll_timeout(PAUSE).await?;
     }
@@ -59,7 +59,7 @@ async fn member(
 }
 
 async fn produce(client: Client, topic: String, begun: Instant) -> Result<Producer> {
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     for _ in 0..RECORDS {
         let stamp = begun.elapsed().as_nanos() as u64;
         producer
@@ -73,7 +73,7 @@ async fn produce(client: Client, topic: String, begun: Instant) -> Result<Produc
 /// Reads what nobody writes to.
 async fn read_nothing(client: Client, topic: String, stop: Arc<AtomicBool>) -> Result {
     let reader = client.reader().assign(partitions(&topic, 3));
-    let mut reader = reader.build().await?;
+    let mut reader = reader.build()?;
     while !stop.load(Ordering::Relaxed) {
         let batches = reader.poll_timeout(PAUSE * 10).await?;
         assert!(batches.is_some_and(|batches| batches.is_empty()));
@@ -153,7 +153,7 @@ async fn many_roles_on_one_client_do_not_wait_for_each_other() -> Result {
         producer.close_timeout(LONG).await.unwrap();
     }
     for consumer in consumers {
-        consumer.close(LONG).await?;
+        consumer.close_timeout(LONG).await?;
     }
     stop.store(true, Ordering::Relaxed);
     for outcome in others.join_all().await {

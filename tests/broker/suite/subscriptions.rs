@@ -23,7 +23,7 @@ async fn delete(admin: &Admin, topic: &str) -> Result {
 }
 
 async fn say(client: &Client, topic: &str, value: &str) -> Result {
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     // Brokers hear of a topic a moment after the controller.
     eventually(async || Ok(producer.send(Record::to(topic).with_value(value)).await?)).await?;
     Ok(())
@@ -72,7 +72,7 @@ async fn follows(pattern: impl Fn(&str) -> Result<TopicPattern>) -> Result {
         .consumer(&group)
         .subscribe_pattern(pattern(&format!(r"{stem}\.eu-.*"))?)
         .offset_reset(OffsetReset::Earliest);
-    let mut consumer = builder.build().await?;
+    let mut consumer = builder.build()?;
     let mut values = Vec::new();
     settle(&mut consumer, &[&eu_a], &mut values).await?;
     // The rest of the name counts: this one only has it in the middle.
@@ -96,7 +96,7 @@ async fn follows(pattern: impl Fn(&str) -> Result<TopicPattern>) -> Result {
     consumer.subscribe([us.clone()])?;
     settle(&mut consumer, &[&us], &mut values).await?;
     assert_eq!(values, ["later"], "nothing twice");
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -117,19 +117,19 @@ async fn kafkas_own_topics_match_only_if_asked_for() -> Result {
     let client = client(cluster).await?;
     // There is a topic of committed offsets.
     let first = client.consumer(unique("group"));
-    let mut first = first.subscribe([topic.clone()]).build().await?;
+    let mut first = first.subscribe([topic.clone()]).build()?;
     settle(&mut first, &[&topic], &mut Vec::new()).await?;
-    first.close(CLOSE).await?;
+    first.close_timeout(CLOSE).await?;
     let pattern = TopicPattern::client_side(&format!("{topic}|__consumer_offsets"))?;
     let member = |exclude| {
         let builder = client.consumer(unique("group"));
         let builder = builder.exclude_internal_topics(exclude);
         builder.subscribe_pattern(pattern.clone()).build()
     };
-    let mut without = member(true).await?;
+    let mut without = member(true)?;
     settle(&mut without, &[&topic], &mut Vec::new()).await?;
-    without.close(CLOSE).await?;
-    let mut with = member(false).await?;
+    without.close_timeout(CLOSE).await?;
+    let mut with = member(false)?;
     let deadline = Instant::now() + LONG;
     while !with
         .assignment()
@@ -139,7 +139,7 @@ async fn kafkas_own_topics_match_only_if_asked_for() -> Result {
         assert!(Instant::now() < deadline, "{:?}", with.assignment());
         with.poll_timeout(Duration::from_millis(200)).await?;
     }
-    with.close(CLOSE).await?;
+    with.close_timeout(CLOSE).await?;
     Ok(())
 }
 
@@ -150,7 +150,7 @@ async fn a_pattern_that_the_broker_refuses_is_a_typed_error_and_another_goes_on(
     let client = client(cluster).await?;
     let builder = client.consumer(unique("group"));
     let builder = builder.subscribe_pattern(TopicPattern::broker_side("("));
-    let mut consumer = builder.build().await?;
+    let mut consumer = builder.build()?;
     for _ in 0..2 {
         let error = partition_error(&mut consumer).await?;
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
@@ -162,14 +162,14 @@ async fn a_pattern_that_the_broker_refuses_is_a_typed_error_and_another_goes_on(
         // The same when it is a member already.
         consumer.subscribe_pattern(TopicPattern::broker_side("["))?;
     }
-    consumer.close(CLOSE).await?;
+    consumer.close_timeout(CLOSE).await?;
     Ok(())
 }
 
 /// A member with a name of its own; polls until it has so many partitions.
 async fn named(client: &Client, group: &str, topic: &str, name: &str) -> Result<Consumer> {
     let builder = client.consumer(group).subscribe([topic.to_owned()]);
-    Ok(builder.group_instance_id(name).build().await?)
+    Ok(builder.group_instance_id(name).build()?)
 }
 
 #[tokio::test]
@@ -194,7 +194,7 @@ async fn a_static_member_comes_back_to_what_it_had_and_its_name_is_taken_meanwhi
     assert_eq!(code, Some(UNRELEASED_INSTANCE_ID), "{error}");
     assert!(error.is_fatal());
 
-    first.close(CLOSE).await?;
+    first.close_timeout(CLOSE).await?;
     // Its place is kept: nothing goes to the other one.
     let kept = second.assignment();
     for _ in 0..20 {
@@ -209,7 +209,7 @@ async fn a_static_member_comes_back_to_what_it_had_and_its_name_is_taken_meanwhi
         second.poll_timeout(Duration::from_millis(100)).await?;
         assert_eq!(second.assignment(), kept);
     }
-    back.close(CLOSE).await?;
-    second.close(CLOSE).await?;
+    back.close_timeout(CLOSE).await?;
+    second.close_timeout(CLOSE).await?;
     Ok(())
 }

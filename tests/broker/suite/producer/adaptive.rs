@@ -15,7 +15,7 @@ const PER_SECOND: usize = 10_000;
 
 /// The percentage of a topic's records that is in partition 2, which is on the slow broker.
 async fn share(client: &Client, topic: &str) -> Result<f64> {
-    let mut reader = client.reader().assign(partitions(topic, 3)).build().await?;
+    let mut reader = client.reader().assign(partitions(topic, 3)).build()?;
     reader.set_max_poll_records(0);
     let ends = reader.end_offsets(partitions(topic, 3)).await?;
     let counts: Vec<i64> = ends.values().copied().collect();
@@ -28,7 +28,7 @@ async fn ours(cluster: &Cluster, proxy: &Proxy, topic: &str, adaptive: bool) -> 
     let through = Client::builder().bootstrap(proxy.bootstrap().split(','));
     let through = through.connect().await?;
     let producer = through.producer().adaptive_partitioning(adaptive);
-    let producer = producer.build().await?;
+    let producer = producer.build()?;
     let value = [7; 100];
     let mut ticks = interval(Duration::from_millis(10));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);

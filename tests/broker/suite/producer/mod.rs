@@ -27,8 +27,7 @@ async fn numbers(
         .reader()
         .assign(partitions(topic, among))
         .offset_reset(OffsetReset::Earliest)
-        .build()
-        .await?;
+        .build()?;
     let mut numbers = BTreeMap::new();
     for (partition, records) in take(&mut consumer, count).await? {
         let parsed: Result<Vec<usize>, _> = records

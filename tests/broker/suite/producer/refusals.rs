@@ -33,7 +33,7 @@ async fn what_is_not_permitted_fails_alone_and_at_once() -> Result {
     acl(&[&[deny, who, "--operation", "All"][..], &on("hidden")].concat()).await?;
 
     let client = client(&cluster).await?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     let deliver = |topic| timeout(LONG, producer.send(Record::to(topic).with_value("v")));
     deliver("open").await??;
     for topic in ["read-only", "hidden"] {
@@ -60,7 +60,7 @@ async fn what_is_not_permitted_fails_alone_and_at_once() -> Result {
     acl(&[&idempotent[..], &cluster_wide].concat()).await?;
     acl(&[&[deny, who, "--operation", "Write"][..], &on("*")].concat()).await?;
     let error = eventually(async || {
-        let producer = client.producer().build().await?;
+        let producer = client.producer().build()?;
         match timeout(LONG, producer.send(Record::to("open").with_value("v"))).await? {
             Err(error) if error.is_fatal() => {
                 // It says so to everybody from then on.
@@ -76,7 +76,7 @@ async fn what_is_not_permitted_fails_alone_and_at_once() -> Result {
     assert!(error.to_string().contains("enable.idempotence"), "{error}");
     assert_eq!(error.certainty(), Some(Certainty::NotSent));
     // Without idempotence it is the topic's affair.
-    let plain = client.producer().acks(Acks::Leader).build().await?;
+    let plain = client.producer().acks(Acks::Leader).build()?;
     let delivery = plain.send(Record::to("open").with_value("v"));
     let error = timeout(LONG, delivery).await?.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Authorization, "{error}");
@@ -91,7 +91,7 @@ async fn a_record_that_breaks_the_topics_rules_fails_and_those_after_it_are_writ
         .create_topic_with(&topic, 1, 1, &[("cleanup.policy", "compact")])
         .await?;
     let client = client(cluster).await?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     let keyed = || Record::to(&topic).with_key("k").with_value("v");
     assert_eq!(producer.send(keyed()).await?.offset, Some(0));
     let error = producer
@@ -118,7 +118,7 @@ async fn a_producer_over_its_quota_is_slower_fails_nothing_and_says_so() -> Resu
         .client_id(&name)
         .connect()
         .await?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     let value = [7; 10_000];
     // The quota is known to the broker some time after the tool said so.
     let start = Instant::now();

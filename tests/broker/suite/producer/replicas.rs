@@ -45,10 +45,10 @@ async fn a_shortage_of_replicas_is_waited_out_or_fails_with_the_truth() -> Resul
         placed(&cluster, topic, "1:2", &["min.insync.replicas=2"]).await?;
     }
     let client = client(&cluster).await?;
-    let lasting = client.producer().build().await?;
+    let lasting = client.producer().build()?;
     let hasty = hasty(&cluster, 5 * SECOND).await?;
     let hasty = hasty.producer().delivery_timeout(12 * SECOND);
-    let hasty = hasty.build().await?;
+    let hasty = hasty.build()?;
     for topic in ["before", "after"] {
         lasting.send(Record::to(topic).with_value("0")).await?;
         hasty.send(Record::to(topic).with_value("1")).await?;
@@ -64,7 +64,7 @@ async fn a_shortage_of_replicas_is_waited_out_or_fails_with_the_truth() -> Resul
     let later = lasting
         .enqueue(Record::to("before").with_value("3"))
         .await?;
-    let leader = client.producer().acks(Acks::Leader).build().await?;
+    let leader = client.producer().acks(Acks::Leader).build()?;
     timeout(LONG, leader.send(Record::to("before").with_value("4"))).await??;
 
     let error = timeout(LONG, unsure).await?.unwrap_err();
@@ -119,7 +119,7 @@ async fn a_shortage_found_after_the_append_is_tried_again_and_costs_no_copies() 
     let client = Client::builder().bootstrap([proxy.bootstrap()]);
     let client = client.connect().await?;
     let producer = client.producer().linger(Duration::ZERO);
-    let producer = producer.delivery_timeout(60 * SECOND).build().await?;
+    let producer = producer.delivery_timeout(60 * SECOND).build()?;
     producer.send(Record::to(&topic).with_value("0")).await?;
     // Several in flight, of which the first ones are refused, again and again.
     lies.store(12, SeqCst);
@@ -144,7 +144,7 @@ async fn a_shortage_found_after_the_append_is_tried_again_and_costs_no_copies() 
     let hasty = hasty.request_timeout(2 * SECOND).connect().await?;
     let hasty = hasty.producer().delivery_timeout(4 * SECOND);
     let hasty = hasty.linger(Duration::ZERO);
-    let hasty = hasty.build().await?;
+    let hasty = hasty.build()?;
     let error = hasty.send(Record::to(&topic).with_value("10")).await;
     let error = error.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
@@ -156,7 +156,7 @@ async fn a_shortage_found_after_the_append_is_tried_again_and_costs_no_copies() 
 
     // Without sequences every attempt is another copy, as with Java's producer.
     lies.store(3, SeqCst);
-    let plain = client.producer().idempotence(false).build().await?;
+    let plain = client.producer().idempotence(false).build()?;
     let told = plain.send(Record::to(&again).with_value("7")).await?;
     assert_eq!(told.offset, Some(3));
     let log = numbers(&direct, &again, 4, 1).await?.remove(&0).unwrap();
@@ -173,7 +173,7 @@ async fn a_frozen_broker_costs_only_its_own_records_and_each_ends_in_time() -> R
     let (limit, block) = (10 * SECOND, 2 * SECOND);
     let producer = client.producer();
     let producer = producer.delivery_timeout(limit).max_block(block);
-    let producer = producer.buffer_memory(400_000).build().await?;
+    let producer = producer.buffer_memory(400_000).build()?;
     let to = |partition| Record::to("frozen").with_partition(partition);
     for partition in 0..3 {
         producer.send(to(partition).with_value("0")).await?;

@@ -27,7 +27,7 @@ async fn records_for_a_topic_deleted_under_way_end_in_time_and_others_go_on() ->
     }
     let client = hasty(cluster).await?;
     let limit = 8 * SECOND;
-    let producer = client.producer().delivery_timeout(limit).build().await?;
+    let producer = client.producer().delivery_timeout(limit).build()?;
     let mut ends = Vec::new();
     for number in 0..300_usize {
         if number == 100 {
@@ -81,7 +81,7 @@ async fn made_anew(cluster: &Cluster) -> Result {
     let topic = unique("anew");
     cluster.create_topic(&topic, PARTITIONS as u32, 1).await?;
     let client = client(cluster).await?;
-    let producer = client.producer().build().await?;
+    let producer = client.producer().build()?;
     let (mut number, mut deliveries) = (0_usize, Vec::new());
     let mut send = async |times: usize| {
         for _ in 0..times {
@@ -176,8 +176,8 @@ async fn partitions_added_under_way_are_used() -> Result {
         .bootstrap(cluster.bootstrap().split(','))
         .metadata_max_age(SECOND);
     let (named, spread) = (
-        slow.producer().build().await?,
-        quick.connect().await?.producer().build().await?,
+        slow.producer().build()?,
+        quick.connect().await?.producer().build()?,
     );
     for producer in [&named, &spread] {
         producer.send(Record::to(&topic).with_value("v")).await?;
