@@ -1,5 +1,5 @@
-//! The record codec alone: appending, sealing, walking. Figures are per batch of about 64 KiB; records per batch are in the
-//! names, so nanoseconds per record are the figure divided by them.
+//! The record codec alone: appending, sealing, walking. Figures are per batch of about 64 KiB;
+//! records per batch are in the names, so nanoseconds per record are the figure divided by them.
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -79,7 +79,8 @@ fn append(c: &mut Criterion) {
             Header::new("trace", "4bf92f3577b34da6"),
             Header::null("retried"),
         ];
-        // A new buffer every time, as for real batches; the allocator gives back the last one, so it is warm.
+        // A new buffer every time, as for real batches; the allocator gives back the last one, so
+        // it is warm.
         group.bench_function(format!("{len}B x{count}"), |b| {
             b.iter(|| {
                 let mut writer = Writer::new(96 << 10);

@@ -4,8 +4,8 @@
 //! cargo run --release --example bench -- --mode produce --bootstrap localhost:9092 --topic t --partitions 6
 //! ```
 //!
-//! `--mode roles --roles 40 --seconds 10` (with `--mock`, on a mock cluster) measures how long records take
-//! where many roles share a client.
+//! `--mode roles --roles 40 --seconds 10` (with `--mock`, on a mock cluster) measures how long
+//! records take where many roles share a client.
 //!
 //! `--api batch` is the cheapest form (`enqueue_all`; borrowed records), `--api each` that of one
 //! awaitable per record (a `Delivery` each; owned records through a stream).
@@ -32,12 +32,13 @@ type Result<T = (), E = Failure> = std::result::Result<T, E>;
 enum Mode {
     Produce,
     Consume,
-    /// One producer at a fixed rate, and the time from the send to the acknowledgement and to the consumer.
+    /// One producer at a fixed rate, and the time from the send to the acknowledgement and to the
+    /// consumer.
     Latency,
     /// Tasks that each send a record and wait for its acknowledgement.
     Conc,
-    /// Many roles on one client: half of them group members, a quarter producers, the rest readers of an
-    /// empty topic. Each producer has a topic of its own and writes a record every 10 ms.
+    /// Many roles on one client: half of them group members, a quarter producers, the rest readers
+    /// of an empty topic. Each producer has a topic of its own and writes a record every 10 ms.
     Roles,
 }
 

@@ -40,7 +40,8 @@ struct Options {
     /// Count records rather than print them
     #[arg(long)]
     quiet: bool,
-    /// One of Kafka's consumer settings, such as isolation.level=read_committed; may be given several times
+    /// One of Kafka's consumer settings, such as isolation.level=read_committed; may be given
+    /// several times
     #[arg(long = "property", short = 'P', value_name = "NAME=VALUE", value_parser = pair)]
     properties: Vec<(String, String)>,
 }

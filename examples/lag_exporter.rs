@@ -1,7 +1,7 @@
 //! Tells how far behind a consumer is, in records and in time: on the terminal, and to Prometheus.
 //!
-//! Without arguments it runs on a cluster inside the process, with a producer that is faster than the consumer, so that
-//! there is something to see:
+//! Without arguments it runs on a cluster inside the process, with a producer that is faster than
+//! the consumer, so that there is something to see:
 //!
 //! ```text
 //! cargo run --release --example lag_exporter
@@ -9,8 +9,9 @@
 //! ```
 //!
 //! On a real cluster it is a member of a group of its own that reads the topic as fast as it can:
-//! `-- --bootstrap HOST:PORT --topic TOPIC --group GROUP`. In a service, put `watch_lag` beside the consumer that does
-//! the work, or use the feature `metrics`, which publishes the same with everything else.
+//! `-- --bootstrap HOST:PORT --topic TOPIC --group GROUP`. In a service, put `watch_lag` beside the
+//! consumer that does the work, or use the feature `metrics`, which publishes the same with
+//! everything else.
 
 use std::error::Error;
 use std::fmt::Write as _;

@@ -1,4 +1,5 @@
-//! A partitioner of one's own: tenants named on the command line have a partition each, the others share the rest.
+//! A partitioner of one's own: tenants named on the command line have a partition each, the others
+//! share the rest.
 //!
 //! ```text
 //! cargo run --release --example partitioner -- --bootstrap localhost:9092 --topic orders --own acme --own globex

@@ -49,7 +49,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .all()?;
     println!("created topic {topic} with 3 partitions");
 
-    // `enqueue` fixes the order and does not wait for the broker; the delivery tells what became of the record.
+    // `enqueue` fixes the order and does not wait for the broker; the delivery tells what became of
+    // the record.
     let producer = client.producer().build()?;
     let mut deliveries = Vec::new();
     for number in 0..RECORDS {

@@ -1,7 +1,9 @@
-//! Interceptors: a trace context that travels with each record, and an audit of what was written and read.
+//! Interceptors: a trace context that travels with each record, and an audit of what was written
+//! and read.
 //!
-//! The trace context is W3C's `traceparent`, here from a task-local variable; with OpenTelemetry it would be that of
-//! the current span, and the consumer's would become the parent of the span in which the record is processed.
+//! The trace context is W3C's `traceparent`, here from a task-local variable; with OpenTelemetry it
+//! would be that of the current span, and the consumer's would become the parent of the span in
+//! which the record is processed.
 //!
 //! ```text
 //! cargo run --example trace_context                                 (on a cluster inside the process)

@@ -182,7 +182,8 @@ async fn pace(start: Instant, number: u64, throughput: i64) {
     }
 }
 
-/// Reports the records of one partition in the order in which they were sent; returns how many were written.
+/// Reports the records of one partition in the order in which they were sent; returns how many were
+/// written.
 async fn report(
     options: Arc<Options>,
     mut deliveries: mpsc::UnboundedReceiver<(u64, Delivery)>,

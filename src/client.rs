@@ -139,7 +139,8 @@ impl Client {
         Admin::new(self.cluster.clone())
     }
 
-    /// What this client's connections have done so far, for everything that was made from it together.
+    /// What this client's connections have done so far, for everything that was made from it
+    /// together.
     ///
     /// ```no_run
     /// # fn example(client: ottla::Client) {
@@ -296,7 +297,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How old metadata may get without a reason to renew it (`metadata.max.age.ms`). Default: 5 minutes.
+    /// How old metadata may get without a reason to renew it (`metadata.max.age.ms`). Default: 5
+    /// minutes.
     pub fn metadata_max_age(mut self, age: Duration) -> Self {
         self.settings.client.metadata_max_age = age;
         self
@@ -357,7 +359,8 @@ impl ClientBuilder {
         }
     }
 
-    /// Makes the client and waits until the cluster has answered, at most for `default.api.timeout.ms`.
+    /// Makes the client and waits until the cluster has answered, at most for
+    /// `default.api.timeout.ms`.
     ///
     /// # Errors
     ///

@@ -10,8 +10,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 pub(crate) use tokio::time::Instant;
 
-/// Longer than any client lives and short enough to be added to any clock. Java's idiom for "without
-/// limit" is `Long.MAX_VALUE`, which comes down to this.
+/// Longer than any client lives and short enough to be added to any clock. Java's idiom for
+/// "without limit" is `Long.MAX_VALUE`, which comes down to this.
 pub(crate) const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// The monotonic clock (tokio's, so a paused runtime pauses it too).

@@ -35,7 +35,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// | [`admin`](crate::admin), look-ups of offsets and partitions | retried until the deadline | [`is_retriable`](Self::is_retriable): the same call later |
 /// | [`connect`](crate::ClientBuilder::connect), `build` | tried until the deadline what time can mend | [`is_timeout`](Self::is_timeout): the same later; [`is_auth`](Self::is_auth), [`ErrorKind::Config`]: change the settings |
 ///
-/// Wherever it comes from, after [`is_fatal`](Self::is_fatal) the producer, consumer or client is of no use any more.
+/// Wherever it comes from, after [`is_fatal`](Self::is_fatal) the producer, consumer or client is
+/// of no use any more.
 ///
 /// It prints one line that says what was being done, what happened, and whether a record may have
 /// been written; by `Debug` the same with its kind and class, so that a `main` that returns it
@@ -149,9 +150,9 @@ impl Error {
         self.0.class
     }
 
-    /// The offsets that cannot be read, of a consumer's error about damaged records: to leave them out,
-    /// [`seek`](crate::Consumer::seek) to the range's end. Where the damage hides how far it goes, the range
-    /// is one offset long, and the next attempt tells of the next one.
+    /// The offsets that cannot be read, of a consumer's error about damaged records: to leave them
+    /// out, [`seek`](crate::Consumer::seek) to the range's end. Where the damage hides how far it
+    /// goes, the range is one offset long, and the next attempt tells of the next one.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {

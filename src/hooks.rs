@@ -1,7 +1,8 @@
 //! Chains of interceptors, whatever they intercept.
 //!
-//! Invariants: none is called under a lock; a panic in one is caught, told once per interceptor and hook, and changes
-//! nothing for the client; without interceptors the paths of records do not know of them.
+//! Invariants: none is called under a lock; a panic in one is caught, told once per interceptor and
+//! hook, and changes nothing for the client; without interceptors the paths of records do not know
+//! of them.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

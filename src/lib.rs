@@ -68,8 +68,8 @@
 //!
 //! # Settings
 //!
-//! Builders have a setter for each; [`Client::from_properties`] takes Kafka's own names. Defaults are those of Kafka's
-//! Java client. All of them: [`config_reference`].
+//! Builders have a setter for each; [`Client::from_properties`] takes Kafka's own names. Defaults
+//! are those of Kafka's Java client. All of them: [`config_reference`].
 //!
 //! # Errors
 //!
@@ -78,8 +78,10 @@
 //! # Map
 //!
 //! - [`Client`], [`ClientBuilder`]: the connection to a cluster, shared by what is made from it
-//! - [`Producer`], [`TopicProducer`], [`Record`], [`Delivery`], [`Purge`], [`Partitioner`], [`Compression`], [`ProducerMetrics`]
-//! - [`Consumer`], [`Subscription`], [`Batches`], [`RecordView`], [`RecordStream`], [`Event`], [`Lag`], [`CloseOptions`]
+//! - [`Producer`], [`TopicProducer`], [`Record`], [`Delivery`], [`Purge`], [`Partitioner`],
+//!   [`Compression`], [`ProducerMetrics`]
+//! - [`Consumer`], [`Subscription`], [`Batches`], [`RecordView`], [`RecordStream`], [`Event`],
+//!   [`Lag`], [`CloseOptions`]
 //! - [`admin`]: topics and the cluster
 //! - [`ProducerInterceptor`], [`ConsumerInterceptor`]: trace contexts, audits
 //! - [`ProducerMetrics`], [`ConsumerMetrics`], [`ClientMetrics`]: numbers, as snapshots
@@ -89,14 +91,15 @@
 //!
 //! # Features
 //!
-//! `gzip`, `snappy`, `lz4` (default, pure Rust) and `zstd` (the C library; without it zstd is read by a pure-Rust
-//! decoder and not written). `mock`: a Kafka cluster inside the process, for tests. `metrics`: the numbers of the snapshots
-//! through the facade of that name, for Prometheus and others; names, units and labels are in `metrics_reference`.
+//! `gzip`, `snappy`, `lz4` (default, pure Rust) and `zstd` (the C library; without it zstd is read
+//! by a pure-Rust decoder and not written). `mock`: a Kafka cluster inside the process, for tests.
+//! `metrics`: the numbers of the snapshots through the facade of that name, for Prometheus and
+//! others; names, units and labels are in `metrics_reference`.
 //!
 //! # Logs and spans
 //!
-//! Through [`tracing`], per request and batch and never per record, under these targets (a filter such as
-//! `ottla::consumer=debug` takes all that begin so):
+//! Through [`tracing`], per request and batch and never per record, under these targets (a filter
+//! such as `ottla::consumer=debug` takes all that begin so):
 //!
 //! | target | what |
 //! |---|---|
@@ -105,9 +108,10 @@
 //! | `ottla::producer` | span `produce` per request (debug: broker, batches, records, bytes, took_ms, refused, error); batches written (trace), repeated or failed (warn) |
 //! | `ottla::consumer` | span `fetch` per request (debug: broker, partitions, bytes, took_ms, error); partitions assigned and revoked (info), lost (warn); commits in the background that failed (warn) |
 //!
-//! `ottla::interceptor` tells of one that panicked (error). What happens over and over, such as a broker that is away, is a warning at first and then once in 30 seconds, with the
-//! number of those `untold` (which are told for debugging); an operator's log does not fill. Keys, values, headers and
-//! settings are in none of it.
+//! `ottla::interceptor` tells of one that panicked (error). What happens over and over, such as a
+//! broker that is away, is a warning at first and then once in 30 seconds, with the number of those
+//! `untold` (which are told for debugging); an operator's log does not fill. Keys, values, headers
+//! and settings are in none of it.
 #![forbid(unsafe_code)]
 
 pub mod admin;
@@ -119,6 +123,7 @@ mod consumer;
 mod error;
 mod fetched;
 mod hooks;
+mod log_throttle;
 mod metrics;
 #[cfg(feature = "mock")]
 pub mod mock;
@@ -129,7 +134,6 @@ mod observe_tests;
 mod offsets;
 mod planted;
 mod producer;
-mod quiet;
 mod record;
 mod sync;
 mod tasks;

@@ -75,8 +75,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Log {
 impl Log {
     /// Takes in what this thread does from now on.
     fn start() -> (Self, DefaultGuard) {
-        // While there is a single subscriber, tracing asks that of the thread which comes by a place in the code first, and
-        // other tests' threads have none: the place would be switched off for all.
+        // While there is a single subscriber, tracing asks that of the thread which comes by a
+        // place in the code first, and other tests' threads have none: the place would be switched
+        // off for all.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| Dispatch::new(Registry::default()));
         let log = Self::default();

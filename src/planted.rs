@@ -1,8 +1,8 @@
 //! Bugs that a test can switch on, to show that the simulation finds them (`tests/sim/README.md`).
 //!
 //! The code asks `crate::planted("name")` where a bug would be. Only a debug build with the feature
-//! `unstable-internals` looks at the environment variable `OTTLA_PLANTED`, once, for the name of the
-//! one bug to have. In every other build the answer is the constant `false`.
+//! `unstable-internals` looks at the environment variable `OTTLA_PLANTED`, once, for the name of
+//! the one bug to have. In every other build the answer is the constant `false`.
 
 /// Whether this process has the bug of this name.
 #[cfg(not(all(feature = "unstable-internals", debug_assertions)))]

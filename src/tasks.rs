@@ -64,7 +64,8 @@ impl Tasks {
         }))
     }
 
-    /// Runs `task` until it ends or the group is stopped; dropping at any await must be safe for it.
+    /// Runs `task` until it ends or the group is stopped; dropping at any await must be safe for
+    /// it.
     pub(crate) fn spawn(
         &self,
         name: &'static str,

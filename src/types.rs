@@ -140,7 +140,8 @@ impl OffsetAndMetadata {
         self
     }
 
-    /// Adds the leader epoch of the last record read, by which a truncated log is noticed (KIP-320).
+    /// Adds the leader epoch of the last record read, by which a truncated log is noticed
+    /// (KIP-320).
     #[must_use]
     pub fn with_leader_epoch(mut self, epoch: Option<i32>) -> Self {
         self.leader_epoch = epoch;

@@ -1,5 +1,5 @@
-//! Counts what a consumer allocates, and how much memory it holds at most, on the mock cluster: all on one
-//! thread, which is what is counted.
+//! Counts what a consumer allocates, and how much memory it holds at most, on the mock cluster: all
+//! on one thread, which is what is counted.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -86,14 +86,16 @@ fn read_slowly(compression: &str, max_poll_records: usize) -> AllocationInfo {
     })
 }
 
-/// Thousands of times smaller on the wire than in memory, so that a budget of fetched bytes would be none.
+/// Thousands of times smaller on the wire than in memory, so that a budget of fetched bytes would
+/// be none.
 #[test]
 fn memory_stays_within_the_budget_however_well_data_is_compressed() {
     for compression in ["zstd", "lz4", "gzip"] {
         // Many batches per poll; a part of one.
         for max_poll_records in [100_000, 10] {
             let used = read_slowly(compression, max_poll_records);
-            // One batch beyond it, and the buffer that one is decompressed into as it grows; connections.
+            // One batch beyond it, and the buffer that one is decompressed into as it grows;
+            // connections.
             let bound = BUDGET + 3 * MIB;
             assert!(used.bytes_max <= bound as u64, "{compression}: {used:?}");
         }

@@ -1,13 +1,15 @@
-//! Answers and requests with flipped bits, on their way: nothing hangs, nothing acknowledged is lost, and
-//! when the damage is over everything is as if it had never been.
+//! Answers and requests with flipped bits, on their way: nothing hangs, nothing acknowledged is
+//! lost, and when the damage is over everything is as if it had never been.
 //!
-//! Codes, offsets, epochs, ids and times stand outside of every checksum, so what is told during the damage may be wrong in
-//! ways that nobody can see (an offset, say). What must hold all the same: every delivery ends, what was acknowledged is in a
-//! log, and once the damage is over all that is sent is written, and read by the group, whose members
-//! share the partitions as its coordinator says. A member or a producer that a broker seems to refuse for good
-//! ends, as in Java's client, and so does a call; here it is started again, as an application would.
+//! Codes, offsets, epochs, ids and times stand outside of every checksum, so what is told during
+//! the damage may be wrong in ways that nobody can see (an offset, say). What must hold all the
+//! same: every delivery ends, what was acknowledged is in a log, and once the damage is over all
+//! that is sent is written, and read by the group, whose members share the partitions as its
+//! coordinator says. A member or a producer that a broker seems to refuse for good ends, as in
+//! Java's client, and so does a call; here it is started again, as an application would.
 //!
-//! Two kinds of worlds: bits are flipped wherever it happens for half a minute, or one bit of one answer.
+//! Two kinds of worlds: bits are flipped wherever it happens for half a minute, or one bit of one
+//! answer.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
@@ -25,8 +27,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 const PARTITIONS: i32 = 4;
-/// What recovery may take: a member that nobody is stays in the group until its session ends, 45 s, and a heartbeat tells
-/// everything once in a minute.
+/// What recovery may take: a member that nobody is stays in the group until its session ends, 45 s,
+/// and a heartbeat tells everything once in a minute.
 const RECOVERY: Duration = Duration::from_secs(120);
 
 /// What is damaged in a world: one bit in so many bytes of answers, and of requests.
@@ -37,7 +39,8 @@ struct Damage {
 }
 
 impl Damage {
-    /// From a flip in nearly every answer to one in a hundred, on the way back, on both ways, and on the way there.
+    /// From a flip in nearly every answer to one in a hundred, on the way back, on both ways, and
+    /// on the way there.
     fn of(seed: u64) -> Self {
         let every = [200, 1_000, 3_000, 8_000, 20_000][seed as usize % 5];
         let (answers, requests) = match seed / 5 % 4 {
@@ -79,7 +82,8 @@ async fn under_damage(seed: u64, damage: Damage) {
     network.damage_answers(0);
     network.damage_requests(0);
     if damage.requests > 0 {
-        // Nobody can see that a commit said another offset than was meant, if the log comes to have it.
+        // Nobody can see that a commit said another offset than was meant, if the log comes to have
+        // it.
         world.settle(&members).await;
     }
     let took = world
@@ -102,7 +106,8 @@ const ANSWERS: [(Api, usize); 10] = [
     (Api::InitProducerId, 1),
     (Api::Produce, 3),
 ];
-/// Bits of Metadata by which a broker was at another's address: whoever had a link to there kept it.
+/// Bits of Metadata by which a broker was at another's address: whoever had a link to there kept
+/// it.
 const ONCE_WRONG: [(usize, usize); 2] = [(2, 2_736), (1, 2_521)];
 /// Larger than any of these answers, in bits.
 const BITS: usize = 8 * 400;
@@ -269,7 +274,8 @@ impl World {
         (tokio::spawn(task), handle)
     }
 
-    /// There is no damage any more: what was acknowledged is there, and everything goes on. How long that took.
+    /// There is no damage any more: what was acknowledged is there, and everything goes on. How
+    /// long that took.
     async fn recover(
         &self,
         producer: &Producer,
@@ -334,7 +340,8 @@ impl World {
         }
     }
 
-    /// Whether each partition is one member's, as the members and the coordinator see it, and both have some.
+    /// Whether each partition is one member's, as the members and the coordinator see it, and both
+    /// have some.
     fn shared(&self, members: &[Member; 2]) -> Result<(), String> {
         let sorted = |parts: Vec<Vec<TopicPartition>>| {
             let parts: BTreeSet<BTreeSet<_>> = parts.into_iter().map(BTreeSet::from_iter).collect();

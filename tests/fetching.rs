@@ -1,5 +1,5 @@
-//! How fetching goes on over time, against the mock cluster on a paused clock: simulated time is exact, so
-//! that "not slowed down" can be counted.
+//! How fetching goes on over time, against the mock cluster on a paused clock: simulated time is
+//! exact, so that "not slowed down" can be counted.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -55,7 +55,8 @@ fn count_by_partition(batches: &Batches, counts: &mut BTreeMap<i32, usize>) {
     }
 }
 
-/// Reads `total` records, `work` long for each poll that has some; how long it takes from the first on.
+/// Reads `total` records, `work` long for each poll that has some; how long it takes from the first
+/// on.
 async fn drain(consumer: &mut Consumer, total: usize, work: Duration) -> Duration {
     let mut seen = 0;
     let mut since = None;
@@ -230,7 +231,8 @@ async fn partitions_that_nobody_takes_do_not_hold_back_another_broker() {
     drop(stalled);
 }
 
-/// Nor those of their own broker, whose share they use up; and what was dropped of them comes again.
+/// Nor those of their own broker, whose share they use up; and what was dropped of them comes
+/// again.
 #[tokio::test(start_paused = true)]
 async fn partitions_that_nobody_takes_do_not_hold_back_the_others_of_their_broker() {
     let mock = MockCluster::builder()
@@ -354,7 +356,8 @@ async fn give_up_after<F: Future>(future: F, polls: usize) -> Option<F::Output> 
     .await
 }
 
-/// Every way to ask for records, given up after every number of polls: each record comes once, in order.
+/// Every way to ask for records, given up after every number of polls: each record comes once, in
+/// order.
 #[tokio::test(start_paused = true)]
 async fn asking_for_records_can_be_given_up_at_any_await() {
     let mock = MockCluster::builder()

@@ -1,5 +1,5 @@
-//! What other tasks can do with a consumer through its handle, and what is asked about topics besides. Against the mock
-//! cluster on a paused clock.
+//! What other tasks can do with a consumer through its handle, and what is asked about topics
+//! besides. Against the mock cluster on a paused clock.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Topics that are deleted and made anew under a consumer: what was committed or read of the old one is no place in the
-//! new one. Against the mock cluster on a paused clock.
+//! Topics that are deleted and made anew under a consumer: what was committed or read of the old
+//! one is no place in the new one. Against the mock cluster on a paused clock.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Many producers, groups, readers and admin calls on one client: none stands behind another. Against
-//! the mock cluster on a paused clock, so that only waiting takes time.
+//! Many producers, groups, readers and admin calls on one client: none stands behind another.
+//! Against the mock cluster on a paused clock, so that only waiting takes time.
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
 use std::time::Duration;

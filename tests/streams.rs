@@ -393,8 +393,8 @@ fn whoever_waits_when_the_clients_runtime_ends_is_told() {
     }
 }
 
-/// An offset in the middle of a batch is kept with the leader epoch of that batch (KIP-320): with an
-/// older one a broker would take the records since for a log that was cut off.
+/// An offset in the middle of a batch is kept with the leader epoch of that batch (KIP-320): with
+/// an older one a broker would take the records since for a log that was cut off.
 #[tokio::test(start_paused = true)]
 async fn what_a_stream_finished_within_a_batch_has_the_epoch_of_the_batch() {
     let mock = MockCluster::builder().brokers(2).topic("t", 1).in_memory();

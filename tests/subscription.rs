@@ -1,5 +1,5 @@
-//! What a consumer reads and when it stops: unsubscribing, reading something else, and how it closes. Against the mock
-//! cluster on a paused clock.
+//! What a consumer reads and when it stops: unsubscribing, reading something else, and how it
+//! closes. Against the mock cluster on a paused clock.
 #![allow(missing_docs, clippy::panic, clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -551,7 +551,8 @@ async fn the_group_is_left_only_after_the_commit() {
     // What was asked for later came later.
     assert_eq!(group(&mock).offsets, [(tp("t", 0), 0), (tp("t", 1), 1)]);
 
-    // A commit that cannot be made does not hold it back for long, nor does being thrown out bring it back.
+    // A commit that cannot be made does not hold it back for long, nor does being thrown out bring
+    // it back.
     consumer.subscribe(["u"]).unwrap();
     read(&mut consumer, 2).await;
     let rule = mock

@@ -1,8 +1,10 @@
 //! What the compiler does not check about the sources: that machines stay free of I/O, clocks and
 //! chance, that tasks are started in one place, that every public async function says what dropping
-//! it does, that every setting is read by something, and that no file grows beyond what can be overlooked.
+//! it does, that every setting is read by something, and that no file grows beyond what can be
+//! overlooked.
 //!
-//! It reads the sources as text, without comments, strings and tests. Each finding names file and line.
+//! It reads the sources as text, without comments, strings and tests. Each finding names file and
+//! line.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,7 +41,7 @@ const MACHINES: &[&str] = &[
     "src/producer/identity.rs",
     "src/producer/queue.rs",
     "src/producer/queue/",
-    "src/producer/verdict.rs",
+    "src/producer/produce_error.rs",
     "src/record/",
     "src/types.rs",
     "src/wire/",
@@ -261,7 +263,8 @@ fn planted_bugs_have_their_place_in_the_sources() {
     none(&findings);
 }
 
-/// Of anything written in Rust here. Whoever comes to the end splits the file by subject, not by halves.
+/// Of anything written in Rust here. Whoever comes to the end splits the file by subject, not by
+/// halves.
 const LONGEST_FILE: usize = 800;
 
 const SOURCES: &[&str] = &[
@@ -290,6 +293,31 @@ fn no_file_is_longer_than_can_be_overlooked() {
         }
     }
     assert!(seen > 200, "the test finds no files any more");
+    none(&findings);
+}
+
+/// Tables, code and what has no space to break at may be longer.
+#[test]
+fn comments_fit_into_a_hundred_columns() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut findings = String::new();
+    for path in SOURCES
+        .iter()
+        .flat_map(|folder| rust_files(&root.join(folder)))
+    {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut is_code = false;
+        for (number, line) in (1..).zip(text.lines()) {
+            let comment = line.trim_start();
+            let words = comment.trim_start_matches(['/', '!']).trim_start();
+            is_code ^= words.starts_with("```") && comment.starts_with("//");
+            let is_long = comment.starts_with("//") && line.chars().count() > 100;
+            if is_long && !is_code && words.contains(' ') && !words.starts_with(['|', '[']) {
+                let path = path.strip_prefix(root).unwrap().display();
+                writeln!(findings, "{path}:{number}: {comment}").unwrap();
+            }
+        }
+    }
     none(&findings);
 }
 

@@ -186,7 +186,8 @@ impl Signals {
             let status = next().await;
             first();
             tell.send_replace(Some(status));
-            // What comes with the first is the same wish: `timeout` and shells signal a process and its group.
+            // What comes with the first is the same wish: `timeout` and shells signal a process and
+            // its group.
             let since = Instant::now();
             loop {
                 let status = next().await;

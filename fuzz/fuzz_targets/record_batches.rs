@@ -1,5 +1,6 @@
-//! Parses, decompresses and walks whatever it gets as the record bytes of a Fetch answer, without checking the checksum,
-//! which nothing but a lucky input would pass. To be run with `-rss_limit_mb=512`: output is limited to 4 MiB.
+//! Parses, decompresses and walks whatever it gets as the record bytes of a Fetch answer, without
+//! checking the checksum, which nothing but a lucky input would pass. To be run with
+//! `-rss_limit_mb=512`: output is limited to 4 MiB.
 #![no_main]
 
 use std::sync::LazyLock;

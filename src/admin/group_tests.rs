@@ -11,7 +11,8 @@ const UNKNOWN_SERVER_ERROR: i16 = -1;
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 const NOT_COORDINATOR: i16 = 16;
 
-/// Four records in `t-0`, a second apart in their timestamps; the group `g` has committed 2 of them.
+/// Four records in `t-0`, a second apart in their timestamps; the group `g` has committed 2 of
+/// them.
 async fn behind() -> MockCluster {
     let builder = MockCluster::builder().brokers(3).topic("t", 2).seed(3);
     let mock = builder.start().await.unwrap();

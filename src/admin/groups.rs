@@ -28,8 +28,8 @@ const GROUP_ID_NOT_FOUND: i16 = 69;
 pub struct GroupListing {
     /// Its name (`group.id`).
     pub group: String,
-    /// `consumer` (KIP-848), `classic`, `share` or whatever else the broker knows; `None` from brokers older
-    /// than Kafka 3.8.
+    /// `consumer` (KIP-848), `classic`, `share` or whatever else the broker knows; `None` from
+    /// brokers older than Kafka 3.8.
     pub kind: Option<String>,
     /// `Stable`, `Empty` and so on; `None` from brokers older than Kafka 2.6.
     pub state: Option<String>,
@@ -103,8 +103,8 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Group`] with Kafka's code `GROUP_ID_NOT_FOUND` (69) if there is
-    /// no such group of consumers; [`Authorization`](crate::ErrorKind::Authorization); or what kept its
+    /// [`ErrorKind::Group`] with Kafka's code `GROUP_ID_NOT_FOUND` (69) if there is no such group
+    /// of consumers; [`Authorization`](crate::ErrorKind::Authorization); or what kept its
     /// coordinator from answering in time.
     ///
     /// ```no_run
@@ -127,8 +127,8 @@ impl Admin {
     ///
     /// # Errors
     ///
-    /// [`Authorization`](crate::ErrorKind::Authorization), or what kept the group's coordinator from
-    /// answering in time.
+    /// [`Authorization`](crate::ErrorKind::Authorization), or what kept the group's coordinator
+    /// from answering in time.
     ///
     /// # Cancel safety
     ///
@@ -140,8 +140,8 @@ impl Admin {
         self.offsets_of(group, self.deadline()).await
     }
 
-    /// Asks a group's coordinator until it answers for the group or the deadline passes. `code` is what the
-    /// answer says about the group.
+    /// Asks a group's coordinator until it answers for the group or the deadline passes. `code` is
+    /// what the answer says about the group.
     async fn of_group<R: Call>(
         &self,
         group: &str,
@@ -380,8 +380,8 @@ fn old_member(group: &str, member: old::DescribedGroupMember) -> Result<MemberDe
     })
 }
 
-/// What consumers of the classic protocol write into their assignments. Its counts are fixed-size, so the
-/// guard does not see them: nothing is reserved by them.
+/// What consumers of the classic protocol write into their assignments. Its counts are fixed-size,
+/// so the guard does not see them: nothing is reserved by them.
 fn classic_assignment(mut bytes: &[u8]) -> Result<Vec<TopicPartition>, TryGetError> {
     let mut partitions = Vec::new();
     if bytes.is_empty() {

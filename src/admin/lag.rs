@@ -30,15 +30,15 @@ pub struct GroupPartitionLag {
     pub committed: Option<OffsetAndMetadata>,
     /// The end of the log (its high watermark); `None` if it could not be learnt, see `error`.
     pub end_offset: Option<i64>,
-    /// `end_offset` less the committed offset, 0 where that is beyond the end: offsets still to be read, an
-    /// upper bound of records, since transaction markers and compacted records have offsets too. `None` if
-    /// nothing is committed or the end is not known.
+    /// `end_offset` less the committed offset, 0 where that is beyond the end: offsets still to be
+    /// read, an upper bound of records, since transaction markers and compacted records have
+    /// offsets too. `None` if nothing is committed or the end is not known.
     pub records: Option<u64>,
     /// The age of the oldest record that the group has not read.
     pub time: TimeLag,
     /// How much younger the log's newest record is than the last one that the group has read: the
-    /// difference of their timestamps, which an idle producer does not make grow. Unknown where the last
-    /// record read is gone.
+    /// difference of their timestamps, which an idle producer does not make grow. Unknown where the
+    /// last record read is gone.
     pub behind_newest: TimeLag,
     /// The member that the partition is assigned to.
     pub member: Option<String>,
@@ -46,8 +46,8 @@ pub struct GroupPartitionLag {
     pub error: Option<Error>,
 }
 
-/// How far behind a group is in all partitions that it has committed for or that its members have, at one
-/// moment.
+/// How far behind a group is in all partitions that it has committed for or that its members have,
+/// at one moment.
 #[derive(Clone, Debug)]
 pub struct GroupLag {
     partitions: Vec<GroupPartitionLag>,
@@ -74,8 +74,8 @@ impl GroupLag {
         self.partitions.iter().filter_map(|lag| lag.records).sum()
     }
 
-    /// The largest known age over the partitions; `Unknown` if there are partitions behind and none of
-    /// their ages is known.
+    /// The largest known age over the partitions; `Unknown` if there are partitions behind and none
+    /// of their ages is known.
     #[must_use]
     pub fn time(&self) -> TimeLag {
         TimeLag::worst(self.partitions.iter().map(|lag| lag.time))
@@ -91,12 +91,13 @@ struct Place {
 }
 
 impl Admin {
-    /// How far behind a group is, in records and in time, without joining it: for each partition that it has
-    /// committed for, or that one of its members has. Records are those that `kafka-consumer-groups.sh
-    /// --describe` tells. A partition that is behind costs two fetches of a batch, for the ages.
+    /// How far behind a group is, in records and in time, without joining it: for each partition
+    /// that it has committed for, or that one of its members has. Records are those that
+    /// `kafka-consumer-groups.sh --describe` tells. A partition that is behind costs two fetches of
+    /// a batch, for the ages.
     ///
-    /// A partition whose end cannot be learnt (its topic was deleted, it has no leader) is there with an
-    /// error; the others are not held back.
+    /// A partition whose end cannot be learnt (its topic was deleted, it has no leader) is there
+    /// with an error; the others are not held back.
     ///
     /// # Errors
     ///

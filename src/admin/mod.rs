@@ -1,7 +1,7 @@
 //! Administration: topics, groups and the cluster itself.
 //!
-//! Every call about several topics answers for each of them ([`PerTopic`]), so that trouble with one
-//! hides nothing about the others.
+//! Every call about several topics answers for each of them ([`PerTopic`]), so that trouble with
+//! one hides nothing about the others.
 
 #[cfg(test)]
 #[cfg(feature = "mock")]
@@ -32,8 +32,8 @@ pub use topics::NewTopic;
 /// Makes, shows and deletes topics. Cheap to clone; uses the connections of its client.
 ///
 /// Each call has until `default.api.timeout.ms` (one minute unless set), retries included; see
-/// [`with_timeout`](Self::with_timeout). What may pass (a controller that moves, a quota that is used up,
-/// a broken connection) is tried again until then.
+/// [`with_timeout`](Self::with_timeout). What may pass (a controller that moves, a quota that is
+/// used up, a broken connection) is tried again until then.
 ///
 /// ```no_run
 /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
@@ -126,13 +126,14 @@ impl Admin {
         Ok(topics)
     }
 
-    /// Partitions, leaders and replicas of topics, as one broker knows them now. It does not create topics.
+    /// Partitions, leaders and replicas of topics, as one broker knows them now. It does not create
+    /// topics.
     ///
     /// # Errors
     ///
     /// Of the call, if no broker answered in time. For one topic, among others
-    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic): there is no such topic, or it is so new that this
-    /// broker has not heard of it.
+    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic): there is no such topic, or it is so new
+    /// that this broker has not heard of it.
     ///
     /// ```no_run
     /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {

@@ -39,8 +39,8 @@ pub struct TopicListing {
 pub struct ClusterDescription {
     /// The id that the cluster was set up with.
     pub id: Option<String>,
-    /// The broker that takes changes. With KRaft this is any broker: it passes them on to the active
-    /// controller, which clients do not talk to.
+    /// The broker that takes changes. With KRaft this is any broker: it passes them on to the
+    /// active controller, which clients do not talk to.
     pub controller: Option<BrokerId>,
     /// The live brokers, by id.
     pub brokers: Vec<BrokerDescription>,

@@ -98,21 +98,22 @@ impl NewTopic {
 impl Admin {
     /// Creates topics.
     ///
-    /// A success means that the controller has made the topic. The brokers hear of it a moment later:
-    /// until then describing it may say that it does not exist, and it may not have leaders. Producers
-    /// and consumers of this crate wait for that by themselves.
+    /// A success means that the controller has made the topic. The brokers hear of it a moment
+    /// later: until then describing it may say that it does not exist, and it may not have leaders.
+    /// Producers and consumers of this crate wait for that by themselves.
     ///
     /// # Errors
     ///
     /// Of the call, if nothing is known about any topic: no broker answered in time. For one topic,
     /// among others:
     ///
-    /// - [`AlreadyExists`](crate::ErrorKind::AlreadyExists): a topic of that name exists. If the call had
-    ///   to be repeated, the message says so, since an attempt whose answer was lost may have made it.
+    /// - [`AlreadyExists`](crate::ErrorKind::AlreadyExists): a topic of that name exists. If the
+    ///   call had to be repeated, the message says so, since an attempt whose answer was lost may
+    ///   have made it.
     /// - [`InvalidArgument`](crate::ErrorKind::InvalidArgument): partitions, replication or a
     ///   configuration that the cluster cannot do, or a topic named twice in the call.
-    /// - [`InvalidTopic`](crate::ErrorKind::InvalidTopic), [`Authorization`](crate::ErrorKind::Authorization),
-    ///   [`Policy`](crate::ErrorKind::Policy).
+    /// - [`InvalidTopic`](crate::ErrorKind::InvalidTopic),
+    ///   [`Authorization`](crate::ErrorKind::Authorization), [`Policy`](crate::ErrorKind::Policy).
     ///
     /// ```no_run
     /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
@@ -130,8 +131,8 @@ impl Admin {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops the waiting and nothing else: a request that was sent is carried out,
-    /// so the topics may or may not be created.
+    /// Dropping the future stops the waiting and nothing else: a request that was sent is carried
+    /// out, so the topics may or may not be created.
     pub async fn create_topics(
         &self,
         topics: impl IntoIterator<Item = NewTopic>,
@@ -169,15 +170,17 @@ impl Admin {
 
     /// Deletes topics, with all their records.
     ///
-    /// A success means that the controller has removed the topic; brokers hear of it a moment later and
-    /// delete the files in the background. A consumer that is subscribed, or a producer that sends to the
-    /// topic, may make it anew where brokers create topics on their own (`auto.create.topics.enable`).
+    /// A success means that the controller has removed the topic; brokers hear of it a moment later
+    /// and delete the files in the background. A consumer that is subscribed, or a producer that
+    /// sends to the topic, may make it anew where brokers create topics on their own
+    /// (`auto.create.topics.enable`).
     ///
     /// # Errors
     ///
     /// Of the call, if nothing is known about any topic. For one topic, among others
-    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic): there is no such topic (any more: if the call had
-    /// to be repeated, the message says so, since an attempt whose answer was lost may have deleted it).
+    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic): there is no such topic (any more: if the
+    /// call had to be repeated, the message says so, since an attempt whose answer was lost may
+    /// have deleted it).
     ///
     /// ```no_run
     /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
@@ -188,8 +191,8 @@ impl Admin {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops the waiting and nothing else: a request that was sent is carried out,
-    /// so the topics may or may not be deleted.
+    /// Dropping the future stops the waiting and nothing else: a request that was sent is carried
+    /// out, so the topics may or may not be deleted.
     pub async fn delete_topics(
         &self,
         topics: impl IntoIterator<Item = impl Into<String>>,

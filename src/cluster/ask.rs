@@ -48,8 +48,8 @@ pub(crate) trait Operation: Sync {
 }
 
 impl Cluster {
-    /// Asks until every topic has a result that another attempt would not change, or the deadline is
-    /// there. It fails as a whole only as long as nothing was heard about any topic.
+    /// Asks until every topic has a result that another attempt would not change, or the deadline
+    /// is there. It fails as a whole only as long as nothing was heard about any topic.
     ///
     /// `results` awaits each of the topics asked about, and may have results of others already.
     pub(crate) async fn ask_each<O: Operation>(

@@ -96,9 +96,9 @@ async fn round(cluster: &Cluster, ask: &Ask) {
     cluster.inner.published.notify_waiters();
 }
 
-/// Asks one broker after the other, the next one also when the last is silent, until one answers. As long as one is silent,
-/// those that failed are asked again: they may be back long before the silent one is given up. Without topics it asks which
-/// there are.
+/// Asks one broker after the other, the next one also when the last is silent, until one answers.
+/// As long as one is silent, those that failed are asked again: they may be back long before the
+/// silent one is given up. Without topics it asks which there are.
 async fn request(cluster: &Cluster, topics: Option<&[Arc<str>]>, auto_create: bool) -> Result<()> {
     let mut candidates = candidates(cluster).into_iter();
     let mut failed = VecDeque::new();
@@ -141,8 +141,8 @@ async fn request(cluster: &Cluster, topics: Option<&[Arc<str>]>, auto_create: bo
 }
 
 /// Brokers to ask, best first: connected ones, then those not in back-off, then the rest; last the
-/// bootstrap addresses, for when every known broker is gone (KIP-899), or first when nobody answered
-/// for `metadata.recovery.rebootstrap.trigger.ms` (KIP-1102).
+/// bootstrap addresses, for when every known broker is gone (KIP-899), or first when nobody
+/// answered for `metadata.recovery.rebootstrap.trigger.ms` (KIP-1102).
 fn candidates(cluster: &Cluster) -> Vec<Endpoint> {
     let snapshot = cluster.snapshot();
     let time = now();

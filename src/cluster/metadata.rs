@@ -3,10 +3,11 @@
 //! Invariants:
 //! - Only topics that somebody watches are asked for.
 //! - At most one round of requests is under way; wishes that come meanwhile make another round.
-//! - A round asks for all topics that are watched if somebody's knowledge proved wrong or it has aged,
-//!   and otherwise only for those that were never answered well (KIP-526): new ones, and those whose
-//!   last answer left something unresolved (unknown topic, partition without leader, no broker
-//!   reached). So the cost of many new topics grows with their number and not with its square.
+//! - A round asks for all topics that are watched if somebody's knowledge proved wrong or it has
+//!   aged, and otherwise only for those that were never answered well (KIP-526): new ones, and
+//!   those whose last answer left something unresolved (unknown topic, partition without leader, no
+//!   broker reached). So the cost of many new topics grows with their number and not with its
+//!   square.
 //! - Rounds that leave something unresolved follow each other with exponential back-off; the first
 //!   question about a topic never waits.
 

@@ -23,11 +23,11 @@ use tokio::time::timeout_at;
 use crate::clock::{Clock, Instant};
 use crate::config::ClientConfig;
 use crate::error::{Error, ErrorKind, Result};
+use crate::log_throttle::LogThrottle;
 use crate::net::link::{Driver, Link};
 use crate::net::pool::{Endpoint, Pool, closed};
 use crate::net::traffic::Traffic;
 use crate::net::{Lane, Owner};
-use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
 pub(crate) use coordinators::CoordinatorKey;
@@ -80,7 +80,7 @@ struct Inner {
     wishes: Notify,
     coordinators: Coordinators,
     /// Rounds of metadata that failed.
-    failures: Gate,
+    failures: LogThrottle,
 }
 
 /// What the metadata task and its users share.
@@ -321,8 +321,9 @@ impl Cluster {
         }
     }
 
-    /// Takes over leaders named in an answer, if newer than what is known (KIP-951). Where they are not, a broker that does not
-    /// lead was asked all the same: what is known is wrong, and asked for.
+    /// Takes over leaders named in an answer, if newer than what is known (KIP-951). Where they are
+    /// not, a broker that does not lead was asked all the same: what is known is wrong, and asked
+    /// for.
     pub(crate) fn learn(&self, leaders: &[LeaderHint], brokers: &[snapshot::Broker]) {
         let mut news = false;
         self.update(|_, snapshot| {
@@ -335,8 +336,8 @@ impl Cluster {
     }
 
     /// An open link to a broker, or the outcome of one attempt to open one (after the back-off that
-    /// earlier failures ask for). A broker that metadata no longer names is an error; whatever the error, metadata is asked whether
-    /// the broker is elsewhere. Cancel safe.
+    /// earlier failures ask for). A broker that metadata no longer names is an error; whatever the
+    /// error, metadata is asked whether the broker is elsewhere. Cancel safe.
     pub(crate) async fn link(
         &self,
         broker: BrokerId,

@@ -40,9 +40,9 @@ pub(crate) struct Snapshot {
     behind: HashMap<Arc<str>, u32>,
 }
 
-/// Brokers learn of changes at different times, and one that is late goes back behind what another has said. So a topic that
-/// is gone, smaller or another one is asked for once more; an older leader epoch counts when nobody says anything else, for
-/// then the one that is known never was.
+/// Brokers learn of changes at different times, and one that is late goes back behind what another
+/// has said. So a topic that is gone, smaller or another one is asked for once more; an older
+/// leader epoch counts when nobody says anything else, for then the one that is known never was.
 const GOES_BACK: u32 = 2;
 const OLDER_EPOCH: u32 = 5;
 
@@ -122,8 +122,8 @@ impl Snapshot {
         Some((partition.leader?, partition.leader_epoch))
     }
 
-    /// Partitions that are led by another broker in a later snapshot, or by none: their topic and number, from whom, to
-    /// whom.
+    /// Partitions that are led by another broker in a later snapshot, or by none: their topic and
+    /// number, from whom, to whom.
     pub(crate) fn moved<'a>(
         &'a self,
         after: &'a Self,
@@ -245,7 +245,8 @@ impl Snapshot {
         }
     }
 
-    /// Whether so many answers in a row, this one included, went back behind what is known of a topic.
+    /// Whether so many answers in a row, this one included, went back behind what is known of a
+    /// topic.
     fn is_told(&mut self, name: &str, times: u32) -> bool {
         let behind = self.behind.entry(Arc::from(name)).or_default();
         *behind += 1;
@@ -319,11 +320,13 @@ impl Snapshot {
 
 const LEADER_NOT_AVAILABLE: i16 = 5;
 
-/// Codes by which brokers refuse a topic. Any other, retriable or not of Metadata at all, may be another the next time.
+/// Codes by which brokers refuse a topic. Any other, retriable or not of Metadata at all, may be
+/// another the next time.
 const REFUSED: [i16; 5] = [17, 29, 37, 38, 44];
 
-/// Whether a topic's error code is worth telling at once: INVALID_TOPIC_EXCEPTION, TOPIC_AUTHORIZATION_FAILED, and
-/// INVALID_PARTITIONS, INVALID_REPLICATION_FACTOR and POLICY_VIOLATION of an automatic creation.
+/// Whether a topic's error code is worth telling at once: INVALID_TOPIC_EXCEPTION,
+/// TOPIC_AUTHORIZATION_FAILED, and INVALID_PARTITIONS, INVALID_REPLICATION_FACTOR and
+/// POLICY_VIOLATION of an automatic creation.
 pub(crate) fn is_refusal(code: i16) -> bool {
     REFUSED.contains(&code)
 }

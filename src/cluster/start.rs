@@ -10,10 +10,10 @@ use super::metadata::MetadataMachine;
 use super::{Cluster, Inner, Metadata, Role, StopOnDrop, driver};
 use crate::clock::{Clock, now};
 use crate::config::ClientConfig;
+use crate::log_throttle::LogThrottle;
 use crate::net::Owner;
 use crate::net::connector::Connector;
 use crate::net::pool::{Endpoint, Pool};
-use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
 
@@ -55,7 +55,7 @@ impl Cluster {
             }),
             wishes: Notify::new(),
             coordinators: Coordinators::default(),
-            failures: Gate::default(),
+            failures: LogThrottle::default(),
         });
         let role = Arc::new(Role {
             pool: Arc::clone(&inner.pool),

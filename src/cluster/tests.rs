@@ -243,7 +243,8 @@ async fn a_hint_that_is_no_news_means_that_metadata_is_wrong() {
     cluster.topic("orders", false, within(5)).await.unwrap();
     tokio::time::sleep(SECOND).await;
     let rounds = script.says().metadata_rounds;
-    // Of another leader in the same epoch: it has one leader only, so one of the two was damaged on its way.
+    // Of another leader in the same epoch: it has one leader only, so one of the two was damaged on
+    // its way.
     let hint = |leader_epoch| LeaderHint {
         topic: Arc::clone(&name),
         partition: 0,

@@ -75,7 +75,8 @@ impl fmt::Display for Support {
 /// Whether this version of the client honours a setting.
 ///
 /// Settings that it does not honour are refused when a client is made, because a setting without
-/// effect is a trap. A program that reads files made for other clients can use this to leave those out.
+/// effect is a trap. A program that reads files made for other clients can use this to leave those
+/// out.
 #[must_use]
 pub fn support(name: &str) -> Support {
     if Key::find(name).is_some() {
@@ -94,8 +95,9 @@ impl Settings {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for the first name that is unknown or not available and the first value
-    /// that is not allowed. Whether settings fit together is checked when a client is made of them.
+    /// [`ErrorKind::Config`] for the first name that is unknown or not available and the first
+    /// value that is not allowed. Whether settings fit together is checked when a client is made of
+    /// them.
     pub(crate) fn from_properties<K: AsRef<str>, V: AsRef<str>>(
         properties: impl IntoIterator<Item = (K, V)>,
     ) -> Result<Self> {
@@ -134,8 +136,9 @@ pub(super) fn bad(name: &str, why: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Config, format!("{name}: {why}"))
 }
 
-/// Reads the text of a Java properties file: `key=value`, `key: value` or `key value` a line, comments
-/// from `#` or `!`, lines continued by a backslash at their end, `\n`, `\t`, `\u00e9` and the like.
+/// Reads the text of a Java properties file: `key=value`, `key: value` or `key value` a line,
+/// comments from `#` or `!`, lines continued by a backslash at their end, `\n`, `\t`, `\u00e9` and
+/// the like.
 ///
 /// Blanks around keys and values are dropped (Java keeps those after a value, which nobody wants).
 /// Repeated keys are all returned, in order.

@@ -44,8 +44,8 @@ impl ConsumerBuilder {
         }
     }
 
-    /// Shares the partitions of these topics with the other members of the group. Topics that do not
-    /// exist are waited for.
+    /// Shares the partitions of these topics with the other members of the group. Topics that do
+    /// not exist are waited for.
     pub fn subscribe<T: Into<Arc<str>>>(mut self, topics: impl IntoIterator<Item = T>) -> Self {
         self.topics.extend(topics.into_iter().map(Into::into));
         self
@@ -87,21 +87,22 @@ impl ConsumerBuilder {
         self
     }
 
-    /// A name that this instance keeps over restarts (`group.instance.id`): within the group's session
-    /// time-out it gets its partitions back without a rebalance. Default: none.
+    /// A name that this instance keeps over restarts (`group.instance.id`): within the group's
+    /// session time-out it gets its partitions back without a rebalance. Default: none.
     pub fn group_instance_id(mut self, id: impl Into<String>) -> Self {
         self.config.group_instance_id = Some(id.into());
         self
     }
 
-    /// The broker's assignor (`group.remote.assignor`): `uniform` or `range`. Default: the broker's.
+    /// The broker's assignor (`group.remote.assignor`): `uniform` or `range`. Default: the
+    /// broker's.
     pub fn group_remote_assignor(mut self, name: impl Into<String>) -> Self {
         self.config.group_remote_assignor = Some(name.into());
         self
     }
 
-    /// Where this consumer is (`client.rack`): brokers may name a replica nearby to read from (KIP-392).
-    /// Default: none.
+    /// Where this consumer is (`client.rack`): brokers may name a replica nearby to read from
+    /// (KIP-392). Default: none.
     pub fn client_rack(mut self, rack: impl Into<String>) -> Self {
         self.config.client_rack = Some(rack.into());
         self
@@ -142,29 +143,29 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How much is fetched ahead, over all brokers (`fetch.max.bytes`). A single larger batch is read all
-    /// the same. Default: 50 MiB.
+    /// How much is fetched ahead, over all brokers (`fetch.max.bytes`). A single larger batch is
+    /// read all the same. Default: 50 MiB.
     pub fn fetch_max_bytes(mut self, bytes: i32) -> Self {
         self.config.fetch_max_bytes = bytes;
         self
     }
 
-    /// How long a broker waits for [`fetch_min_bytes`](Self::fetch_min_bytes) (`fetch.max.wait.ms`).
-    /// Default: 500 ms.
+    /// How long a broker waits for [`fetch_min_bytes`](Self::fetch_min_bytes)
+    /// (`fetch.max.wait.ms`). Default: 500 ms.
     pub fn fetch_max_wait(mut self, wait: Duration) -> Self {
         self.config.fetch_max_wait = wait;
         self
     }
 
-    /// How much of one partition a request asks for (`max.partition.fetch.bytes`); less than that of a
-    /// partition in memory means that more is fetched. Default: 1 MiB.
+    /// How much of one partition a request asks for (`max.partition.fetch.bytes`); less than that
+    /// of a partition in memory means that more is fetched. Default: 1 MiB.
     pub fn max_partition_fetch_bytes(mut self, bytes: i32) -> Self {
         self.config.max_partition_fetch_bytes = bytes;
         self
     }
 
-    /// How many records a poll returns at most (`max.poll.records`). Default: 500. What is left of a
-    /// fetched batch is neither fetched nor decoded again, so a large number costs only memory.
+    /// How many records a poll returns at most (`max.poll.records`). Default: 500. What is left of
+    /// a fetched batch is neither fetched nor decoded again, so a large number costs only memory.
     pub fn max_poll_records(mut self, records: usize) -> Self {
         self.config.max_poll_records = records;
         self
@@ -183,26 +184,28 @@ impl ConsumerBuilder {
         self
     }
 
-    /// Whether brokers may create topics that are asked for (`allow.auto.create.topics`), provided that
-    /// they are so configured. Default: yes.
+    /// Whether brokers may create topics that are asked for (`allow.auto.create.topics`), provided
+    /// that they are so configured. Default: yes.
     pub fn allow_auto_create_topics(mut self, on: bool) -> Self {
         self.config.allow_auto_create_topics = on;
         self
     }
 
-    /// Adds an interceptor (`interceptor.classes`), which sees every batch that is handed out and every commit. They are
-    /// called in the order in which they were added; see [`ConsumerInterceptor`].
+    /// Adds an interceptor (`interceptor.classes`), which sees every batch that is handed out and
+    /// every commit. They are called in the order in which they were added; see
+    /// [`ConsumerInterceptor`].
     pub fn interceptor(mut self, interceptor: impl ConsumerInterceptor) -> Self {
         self.interceptors.push(Box::new(interceptor));
         self
     }
 
-    /// Starts the consumer. It joins its group and fetches in the background from now on; brokers need
-    /// not be reachable yet.
+    /// Starts the consumer. It joins its group and fetches in the background from now on; brokers
+    /// need not be reachable yet.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] naming the setting that is missing, contradicts another or is out of range.
+    /// [`ErrorKind::Config`] naming the setting that is missing, contradicts another or is out of
+    /// range.
     pub fn build(mut self) -> Result<Consumer> {
         self.config.validate()?;
         self.check()?;
@@ -269,7 +272,8 @@ impl ConsumerBuilder {
     }
 }
 
-/// How much memory of decompressed batches is kept for the next ones: what a large poll takes, within a share of the budget.
+/// How much memory of decompressed batches is kept for the next ones: what a large poll takes,
+/// within a share of the budget.
 fn kept_outputs(fetch_max_bytes: i32) -> usize {
     const MOST: usize = 12 << 20;
     (usize::try_from(fetch_max_bytes).unwrap_or(0) / 4).min(MOST)

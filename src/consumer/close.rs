@@ -93,8 +93,8 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Timeout`] if that was not done in time: the tasks are stopped all the same, and the
-    /// group notices by the session time-out. [`ErrorKind::Closed`] if the runtime on which the
+    /// [`ErrorKind::Timeout`] if that was not done in time: the tasks are stopped all the same, and
+    /// the group notices by the session time-out. [`ErrorKind::Closed`] if the runtime on which the
     /// client was built has ended: nothing could be committed.
     ///
     /// # Cancel safety
@@ -117,8 +117,8 @@ impl Consumer {
         self.close_with(CloseOptions::new().timeout(timeout)).await
     }
 
-    /// As [`close`](Self::close), with a say in whether the group is left (KIP-1092): so that a restart does not
-    /// move partitions, or that a static member goes for good.
+    /// As [`close`](Self::close), with a say in whether the group is left (KIP-1092): so that a
+    /// restart does not move partitions, or that a static member goes for good.
     ///
     /// ```no_run
     /// # async fn example(consumer: ottla::Consumer) -> ottla::Result<()> {

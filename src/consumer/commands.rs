@@ -6,14 +6,14 @@ use crate::types::TopicPartition;
 
 /// A change of the assignment, in order with the records.
 #[derive(Debug)]
-pub(super) enum News {
+pub(super) enum RebalanceEvent {
     Assigned(Vec<TopicPartition>),
     Revoking(u64, Vec<TopicPartition>),
     Lost(Vec<TopicPartition>),
 }
 
 /// The application unsubscribed, and the control task has not left the group yet.
-pub(super) enum Farewell {
+pub(super) enum PendingUnsubscribe {
     /// The application is told by this revocation what is given up, and has not let go.
     Told(u64, Vec<TopicPartition>),
     /// What was assigned is given up, and the last commit in line.
@@ -29,10 +29,11 @@ pub enum GroupMembershipOperation {
     Default,
     /// The member leaves for good, whether it has a name or not: others get its partitions at once.
     LeaveGroup,
-    /// The place is kept for the group's session time-out (`group.consumer.session.timeout.ms`), so that nothing moves
-    /// if the application comes back until then. A member with a name is told off for that time and finds its partitions
-    /// again. One without is not told off at all: the coordinator throws it out when the time is over, and the consumer
-    /// that comes back is another member, to which partitions go only then.
+    /// The place is kept for the group's session time-out (`group.consumer.session.timeout.ms`), so
+    /// that nothing moves if the application comes back until then. A member with a name is told
+    /// off for that time and finds its partitions again. One without is not told off at all: the
+    /// coordinator throws it out when the time is over, and the consumer that comes back is another
+    /// member, to which partitions go only then.
     RemainInGroup,
 }
 

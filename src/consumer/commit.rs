@@ -77,8 +77,8 @@ impl Shared {
         }
         let snapshot = self.cluster.snapshot();
         self.commit(|inner, deadline| {
-            // An offset of what is assigned is of the topic that is read, which may be gone; any other, of
-            // that which has the name now.
+            // An offset of what is assigned is of the topic that is read, which may be gone; any
+            // other, of that which has the name now.
             let topic_id = |tp: &TopicPartition| match inner.positions.topic_id(tp) {
                 id if id.is_nil() => snapshot.topic(&tp.topic).map_or(id, |topic| topic.id),
                 id => id,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::positions::Stage;
+use super::positions::FetchState;
 use super::shared::Shared;
 use crate::clock::now;
 use crate::config::consumer::IsolationLevel;
@@ -135,14 +135,14 @@ impl Shared {
             return Explanation::Paused;
         }
         match at.stage {
-            Stage::NoPosition => return Explanation::NoPosition,
-            Stage::AwaitingCommitted => {
+            FetchState::NoPosition => return Explanation::NoPosition,
+            FetchState::AwaitingCommitted => {
                 return Explanation::AwaitingCommitted { error: at.trouble };
             }
-            Stage::AwaitingReset if at.read_from.is_some() => {
+            FetchState::AwaitingReset if at.read_from.is_some() => {
                 return Explanation::AwaitingReset { error: at.trouble };
             }
-            Stage::AwaitingReset | Stage::Active => {}
+            FetchState::AwaitingReset | FetchState::Active => {}
         }
         match inner.split.offers(tp) {
             Some(Some(until)) => {

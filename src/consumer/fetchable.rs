@@ -1,5 +1,5 @@
-//! Wakes the fetch tasks: those of one broker where that is known, for each looks at what its broker
-//! has under the consumer's lock.
+//! Wakes the fetch tasks: those of one broker where that is known, for each looks at what its
+//! broker has under the consumer's lock.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,8 +44,8 @@ impl Fetchable {
     }
 }
 
-/// With so much unread a partition is not asked for more. Half of what an answer may bring is enough to
-/// go on with while the next one comes from nearby; from afar it takes a whole one.
+/// With so much unread a partition is not asked for more. Half of what an answer may bring is
+/// enough to go on with while the next one comes from nearby; from afar it takes a whole one.
 pub(super) fn enough(limit: usize, far: bool) -> usize {
     match far {
         true => limit.saturating_add(1),

@@ -1,17 +1,17 @@
 //! The fetch task of one broker: plan, ask, take in, again.
 //!
 //! Invariants:
-//! - What is buffered, what requests under way may bring and what the last poll was given decompressed
-//!   stays within the budget (`fetch.max.bytes` over all brokers), of which each broker has its share.
-//!   Beyond it goes one oversized batch per request, which brokers send whole so that it can be read at
-//!   all; and a broker of which nothing is here may always ask for a quarter of its share, so that
-//!   partitions that nobody takes do not hold back other brokers.
+//! - What is buffered, what requests under way may bring and what the last poll was given
+//!   decompressed stays within the budget (`fetch.max.bytes` over all brokers), of which each
+//!   broker has its share. Beyond it goes one oversized batch per request, which brokers send whole
+//!   so that it can be read at all; and a broker of which nothing is here may always ask for a
+//!   quarter of its share, so that partitions that nobody takes do not hold back other brokers.
 //! - A request waits at the broker only if nothing of that broker was left out because enough of it
 //!   is buffered. Otherwise it is answered at once, and pauses are made here, where the application
 //!   can end them by taking records: a long poll for idle partitions does not hold back busy ones.
-//! - No partition is asked for by two requests at a time. A second request, outside of the session and on
-//!   a connection of its own, asks for what has become wanted while the first one is under way for more
-//!   than [`OVERLAP_AFTER`]: a long round trip, or a long poll.
+//! - No partition is asked for by two requests at a time. A second request, outside of the session
+//!   and on a connection of its own, asks for what has become wanted while the first one is under
+//!   way for more than [`OVERLAP_AFTER`]: a long round trip, or a long poll.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -31,7 +31,7 @@ use tracing::field::Empty;
 
 use super::fetchable::enough;
 use super::positions::{Answer, Plan, Slot};
-use super::session::{FetchSession, Verdict};
+use super::session::{FetchSession, SessionAction};
 use super::shared::{Inner, Shared};
 use super::splits::STALLED;
 use crate::clock::{Instant, now};
@@ -41,10 +41,10 @@ use crate::fetched::PartEpoch;
 use crate::fetched::chunk::Chunk;
 use crate::fetched::survey::Survey;
 use crate::fetched::survey::survey;
+use crate::log_throttle::LogThrottle;
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::net::link::{Driver, Link};
-use crate::quiet::Gate;
 use crate::tasks::Tasks;
 use crate::types::{BrokerId, TopicPartition};
 use crate::wire::{FETCH_BY_ID, FETCH_BY_NAME};
@@ -59,8 +59,8 @@ const FINAL: i32 = -1;
 const MAX_PAUSE: Duration = Duration::from_millis(50);
 /// How often the two requests of a broker are polled in a row before other tasks get their turn.
 const TURNS: usize = 8;
-/// How long a request is under way before another may ask for other partitions. Brokers nearby answer
-/// sooner, and few large requests are cheaper than many small ones.
+/// How long a request is under way before another may ask for other partitions. Brokers nearby
+/// answer sooner, and few large requests are cheaper than many small ones.
 const OVERLAP_AFTER: Duration = Duration::from_millis(2);
 /// How much the task asks a broker nearby for at a time: little enough that the bytes of an answer
 /// are still in the processor's caches (with those that the kernel copied them from) when they are
@@ -70,11 +70,11 @@ const NEAR: usize = 1 << 20;
 const MIDWAY: usize = 3 << 20;
 /// A broker is near if a [`NEAR`] of records takes it less than this.
 const NEAR_UNTIL: Duration = Duration::from_millis(3);
-/// A broker that takes as long as this to answer with data is far: it is asked for more at a time, and
-/// sooner.
+/// A broker that takes as long as this to answer with data is far: it is asked for more at a time,
+/// and sooner.
 const FAR_AFTER: Duration = Duration::from_millis(20);
-/// An answer with so little is one of few records that came just now, and the application should not wait for the next
-/// request to be written before it sees them.
+/// An answer with so little is one of few records that came just now, and the application should
+/// not wait for the next request to be written before it sees them.
 const LITTLE: usize = 64 << 10;
 /// So many bytes are judged before other tasks get their turn: a fraction of a millisecond.
 const IN_A_ROW: usize = 4 << 20;
@@ -142,8 +142,8 @@ impl Pair {
         .await;
     }
 
-    /// Completes when the first request is under way for [`OVERLAP_AFTER`]. The timer is set once per
-    /// [`OVERLAP_AFTER`], not once per request.
+    /// Completes when the first request is under way for [`OVERLAP_AFTER`]. The timer is set once
+    /// per [`OVERLAP_AFTER`], not once per request.
     async fn overlaps(&self) {
         loop {
             let PairState {
@@ -239,7 +239,7 @@ impl Drop for Connection {
 }
 
 /// What to ask now.
-struct Turn {
+struct Allowance {
     max_bytes: i32,
     max_wait: Duration,
     _under_way: UnderWay,
@@ -276,7 +276,7 @@ impl Drop for UnderWay {
 
 /// What to do before the next request.
 enum Next {
-    Ask(Turn),
+    Ask(Allowance),
     /// Wait for a change, or until then.
     Wait(Option<Instant>),
     /// Copy these out of their frames, so that the memory of those can be used.
@@ -312,7 +312,7 @@ impl Fetcher {
 
     /// Until the broker is one that there is nothing to read from any more.
     async fn run(mut self) {
-        let failures = Gate::default();
+        let failures = LogThrottle::default();
         while let Some(turn) = self.next_driven().await {
             let (broker, shared) = (self.broker, Arc::clone(&self.shared));
             let span = tracing::debug_span!(
@@ -346,7 +346,7 @@ impl Fetcher {
     }
 
     /// The same, while the connection is looked after.
-    async fn next_driven(&mut self) -> Option<Turn> {
+    async fn next_driven(&mut self) -> Option<Allowance> {
         let mut connection = self.connection.take();
         let turn = {
             let mut next = pin!(self.next());
@@ -365,7 +365,7 @@ impl Fetcher {
     }
 
     /// Waits until there is something to ask.
-    async fn next(&mut self) -> Option<Turn> {
+    async fn next(&mut self) -> Option<Allowance> {
         let (fetchable, pair) = (Arc::clone(&self.fetchable), Arc::clone(&self.pair));
         let mut paused_until = None;
         loop {
@@ -449,7 +449,7 @@ impl Fetcher {
         if self.slot == Slot::First {
             self.pair.set_first(Some(time));
         }
-        Next::Ask(Turn {
+        Next::Ask(Allowance {
             max_bytes: i32::try_from(bytes).unwrap_or(i32::MAX),
             max_wait,
             _under_way: UnderWay {
@@ -472,8 +472,8 @@ impl Fetcher {
         }
     }
 
-    /// How many bytes to ask for and how long the broker may wait, if a request is to be made now; else until
-    /// when to wait for a change.
+    /// How many bytes to ask for and how long the broker may wait, if a request is to be made now;
+    /// else until when to wait for a change.
     fn admit(
         &mut self,
         inner: &mut Inner,
@@ -532,7 +532,7 @@ impl Fetcher {
         }
     }
 
-    async fn fetch(&mut self, turn: Turn) -> Result<()> {
+    async fn fetch(&mut self, turn: Allowance) -> Result<()> {
         let mut connection = match self.connection.take() {
             Some(connection) if connection.link.is_open() => connection,
             _ => connect(self.shared.cluster.clone(), self.broker, self.slot).await?,
@@ -555,7 +555,7 @@ impl Fetcher {
             .session
             .accept(response.error_code, response.session_id)
         {
-            Verdict::Take => {
+            SessionAction::Take => {
                 self.restarted = false;
                 let bytes = self.take_in(response, by_id, asked_at).await;
                 if (1..=LITTLE).contains(&bytes) && self.has_other_threads {
@@ -565,13 +565,13 @@ impl Fetcher {
                 self.measure(bytes, asked, now() - asked_at);
             }
             // At once, but not over and over.
-            Verdict::Restart if !std::mem::replace(&mut self.restarted, true) => {}
-            Verdict::Restart | Verdict::Refresh => {
+            SessionAction::Restart if !std::mem::replace(&mut self.restarted, true) => {}
+            SessionAction::Restart | SessionAction::Refresh => {
                 self.shared.cluster.refresh();
                 let doing = format!("fetching from broker {}", self.broker);
                 return Err(Error::from_code(response.error_code, doing));
             }
-            Verdict::Fail(code) => {
+            SessionAction::Fail(code) => {
                 let doing = format!("fetching from broker {}", self.broker);
                 return Err(Error::from_code(code, doing));
             }
@@ -680,7 +680,7 @@ impl Fetcher {
             self.session.failed();
         }
         let took = time.saturating_duration_since(asked_at);
-        self.shared.ledger.fetched(bytes, took, throttle);
+        self.shared.stats.fetched(bytes, took, throttle);
         let span = tracing::Span::current();
         span.record("bytes", bytes);
         span.record("took_ms", took.as_millis());
@@ -714,8 +714,8 @@ async fn connect(cluster: Cluster, broker: BrokerId, slot: Slot) -> Result<Conne
     })
 }
 
-/// What the bytes of each partition hold, cut to what is worth keeping; and how many bytes there are in all. A large
-/// answer is not gone through in one go, so that others get their turn.
+/// What the bytes of each partition hold, cut to what is worth keeping; and how many bytes there
+/// are in all. A large answer is not gone through in one go, so that others get their turn.
 async fn judge(
     topics: Vec<FetchableTopicResponse>,
     check_crcs: bool,
@@ -747,8 +747,9 @@ async fn judge(
     (len, judged)
 }
 
-/// Lets the tasks that were woken go first. Unlike with `yield_now`, which comes back when this thread has nothing else to
-/// do, another thread goes on with this task meanwhile, so that the application's work does not hold it up.
+/// Lets the tasks that were woken go first. Unlike with `yield_now`, which comes back when this
+/// thread has nothing else to do, another thread goes on with this task meanwhile, so that the
+/// application's work does not hold it up.
 async fn go_to_the_end_of_the_line() {
     let mut waited = false;
     poll_fn(|cx| {

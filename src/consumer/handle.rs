@@ -45,8 +45,8 @@ impl ConsumerHandle {
         self.shared.ready.notify_waiters();
     }
 
-    /// Hands out nothing of these partitions until [`resume`](Self::resume). The membership goes on,
-    /// provided that `poll` is called. A poll under way may still return records.
+    /// Hands out nothing of these partitions until [`resume`](Self::resume). The membership goes
+    /// on, provided that `poll` is called. A poll under way may still return records.
     ///
     /// # Errors
     ///
@@ -68,15 +68,17 @@ impl ConsumerHandle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidArgument`] if the partition is not assigned or the offset is negative. An
-    /// offset outside of the log is noticed by the next fetch and treated by `auto.offset.reset`.
+    /// [`ErrorKind::InvalidArgument`] if the partition is not assigned or the offset is negative.
+    /// An offset outside of the log is noticed by the next fetch and treated by
+    /// `auto.offset.reset`.
     pub fn seek(&self, tp: &TopicPartition, offset: i64) -> Result<()> {
         self.shared.seek(tp, Position::new(offset))
     }
 
-    /// As [`seek`](Self::seek), to an offset that was kept together with its leader epoch: if the log was cut
-    /// before that offset meanwhile (an unclean election), that is noticed (KIP-320) and treated as by
-    /// `auto.offset.reset`. For positions kept elsewhere, such as beside the results in a database.
+    /// As [`seek`](Self::seek), to an offset that was kept together with its leader epoch: if the
+    /// log was cut before that offset meanwhile (an unclean election), that is noticed (KIP-320)
+    /// and treated as by `auto.offset.reset`. For positions kept elsewhere, such as beside the
+    /// results in a database.
     ///
     /// ```no_run
     /// # fn example(consumer: &ottla::Consumer, tp: &ottla::TopicPartition) -> ottla::Result<()> {
@@ -125,9 +127,9 @@ impl ConsumerHandle {
         partitions.try_for_each(|tp| self.shared.seek_to(tp.borrow(), ResetTo::Latest))
     }
 
-    /// The offset of the next record to be handed out; `None` for a partition that is not assigned or
-    /// whose start is not known yet. After a [`stream`](super::Consumer::stream) was dropped, that is behind
-    /// the last record that it gave out, until reading goes on where it was left.
+    /// The offset of the next record to be handed out; `None` for a partition that is not assigned
+    /// or whose start is not known yet. After a [`stream`](super::Consumer::stream) was dropped,
+    /// that is behind the last record that it gave out, until reading goes on where it was left.
     #[must_use]
     pub fn position(&self, tp: &TopicPartition) -> Option<i64> {
         let inner = self.shared.lock();
@@ -172,8 +174,8 @@ impl ConsumerHandle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`], [`ErrorKind::Authorization`], or
-    /// what kept the leaders from answering within `default.api.timeout.ms`.
+    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`], [`ErrorKind::Authorization`],
+    /// or what kept the leaders from answering within `default.api.timeout.ms`.
     ///
     /// # Cancel safety
     ///
@@ -185,8 +187,8 @@ impl ConsumerHandle {
         self.bounds(partitions, EARLIEST).await
     }
 
-    /// The offset after the last record of each log that this consumer's isolation level can see: the
-    /// high watermark, or for `read_committed` the last stable offset.
+    /// The offset after the last record of each log that this consumer's isolation level can see:
+    /// the high watermark, or for `read_committed` the last stable offset.
     ///
     /// # Errors
     ///
@@ -254,8 +256,8 @@ impl ConsumerHandle {
         now() + self.shared.cluster.config().api_timeout
     }
 
-    /// Commits these offsets: of each partition that of the next record to read. They need not be of
-    /// partitions that are assigned.
+    /// Commits these offsets: of each partition that of the next record to read. They need not be
+    /// of partitions that are assigned.
     ///
     /// # Errors
     ///
@@ -289,10 +291,10 @@ impl ConsumerHandle {
         self.shared.lag()
     }
 
-    /// How far behind this consumer is, with the ends of the logs as their leaders tell them now, the ages of
-    /// first unread records that were not fetched yet (as of paused partitions), and how much younger the
-    /// newest records are: a partition that is behind costs fetches of one to three batches. An age that
-    /// cannot be learnt is [`TimeLag::Unknown`].
+    /// How far behind this consumer is, with the ends of the logs as their leaders tell them now,
+    /// the ages of first unread records that were not fetched yet (as of paused partitions), and
+    /// how much younger the newest records are: a partition that is behind costs fetches of one to
+    /// three batches. An age that cannot be learnt is [`TimeLag::Unknown`].
     ///
     /// # Errors
     ///
@@ -322,9 +324,10 @@ impl ConsumerHandle {
         Ok(self.shared.lag())
     }
 
-    /// The lag, at once and then every `interval`. Only partitions of which no fetch told the end within
-    /// the interval are asked about. Ends when the consumer does; a broker that does not answer leaves its
-    /// partitions as they were ([`PartitionLag::measured`]). Whoever looks seldom gets the latest only.
+    /// The lag, at once and then every `interval`. Only partitions of which no fetch told the end
+    /// within the interval are asked about. Ends when the consumer does; a broker that does not
+    /// answer leaves its partitions as they were ([`PartitionLag::measured`]). Whoever looks seldom
+    /// gets the latest only.
     ///
     /// ```no_run
     /// # async fn example(consumer: &ottla::Consumer) {
@@ -361,8 +364,8 @@ impl ConsumerHandle {
         self.shared.explain(tp)
     }
 
-    /// What this consumer did so far: fetching, polling, committing, rebalances. Costs a copy of some counters, and a look
-    /// at each partition assigned.
+    /// What this consumer did so far: fetching, polling, committing, rebalances. Costs a copy of
+    /// some counters, and a look at each partition assigned.
     #[must_use]
     pub fn metrics(&self) -> ConsumerMetrics {
         self.shared.metrics()
@@ -425,8 +428,8 @@ impl GroupMetadata {
     pub fn member_id(&self) -> &str {
         &self.member_id
     }
-    /// The epoch that the member has reached (KIP-848), -1 where the consumer is not a member. Java calls it
-    /// `generationId`.
+    /// The epoch that the member has reached (KIP-848), -1 where the consumer is not a member. Java
+    /// calls it `generationId`.
     #[must_use]
     pub fn member_epoch(&self) -> i32 {
         self.epoch

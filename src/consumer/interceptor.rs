@@ -1,4 +1,5 @@
-//! Interceptors of consumers: code of the application's that sees every batch on its way in, and every commit.
+//! Interceptors of consumers: code of the application's that sees every batch on its way in, and
+//! every commit.
 
 use crate::error::Error;
 use crate::fetched::batch::PartitionBatch;
@@ -8,11 +9,13 @@ use crate::types::{OffsetAndMetadata, TopicPartition};
 /// Sees what a consumer hands out and commits. Set by
 /// [`ConsumerBuilder::interceptor`](crate::ConsumerBuilder::interceptor).
 ///
-/// Both methods must be quick and not block. One that panics does not harm the consumer; that is logged once.
+/// Both methods must be quick and not block. One that panics does not harm the consumer; that is
+/// logged once.
 ///
-/// This is Java's `ConsumerInterceptor` with one difference: records are looked at, not replaced. A trace context is
-/// taken from a record's headers where it is processed (`record.headers().last_named("traceparent")`), since the span of its
-/// processing starts there; this trait is for what concerns all records, as counting them:
+/// This is Java's `ConsumerInterceptor` with one difference: records are looked at, not replaced. A
+/// trace context is taken from a record's headers where it is processed
+/// (`record.headers().last_named("traceparent")`), since the span of its processing starts there;
+/// this trait is for what concerns all records, as counting them:
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -40,8 +43,8 @@ pub trait ConsumerInterceptor: Send + Sync + 'static {
         let _ = batch;
     }
 
-    /// A commit of these offsets ended, after all its retries: the application's, an automatic one, or one before
-    /// partitions are given up.
+    /// A commit of these offsets ended, after all its retries: the application's, an automatic one,
+    /// or one before partitions are given up.
     fn on_commit(
         &self,
         offsets: &[(TopicPartition, OffsetAndMetadata)],

@@ -22,9 +22,10 @@ pub struct PartitionLag {
     pub records: Option<u64>,
     /// The age of the first record not handed out yet.
     pub time: TimeLag,
-    /// How much younger the log's newest record is than the last one handed out: the difference of their
-    /// timestamps, which an idle producer does not make grow. [`Consumer::fetch_lag`](super::Consumer::fetch_lag)
-    /// asks for it; elsewhere it is unknown unless all is caught up.
+    /// How much younger the log's newest record is than the last one handed out: the difference of
+    /// their timestamps, which an idle producer does not make grow.
+    /// [`Consumer::fetch_lag`](super::Consumer::fetch_lag) asks for it; elsewhere it is unknown
+    /// unless all is caught up.
     pub behind_newest: TimeLag,
     /// How long ago `end_offset` was learnt; `None` if it was not.
     pub measured: Option<Duration>,

@@ -26,10 +26,11 @@ pub struct ConsumerMetrics {
     pub bytes: u64,
     /// Sizes of answers in bytes of records, compressed as they were.
     pub fetch_size: SizeHistogram,
-    /// How long answered fetches took, the broker's waiting for records (`fetch.max.wait.ms`) included.
+    /// How long answered fetches took, the broker's waiting for records (`fetch.max.wait.ms`)
+    /// included.
     pub fetch_latency: Histogram,
-    /// Memory of what waits to be handed out: whole answers as long as a part of them waits, and batches
-    /// that are decompressed and were handed out in part.
+    /// Memory of what waits to be handed out: whole answers as long as a part of them waits, and
+    /// batches that are decompressed and were handed out in part.
     pub buffered_bytes: u64,
     /// Bytes that fetches under way may bring at most.
     pub requested_bytes: u64,
@@ -43,7 +44,8 @@ pub struct ConsumerMetrics {
     pub failed_commits: u64,
     /// How long commits took, retries included.
     pub commit_latency: Histogram,
-    /// How often the group gave partitions to this member, took some in order, and took all away without asking.
+    /// How often the group gave partitions to this member, took some in order, and took all away
+    /// without asking.
     pub rebalances: Rebalances,
     /// How long the application was inside of polls. A poll that is under way does not count yet.
     pub poll_wait: Histogram,
@@ -52,8 +54,9 @@ pub struct ConsumerMetrics {
 }
 
 impl ConsumerMetrics {
-    /// The part of its time that the application spent waiting for records (Java's `poll-idle-ratio`): near 1 it keeps up
-    /// easily, near 0 it is the bottleneck. `None` before the second poll.
+    /// The part of its time that the application spent waiting for records (Java's
+    /// `poll-idle-ratio`): near 1 it keeps up easily, near 0 it is the bottleneck. `None` before
+    /// the second poll.
     #[must_use]
     pub fn poll_idle_ratio(&self) -> Option<f64> {
         let (inside, away) = (self.poll_wait.sum(), self.poll_interval.sum());
@@ -86,7 +89,8 @@ pub struct BrokerFetches {
     pub failures: u64,
     /// Bytes of records in the answers, compressed as they were.
     pub bytes: u64,
-    /// How long the last answer took, the broker's waiting for records (`fetch.max.wait.ms`) included.
+    /// How long the last answer took, the broker's waiting for records (`fetch.max.wait.ms`)
+    /// included.
     pub latency: Duration,
     /// How long the broker asked to be left alone, added up (quotas, KIP-219).
     pub throttled: Duration,
@@ -98,9 +102,9 @@ pub(super) struct Fetches {
     brokers: BTreeMap<BrokerId, State>,
 }
 
-/// Where one consumer's numbers are written down that do not concern a single broker. Apart from what the consumer's lock
-/// guards, so that no recorder's code runs under that.
-pub(super) struct Ledger {
+/// Where one consumer's numbers are written down that do not concern a single broker. Apart from
+/// what the consumer's lock guards, so that no recorder's code runs under that.
+pub(super) struct ConsumerStats {
     counts: Mutex<Counts>,
     meter: ConsumerMeter,
 }
@@ -127,7 +131,7 @@ struct State {
     throttled_until: Option<Instant>,
 }
 
-impl Ledger {
+impl ConsumerStats {
     pub(super) fn new(client_id: &str) -> Self {
         Self {
             counts: Mutex::default(),

@@ -1,5 +1,5 @@
-//! The consumer on the mock cluster: memberships that end at bad moments, patterns, and commits that
-//! come late. On a paused clock.
+//! The consumer on the mock cluster: memberships that end at bad moments, patterns, and commits
+//! that come late. On a paused clock.
 
 use std::time::Duration;
 

@@ -2,9 +2,9 @@
 //!
 //! The life of a fetched batch: `fetcher.rs` (a task per broker) asks what `positions.rs` plans,
 //! through the session of `session.rs`; the answer goes through `positions.rs` again, which drops
-//! what is stale, into `fetched/buffer.rs`. A poll takes it from there and decodes it on the caller's task
-//! into the [`Batches`] of `fetched/batch.rs`. `control/` is the task that runs the membership
-//! (`group/`), looks up and commits offsets (`offsets/`), and ends it all.
+//! what is stale, into `fetched/buffer.rs`. A poll takes it from there and decodes it on the
+//! caller's task into the [`Batches`] of `fetched/batch.rs`. `control/` is the task that runs the
+//! membership (`group/`), looks up and commits offsets (`offsets/`), and ends it all.
 
 mod builder;
 #[cfg(test)]
@@ -81,8 +81,8 @@ use crate::error::Result;
 use crate::error::{Error, ErrorKind};
 #[cfg(doc)]
 use crate::record::OwnedRecord;
-use commands::News;
-use polling::{By, Turn, next_turn, poll};
+use commands::RebalanceEvent;
+use polling::{By, PollOutcome, next_turn, poll};
 use shared::Shared;
 
 /// Reads records: as a member of a group, which shares the partitions of topics among its members,
@@ -152,9 +152,9 @@ impl Consumer {
     /// ([`Batches::errors`]). There are neither only after [`ConsumerHandle::wakeup`].
     ///
     /// A partition is taken from this member only inside of `poll` (or of
-    /// [`next_event`](Self::next_event)), after what was finished is committed, if auto-commit is on.
-    /// A member that does not poll for `max.poll.interval.ms` leaves its group and joins again at its
-    /// next poll.
+    /// [`next_event`](Self::next_event)), after what was finished is committed, if auto-commit is
+    /// on. A member that does not poll for `max.poll.interval.ms` leaves its group and joins again
+    /// at its next poll.
     ///
     /// After an error of the application's own, do not poll on, for that would say that the records
     /// are finished: process them again, write them elsewhere, [`seek`](ConsumerHandle::seek) back
@@ -167,8 +167,8 @@ impl Consumer {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: nothing is taken unless it is returned, so `tokio::time::timeout(d, consumer.poll())`
-    /// loses nothing.
+    /// Cancel safe: nothing is taken unless it is returned, so
+    /// `tokio::time::timeout(d, consumer.poll())` loses nothing.
     pub async fn poll(&mut self) -> Result<Option<Batches>> {
         poll(&self.shared, By::Poll).await
     }
@@ -220,15 +220,19 @@ impl Consumer {
     /// Cancel safe, as [`poll`](Self::poll).
     pub async fn next_event(&mut self) -> Result<Option<Event>> {
         Ok(match next_turn(&self.shared, By::Events).await? {
-            Turn::Records(batches) => Some(Event::Records(batches)),
-            Turn::Woken => Some(Event::Records(Batches::default())),
-            Turn::News(News::Assigned(partitions)) => Some(Event::Assigned(partitions)),
-            Turn::News(News::Lost(partitions)) => Some(Event::Lost(partitions)),
-            Turn::News(News::Revoking(id, partitions)) => {
+            PollOutcome::Records(batches) => Some(Event::Records(batches)),
+            PollOutcome::Woken => Some(Event::Records(Batches::default())),
+            PollOutcome::RebalanceEvent(RebalanceEvent::Assigned(partitions)) => {
+                Some(Event::Assigned(partitions))
+            }
+            PollOutcome::RebalanceEvent(RebalanceEvent::Lost(partitions)) => {
+                Some(Event::Lost(partitions))
+            }
+            PollOutcome::RebalanceEvent(RebalanceEvent::Revoking(id, partitions)) => {
                 let shared = Arc::clone(&self.shared);
                 Some(Event::Revoking(Revoking::new(shared, id, partitions)))
             }
-            Turn::End => None,
+            PollOutcome::End => None,
         })
     }
 
@@ -257,11 +261,12 @@ impl Consumer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownTopic`] when something was handed out of a topic that seems to be deleted: that is
-    /// not committed, so that a topic made anew under its name does not begin there. It names one such partition, and the others
-    /// are committed. (Once the group has taken the partition back, or the new topic is read, there is nothing
-    /// left of the old one to commit.) [`ErrorKind::Group`] when this member was thrown out of its group: others have its partitions
-    /// and will process the records again. [`ErrorKind::Timeout`] and the like after
+    /// [`ErrorKind::UnknownTopic`] when something was handed out of a topic that seems to be
+    /// deleted: that is not committed, so that a topic made anew under its name does not begin
+    /// there. It names one such partition, and the others are committed. (Once the group has taken
+    /// the partition back, or the new topic is read, there is nothing left of the old one to
+    /// commit.) [`ErrorKind::Group`] when this member was thrown out of its group: others have its
+    /// partitions and will process the records again. [`ErrorKind::Timeout`] and the like after
     /// `default.api.timeout.ms` of retries. [`ErrorKind::InvalidArgument`] without a group.
     ///
     /// # Cancel safety
@@ -303,13 +308,13 @@ impl Consumer {
         self.shared.commit_position()
     }
 
-    /// The partitions of a topic with their leaders and replicas, as a broker knows them now: whether they are
-    /// assigned to this consumer or not. Java calls it `partitionsFor`.
+    /// The partitions of a topic with their leaders and replicas, as a broker knows them now:
+    /// whether they are assigned to this consumer or not. Java calls it `partitionsFor`.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::Authorization`], or what kept brokers from answering within
-    /// `default.api.timeout.ms`.
+    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::Authorization`], or what kept brokers from
+    /// answering within `default.api.timeout.ms`.
     ///
     /// # Cancel safety
     ///
@@ -324,10 +329,10 @@ impl Consumer {
         self.shared.lock().max_poll_records
     }
 
-    /// Changes how many records a poll returns at most (`max.poll.records`), from the next poll on: so
-    /// a consumer can take a given number of records exactly. With 0 nothing is handed out, of
-    /// partitions assigned later neither, while the membership goes on and lag stays known, provided
-    /// that `poll` is called.
+    /// Changes how many records a poll returns at most (`max.poll.records`), from the next poll on:
+    /// so a consumer can take a given number of records exactly. With 0 nothing is handed out, of
+    /// partitions assigned later neither, while the membership goes on and lag stays known,
+    /// provided that `poll` is called.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {

@@ -8,8 +8,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Which topics a group reads, as a regular expression that has to match the whole name.
 ///
-/// Topics that are made later and match are taken in, and those that are deleted are let go, without a
-/// word from the application.
+/// Topics that are made later and match are taken in, and those that are deleted are let go,
+/// without a word from the application.
 ///
 /// ```
 /// use ottla::TopicPattern;
@@ -30,11 +30,11 @@ pub(super) enum Matching {
 }
 
 impl TopicPattern {
-    /// A pattern that this client matches, as Java's `subscribe(Pattern)`: any broker will do. The names of
-    /// all topics are asked for whenever metadata is renewed, at least every `metadata.max.age.ms`: that is
-    /// how soon a new topic is noticed. Kafka's own topics are left out, unless `exclude.internal.topics`
-    /// is off. The syntax is that of the `regex` crate without Unicode classes: linear in time, without
-    /// look-around and back-references.
+    /// A pattern that this client matches, as Java's `subscribe(Pattern)`: any broker will do. The
+    /// names of all topics are asked for whenever metadata is renewed, at least every
+    /// `metadata.max.age.ms`: that is how soon a new topic is noticed. Kafka's own topics are left
+    /// out, unless `exclude.internal.topics` is off. The syntax is that of the `regex` crate
+    /// without Unicode classes: linear in time, without look-around and back-references.
     ///
     /// # Errors
     ///
@@ -52,10 +52,11 @@ impl TopicPattern {
         Ok(Self(Matching::Client(regex.into(), Arc::new(whole))))
     }
 
-    /// A pattern that the group's coordinator matches (KIP-848), as Java's `subscribe(SubscriptionPattern)`:
-    /// needs Kafka 4.0. The broker notices new topics within ten seconds or so. The syntax is that of RE2/J,
-    /// and the broker judges it: a poll returns [`ErrorKind::InvalidArgument`] with Kafka's code
-    /// `INVALID_REGULAR_EXPRESSION` (128), after which the consumer waits for another subscription.
+    /// A pattern that the group's coordinator matches (KIP-848), as Java's
+    /// `subscribe(SubscriptionPattern)`: needs Kafka 4.0. The broker notices new topics within ten
+    /// seconds or so. The syntax is that of RE2/J, and the broker judges it: a poll returns
+    /// [`ErrorKind::InvalidArgument`] with Kafka's code `INVALID_REGULAR_EXPRESSION` (128), after
+    /// which the consumer waits for another subscription.
     #[must_use]
     pub fn broker_side(regex: impl Into<Arc<str>>) -> Self {
         Self(Matching::Broker(regex.into()))

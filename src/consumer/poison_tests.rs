@@ -1,5 +1,5 @@
-//! Batches that cannot be read, sent by a scripted broker on a paused clock: a typed error that tells
-//! what to leave out, the other partition goes on, and so does this one once it is told to.
+//! Batches that cannot be read, sent by a scripted broker on a paused clock: a typed error that
+//! tells what to leave out, the other partition goes on, and so does this one once it is told to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use tokio::sync::futures::Notified;
 
-use super::commands::News;
+use super::commands::RebalanceEvent;
 use super::shared::{Inner, Shared};
 use crate::clock::{Instant, now};
 use crate::error::Result;
@@ -61,31 +61,31 @@ impl<'a> Polling<'a> {
 
 impl Drop for Polling<'_> {
     fn drop(&mut self) {
-        self.shared.ledger.polled(self.began, now());
+        self.shared.stats.polled(self.began, now());
     }
 }
 
 /// What a wait of the application ended with.
-pub(super) enum Turn {
+pub(super) enum PollOutcome {
     Records(Batches),
-    News(News),
+    RebalanceEvent(RebalanceEvent),
     Woken,
     End,
 }
 
 /// What comes before records.
-fn urgent(shared: &Shared) -> Result<Option<Turn>> {
+fn urgent(shared: &Shared) -> Result<Option<PollOutcome>> {
     let mut inner = shared.lock();
     if let Some(error) = inner.fatal.clone().or_else(|| shared.tasks.failure()) {
         return Err(error);
     }
     if shared.tasks.is_stopping() {
-        return Ok(Some(Turn::End));
+        return Ok(Some(PollOutcome::End));
     }
     if let Some(news) = inner.events.pop_front() {
-        return Ok(Some(Turn::News(news)));
+        return Ok(Some(PollOutcome::RebalanceEvent(news)));
     }
-    Ok(std::mem::take(&mut inner.wakeup).then_some(Turn::Woken))
+    Ok(std::mem::take(&mut inner.wakeup).then_some(PollOutcome::Woken))
 }
 
 /// Who asks for more.
@@ -99,7 +99,7 @@ pub(super) enum By {
 }
 
 /// Waits for something to hand out. Cancel safe: what is taken is returned at once.
-pub(super) async fn next_turn(shared: &Shared, by: By) -> Result<Turn> {
+pub(super) async fn next_turn(shared: &Shared, by: By) -> Result<PollOutcome> {
     let mut polling = Polling::enter(shared, |inner| {
         if by != By::Stream {
             shared.ask(inner);
@@ -112,7 +112,7 @@ pub(super) async fn next_turn(shared: &Shared, by: By) -> Result<Turn> {
         let mut ready = pin!(shared.ready.notified());
         ready.as_mut().enable();
         let turn = match urgent(shared) {
-            Ok(None) => Ok(shared.take().map(Turn::Records)),
+            Ok(None) => Ok(shared.take().map(PollOutcome::Records)),
             urgent => urgent,
         };
         if let Some(turn) = turn.transpose() {
@@ -127,11 +127,13 @@ pub(super) async fn next_turn(shared: &Shared, by: By) -> Result<Turn> {
 pub(super) async fn poll(shared: &Shared, by: By) -> Result<Option<Batches>> {
     loop {
         match next_turn(shared, by).await? {
-            Turn::Records(batches) => return Ok(Some(batches)),
-            Turn::News(News::Revoking(id, partitions)) => shared.let_go_of(id, &partitions),
-            Turn::News(_) => {}
-            Turn::Woken => return Ok(Some(Batches::default())),
-            Turn::End => return Ok(None),
+            PollOutcome::Records(batches) => return Ok(Some(batches)),
+            PollOutcome::RebalanceEvent(RebalanceEvent::Revoking(id, partitions)) => {
+                shared.let_go_of(id, &partitions)
+            }
+            PollOutcome::RebalanceEvent(_) => {}
+            PollOutcome::Woken => return Ok(Some(Batches::default())),
+            PollOutcome::End => return Ok(None),
         }
     }
 }

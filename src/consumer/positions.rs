@@ -13,9 +13,9 @@
 //!   answering for one partition (the leader moved) never deliver twice.
 //! - A partition whose answers are errors waits before it is asked again: no busy loop.
 //!
-//! In rooms: `part.rs` is one partition, `agenda.rs` what to ask brokers, `fetching.rs` what their answers change,
-//! `progress.rs` what the application has, `standing.rs` what lag and explanations look at. Here are the
-//! assignment, metadata, lookups and moves.
+//! In rooms: `part.rs` is one partition, `planner.rs` what to ask brokers, `fetching.rs` what their
+//! answers change, `progress.rs` what the application has, `standing.rs` what lag and explanations
+//! look at. Here are the assignment, metadata, lookups and moves.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,20 +27,20 @@ use self::part::{Part, State};
 use crate::clock::Instant;
 use crate::config::consumer::{IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind};
-use crate::fetched::{PartEpoch, Planned, Position};
+use crate::fetched::{PartEpoch, PartitionFetch, Position};
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
 
-mod agenda;
 mod fetching;
 mod part;
+mod planner;
 mod progress;
 mod standing;
 
-use self::agenda::Agenda;
-pub(crate) use self::agenda::{Plan, Slot};
 pub(crate) use self::fetching::Answer;
+use self::planner::FetchPlanner;
+pub(crate) use self::planner::{Plan, Slot};
 pub(crate) use self::progress::Held;
-pub(crate) use self::standing::Stage;
+pub(crate) use self::standing::FetchState;
 
 /// Where a reset goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,8 +102,8 @@ pub(crate) struct Positions {
     /// Partitions without a position of which the application does not know.
     untold: IndexSet<TopicPartition>,
     /// What is to be looked at before the next request to a broker.
-    agendas: BTreeMap<BrokerId, Agenda>,
-    /// A partition came to another broker's agenda; see [`ended`](Self::ended).
+    agendas: BTreeMap<BrokerId, FetchPlanner>,
+    /// A partition came to another broker's planner; see [`ended`](Self::ended).
     moved: bool,
     paused_count: usize,
     /// How often a partition was looked at for a request.
@@ -309,8 +309,8 @@ impl Positions {
         }
     }
 
-    /// What a ListOffsets lookup found; a negative offset says that no record is that young, so that
-    /// only those to come are.
+    /// What a ListOffsets lookup found; a negative offset says that no record is that young, so
+    /// that only those to come are.
     pub(crate) fn reset_found(&mut self, tp: &TopicPartition, epoch: PartEpoch, at: Position) {
         if let Some(part) = self.current(tp, epoch)
             && matches!(part.state, State::AwaitingReset(_))
@@ -387,8 +387,8 @@ impl Positions {
         true
     }
 
-    /// Stops or starts handing out (and fetching); `false` if the partition is not assigned. What is
-    /// buffered or under way keeps its worth.
+    /// Stops or starts handing out (and fetching); `false` if the partition is not assigned. What
+    /// is buffered or under way keeps its worth.
     pub(crate) fn set_paused(&mut self, tp: &TopicPartition, paused: bool) -> bool {
         match self.parts.get_mut(tp) {
             Some(part) => {

@@ -1,6 +1,8 @@
-//! Lag of partitions that are not fetched at present: their ends and first records, asked for apart.
+//! Lag of partitions that are not fetched at present: their ends and first records, asked for
+//! apart.
 //!
-//! None of this touches positions, buffers or fetch sessions, so that it can be dropped at any await.
+//! None of this touches positions, buffers or fetch sessions, so that it can be dropped at any
+//! await.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,7 +20,7 @@ use super::lag::Lag;
 use super::meter::Gauges;
 use super::shared::Shared;
 use crate::clock::{Instant, now};
-use crate::fetched::Planned;
+use crate::fetched::PartitionFetch;
 use crate::metrics::SAMPLE;
 use crate::offsets::peek::{Peek, place};
 use crate::offsets::{self, LATEST, NEWEST};
@@ -27,11 +29,11 @@ use crate::types::{BrokerId, TimeLag};
 /// What a round of the watch may take at least.
 const ROUND: Duration = Duration::from_secs(5);
 
-/// Learns the timestamps of the first records to be read where they are not known: one small fetch for
-/// each partition, leaders side by side. Whatever fails stays unknown.
+/// Learns the timestamps of the first records to be read where they are not known: one small fetch
+/// for each partition, leaders side by side. Whatever fails stays unknown.
 pub(super) async fn heads(shared: &Shared, deadline: Instant) {
     let headless = shared.lock().positions.headless();
-    let mut by_leader: BTreeMap<BrokerId, Vec<Planned>> = BTreeMap::new();
+    let mut by_leader: BTreeMap<BrokerId, Vec<PartitionFetch>> = BTreeMap::new();
     for (broker, planned) in headless {
         by_leader.entry(broker).or_default().push(planned);
     }
@@ -62,9 +64,10 @@ pub(super) async fn heads(shared: &Shared, deadline: Instant) {
     join_all(leaders).await;
 }
 
-/// How far what was read is behind the newest records, by their timestamps; whatever fails stays unknown.
+/// How far what was read is behind the newest records, by their timestamps; whatever fails stays
+/// unknown.
 pub(super) async fn newest(shared: &Shared, lag: &mut Lag, deadline: Instant) {
-    let mut by_leader: BTreeMap<BrokerId, Vec<Planned>> = BTreeMap::new();
+    let mut by_leader: BTreeMap<BrokerId, Vec<PartitionFetch>> = BTreeMap::new();
     {
         let positions = &shared.lock().positions;
         // All that have a leader.
@@ -195,7 +198,8 @@ impl fmt::Debug for LagStream {
     }
 }
 
-/// Publishes now and then what nothing tells of: lag, from what is here, and memory in use. Asks no broker.
+/// Publishes now and then what nothing tells of: lag, from what is here, and memory in use. Asks no
+/// broker.
 pub(super) async fn sample(shared: Arc<Shared>) {
     let group = shared.config.group_id.as_deref().unwrap_or_default();
     let mut gauges = Gauges::new(&shared.cluster.config().client_id, group);

@@ -9,17 +9,18 @@
 //! - Epochs count requests, and one request is out at a time. Whenever it is not certain which
 //!   requests the broker saw, the next one is full and closes the old session.
 //! - A session speaks of topics by id or by name. Changing that starts a new session.
-//! - What a broker holds may be wrong (a damaged request), and would stay so, because only changes are sent. So a
-//!   session whose broker answers for what was never asked, or otherwise than it was asked, starts anew.
-//! - A request that overlaps with another to the same broker is outside of the session, for there is one
-//!   session and its requests are counted.
+//! - What a broker holds may be wrong (a damaged request), and would stay so, because only changes
+//!   are sent. So a session whose broker answers for what was never asked, or otherwise than it was
+//!   asked, starts anew.
+//! - A request that overlaps with another to the same broker is outside of the session, for there
+//!   is one session and its requests are counted.
 
 use std::sync::Arc;
 
 use indexmap::{IndexMap, IndexSet};
 use uuid::Uuid;
 
-use crate::fetched::Planned;
+use crate::fetched::PartitionFetch;
 use crate::types::TopicPartition;
 use crate::wire::codes;
 
@@ -37,13 +38,13 @@ pub(crate) struct Request {
     pub(crate) session_epoch: i32,
     /// Whether topics go by id (version 13 and newer, KIP-516).
     pub(crate) by_id: bool,
-    pub(crate) send: Vec<Planned>,
+    pub(crate) send: Vec<PartitionFetch>,
     pub(crate) forget: Vec<(TopicPartition, Uuid)>,
 }
 
 /// What is to be done after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum SessionAction {
     /// Its partitions count.
     Take,
     /// The broker does not know the session as we do: ask again at once, in full.
@@ -77,15 +78,16 @@ pub(crate) struct FetchSession {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Member {
-    planned: Planned,
+    planned: PartitionFetch,
     /// The broker has it in the session.
     known: bool,
-    /// When it changed last: those that were answered last come last, for brokers take them in order.
+    /// When it changed last: those that were answered last come last, for brokers take them in
+    /// order.
     changed: u64,
 }
 
 /// Whether the broker has to be told of the difference.
-fn same_on_wire(one: &Planned, other: &Planned) -> bool {
+fn same_on_wire(one: &PartitionFetch, other: &PartitionFetch) -> bool {
     one.topic_id == other.topic_id
         && one.offset == other.offset
         && one.leader_epoch == other.leader_epoch
@@ -109,7 +111,7 @@ impl FetchSession {
     }
 
     /// A partition is asked for so from now on, or no more.
-    pub(crate) fn change(&mut self, tp: TopicPartition, wanted: Option<Planned>) {
+    pub(crate) fn change(&mut self, tp: TopicPartition, wanted: Option<PartitionFetch>) {
         if let (Some(member), Some(planned)) = (self.parts.get_mut(&tp), &wanted)
             && same_on_wire(&member.planned, planned)
         {
@@ -183,7 +185,7 @@ impl FetchSession {
     }
 
     /// Judges the answer as a whole.
-    pub(crate) fn accept(&mut self, code: i16, session_id: i32) -> Verdict {
+    pub(crate) fn accept(&mut self, code: i16, session_id: i32) -> SessionAction {
         match code {
             codes::NONE => {
                 if session_id == NO_SESSION || self.sessionless {
@@ -197,27 +199,27 @@ impl FetchSession {
                     self.id = session_id;
                     self.epoch = next_epoch(self.epoch);
                 }
-                Verdict::Take
+                SessionAction::Take
             }
             codes::FETCH_SESSION_ID_NOT_FOUND => {
                 assert!(!crate::planted("a-panic-in-a-task"));
                 self.id = NO_SESSION;
                 self.restart();
-                Verdict::Restart
+                SessionAction::Restart
             }
             codes::INVALID_FETCH_SESSION_EPOCH => {
                 self.restart();
-                Verdict::Restart
+                SessionAction::Restart
             }
             codes::FETCH_SESSION_TOPIC_ID_ERROR
             | codes::INCONSISTENT_TOPIC_ID
             | codes::UNKNOWN_TOPIC_ID => {
                 self.restart();
-                Verdict::Refresh
+                SessionAction::Refresh
             }
             other => {
                 self.restart();
-                Verdict::Fail(other)
+                SessionAction::Fail(other)
             }
         }
     }
@@ -228,7 +230,7 @@ impl FetchSession {
     }
 
     /// What was asked of a partition that the broker answers for.
-    pub(crate) fn asked(&self, tp: &TopicPartition) -> Option<&Planned> {
+    pub(crate) fn asked(&self, tp: &TopicPartition) -> Option<&PartitionFetch> {
         self.parts.get(tp).map(|member| &member.planned)
     }
 
@@ -259,11 +261,11 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    fn planned(partition: i32, offset: i64) -> Planned {
+    fn planned(partition: i32, offset: i64) -> PartitionFetch {
         topic_planned(partition, offset, 7)
     }
 
-    fn topic_planned(partition: i32, offset: i64, id: u128) -> Planned {
+    fn topic_planned(partition: i32, offset: i64, id: u128) -> PartitionFetch {
         let tp = TopicPartition::new("t", partition);
         let mut positions = active(std::slice::from_ref(&tp), rules());
         positions.update(|_| {
@@ -289,12 +291,12 @@ mod tests {
     }
 
     /// The next request, if these partitions and no others are asked for.
-    fn ask(session: &mut FetchSession, wanted: Vec<Planned>) -> Request {
+    fn ask(session: &mut FetchSession, wanted: Vec<PartitionFetch>) -> Request {
         want(session, wanted);
         session.build(true)
     }
 
-    fn want(session: &mut FetchSession, wanted: Vec<Planned>) {
+    fn want(session: &mut FetchSession, wanted: Vec<PartitionFetch>) {
         let before: Vec<_> = session.parts.keys().cloned().collect();
         for tp in before {
             if !wanted.iter().any(|planned| planned.tp == tp) {
@@ -316,7 +318,7 @@ mod tests {
         let first = ask(&mut session, vec![planned(0, 10), planned(1, 20)]);
         assert_eq!((first.session_id, first.session_epoch), (0, 0));
         assert_eq!(sent(&first), [(0, 10), (1, 20)]);
-        assert_eq!(session.accept(0, 55), Verdict::Take);
+        assert_eq!(session.accept(0, 55), SessionAction::Take);
 
         let second = ask(&mut session, vec![planned(0, 15), planned(1, 20)]);
         assert_eq!((second.session_id, second.session_epoch), (55, 1));
@@ -382,17 +384,25 @@ mod tests {
 
     #[test]
     fn a_lost_session_starts_anew_and_a_confused_one_is_closed() {
-        for (code, id, verdict) in [
-            (codes::FETCH_SESSION_ID_NOT_FOUND, 0, Verdict::Restart),
-            (codes::INVALID_FETCH_SESSION_EPOCH, 9, Verdict::Restart),
-            (codes::FETCH_SESSION_TOPIC_ID_ERROR, 9, Verdict::Refresh),
-            (codes::UNKNOWN_SERVER_ERROR, 9, Verdict::Fail(-1)),
+        for (code, id, action) in [
+            (codes::FETCH_SESSION_ID_NOT_FOUND, 0, SessionAction::Restart),
+            (
+                codes::INVALID_FETCH_SESSION_EPOCH,
+                9,
+                SessionAction::Restart,
+            ),
+            (
+                codes::FETCH_SESSION_TOPIC_ID_ERROR,
+                9,
+                SessionAction::Refresh,
+            ),
+            (codes::UNKNOWN_SERVER_ERROR, 9, SessionAction::Fail(-1)),
         ] {
             let mut session = FetchSession::default();
             ask(&mut session, vec![planned(0, 10)]);
             session.accept(0, 9);
             ask(&mut session, vec![planned(0, 10)]);
-            assert_eq!(session.accept(code, 0), verdict);
+            assert_eq!(session.accept(code, 0), action);
             let again = ask(&mut session, vec![planned(0, 10)]);
             assert_eq!(
                 (again.session_id, again.session_epoch),
@@ -424,7 +434,7 @@ mod tests {
         session.accept(0, 9);
         assert_eq!(sent(&ask(&mut session, wanted())), []);
         // Another id than the session's: taken for damage.
-        assert_eq!(session.accept(0, 11), Verdict::Take);
+        assert_eq!(session.accept(0, 11), SessionAction::Take);
         let full = ask(&mut session, wanted());
         assert_eq!((full.session_id, full.session_epoch), (9, 0));
         session.accept(0, 10);
@@ -468,7 +478,7 @@ mod tests {
             let mut broker: Option<(i32, i32, BTreeMap<i32, i64>)> = None;
             let mut ids = 100;
             for (wanted, fate) in steps {
-                let plan: Vec<_> = wanted.iter().map(|(p, o)| Planned {
+                let plan: Vec<_> = wanted.iter().map(|(p, o)| PartitionFetch {
                     tp: TopicPartition::new("t", *p), offset: *o, ..template.clone()
                 }).collect();
                 want(&mut session, plan);

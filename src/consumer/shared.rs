@@ -9,11 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::commands::{Closing, Farewell, News};
+use super::commands::{Closing, PendingUnsubscribe, RebalanceEvent};
 use super::fetchable::{Fetchable, enough};
 use super::interceptor::ConsumerInterceptor;
 use super::lag::Lag;
-use super::metrics::{ConsumerMetrics, Fetches, Ledger};
+use super::metrics::{ConsumerMetrics, ConsumerStats, Fetches};
 use super::positions::{Held, Known, Leader, Positions, ResetTo};
 use super::splits::Split;
 use super::unsent::UnsentCommits;
@@ -27,7 +27,7 @@ use crate::fetched::buffer::{FetchBuffer, Taking};
 use crate::fetched::chunk::{Chunk, Portion};
 use crate::fetched::{PartEpoch, Position, Reading};
 use crate::hooks::Chain;
-use crate::quiet::Gate;
+use crate::log_throttle::LogThrottle;
 use crate::tasks::Tasks;
 use crate::types::{BrokerId, TopicPartition};
 
@@ -36,10 +36,10 @@ pub(super) struct Shared {
     pub(super) config: ConsumerConfig,
     pub(super) tasks: Tasks,
     pub(super) reading: Reading,
-    pub(super) ledger: Ledger,
+    pub(super) stats: ConsumerStats,
     pub(super) interceptors: Chain<dyn ConsumerInterceptor>,
     /// For auto-commits held back by records in use.
-    pub(super) held_gate: Gate,
+    pub(super) held_gate: LogThrottle,
     inner: Mutex<Inner>,
     /// There may be something for the application; now and then, whether it is still there.
     pub(super) ready: Notify,
@@ -60,7 +60,7 @@ pub(super) struct Inner {
     pub(super) starved: BTreeSet<BrokerId>,
     pub(super) fetchers: BTreeSet<BrokerId>,
     pub(super) fetches: Fetches,
-    pub(super) events: VecDeque<News>,
+    pub(super) events: VecDeque<RebalanceEvent>,
     pub(super) errors: VecDeque<Error>,
     /// The consumer cannot go on.
     pub(super) fatal: Option<Error>,
@@ -82,7 +82,7 @@ pub(super) struct Inner {
     /// What the application wants to read, and whether the control task has yet to take that up.
     pub(super) wanted: Subscription,
     pub(super) rewanted: bool,
-    pub(super) farewell: Option<Farewell>,
+    pub(super) unsubscribing: Option<PendingUnsubscribe>,
     pub(super) split: Split,
     /// Id and epoch of the group member, for commits and transactions.
     pub(super) member: Option<(Arc<str>, i32)>,
@@ -101,16 +101,16 @@ impl Shared {
     ) -> Self {
         let cluster = cluster.for_role();
         let tasks = cluster.tasks().child();
-        let ledger = Ledger::new(&cluster.config().client_id);
+        let stats = ConsumerStats::new(&cluster.config().client_id);
         let max_poll_records = config.max_poll_records;
         Self {
             cluster,
             config,
             tasks,
             reading,
-            ledger,
+            stats,
             interceptors,
-            held_gate: Gate::default(),
+            held_gate: LogThrottle::default(),
             inner: Mutex::new(Inner {
                 positions,
                 buffer: FetchBuffer::default(),
@@ -133,7 +133,7 @@ impl Shared {
                 listens: false,
                 wanted,
                 rewanted: false,
-                farewell: None,
+                unsubscribing: None,
                 split: Split::default(),
                 member: None,
                 life: 0,
@@ -198,8 +198,8 @@ impl Shared {
         }
     }
 
-    /// Tells the application of an error. The same error of the same partition is kept once, so that
-    /// an application that does not poll does not collect them.
+    /// Tells the application of an error. The same error of the same partition is kept once, so
+    /// that an application that does not poll does not collect them.
     pub(super) fn tell(&self, error: Error) {
         self.lock().tell(error);
         self.ready.notify_waiters();
@@ -290,7 +290,7 @@ impl Shared {
 
     /// These batches are about to be handed out.
     pub(super) fn show(&self, batches: &[PartitionBatch]) {
-        self.ledger.handed_out(batches);
+        self.stats.handed_out(batches);
         for batch in batches {
             self.interceptors.on_consume(batch);
         }
@@ -357,11 +357,11 @@ impl Shared {
         inner.positions.unreachable(broker);
         inner.fetches.failed(broker, error);
         drop(inner);
-        self.ledger.not_fetched();
+        self.stats.not_fetched();
     }
 
     pub(super) fn metrics(&self) -> ConsumerMetrics {
-        let ledger = self.ledger.snapshot();
+        let stats = self.stats.snapshot();
         let inner = self.lock();
         let bytes = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
         let lags = inner.positions.lag(now(), 0).into_iter();
@@ -371,7 +371,7 @@ impl Shared {
             max_lag: lags.filter_map(|lag| lag.records).max(),
             buffered_bytes: bytes(inner.buffer.bytes()),
             requested_bytes: bytes(inner.reserved.values().sum()),
-            ..ledger
+            ..stats
         }
     }
 
@@ -506,7 +506,8 @@ impl Inner {
         self.buffer.bytes() + reserved + self.given
     }
 
-    /// Room for what a broker may send: as much as is wished, or as is left if that is worth a request.
+    /// Room for what a broker may send: as much as is wished, or as is left if that is worth a
+    /// request.
     pub(super) fn reserve(
         &mut self,
         broker: BrokerId,
@@ -536,8 +537,8 @@ impl Inner {
         Some(bytes)
     }
 
-    /// Whether the broker left the cluster and nothing is to be read from it, so that its fetch task
-    /// ends; there will be another one if it comes back.
+    /// Whether the broker left the cluster and nothing is to be read from it, so that its fetch
+    /// task ends; there will be another one if it comes back.
     pub(super) fn end_fetcher(&mut self, shared: &Shared, broker: BrokerId) -> bool {
         if self.positions.is_read(broker) || shared.cluster.knows(broker) {
             return false;
@@ -580,8 +581,8 @@ impl Inner {
         hungry.any(|tp| self.positions.read_from(tp) == Some(broker))
     }
 
-    /// Frees the memory of the partition whose stream has stood still for longest, if another stream waits
-    /// for this broker; it is fetched again when its stream asks for it.
+    /// Frees the memory of the partition whose stream has stood still for longest, if another
+    /// stream waits for this broker; it is fetched again when its stream asks for it.
     fn evict_stalled(&mut self, broker: BrokerId) -> bool {
         if !self.is_awaited(broker) {
             return false;

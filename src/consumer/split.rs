@@ -20,7 +20,7 @@ use futures_core::Stream;
 use tokio::sync::Notify;
 
 use super::Consumer;
-use super::commands::News;
+use super::commands::RebalanceEvent;
 use super::polling::Polling;
 use super::shared::{Inner, Shared};
 use super::splits::Live;
@@ -41,9 +41,10 @@ pub struct PartitionStreams<'a> {
 type Given = (TopicPartition, PartitionStream);
 
 impl Consumer {
-    /// The partitions assigned, each with a stream of its batches: for a task per partition. The streams of
-    /// partitions that are given up end, and a revocation is complete when they have: a task that loops over
-    /// its stream finishes the batch it has, and with auto-commit that is committed.
+    /// The partitions assigned, each with a stream of its batches: for a task per partition. The
+    /// streams of partitions that are given up end, and a revocation is complete when they have: a
+    /// task that loops over its stream finishes the batch it has, and with auto-commit that is
+    /// committed.
     ///
     /// A stream that is dropped before it has ended, because its task failed or panicked, gives
     /// back the batch that it had: that is not committed, and the partition is offered again, from
@@ -55,12 +56,14 @@ impl Consumer {
     /// finished; partitions of which an old stream still has a batch in hand wait until it asks for
     /// more or is dropped. So does [`close`](Self::close), for half of its time.
     ///
-    /// Keep asking for the next partition while the streams are in use: that is where revocations come in,
-    /// and it counts as polling (`max.poll.interval.ms` does not watch over the tasks). Its errors are fatal
-    /// ones; the stream of a partition tells what is wrong with that partition ([`Batches::errors`](crate::Batches::errors)), and the
-    /// log also what is wrong with partitions or topics that have no stream. A partition whose task is slow stops being fetched once about
-    /// `max.partition.fetch.bytes` of it wait; the others go on. If memory is short (`fetch.max.bytes`), what
-    /// waits of streams that nobody asked for a second is dropped, and fetched again when they are asked.
+    /// Keep asking for the next partition while the streams are in use: that is where revocations
+    /// come in, and it counts as polling (`max.poll.interval.ms` does not watch over the tasks).
+    /// Its errors are fatal ones; the stream of a partition tells what is wrong with that partition
+    /// ([`Batches::errors`](crate::Batches::errors)), and the log also what is wrong with
+    /// partitions or topics that have no stream. A partition whose task is slow stops being fetched
+    /// once about `max.partition.fetch.bytes` of it wait; the others go on. If memory is short
+    /// (`fetch.max.bytes`), what waits of streams that nobody asked for a second is dropped, and
+    /// fetched again when they are asked.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
@@ -148,10 +151,10 @@ impl Shared {
         inner.wakeup = false;
         while let Some(news) = inner.events.pop_front() {
             match news {
-                News::Assigned(partitions) => {
+                RebalanceEvent::Assigned(partitions) => {
                     partitions.iter().for_each(|tp| inner.split.add(tp));
                 }
-                News::Revoking(revocation, partitions) => {
+                RebalanceEvent::Revoking(revocation, partitions) => {
                     let busy = inner.end_streams(&partitions);
                     if busy.is_empty() {
                         released.push(revocation);
@@ -159,7 +162,7 @@ impl Shared {
                         inner.split.revoking = Some((revocation, busy));
                     }
                 }
-                News::Lost(partitions) => {
+                RebalanceEvent::Lost(partitions) => {
                     inner.split.end(&partitions);
                     inner.split.revoking = None;
                 }
@@ -316,9 +319,9 @@ impl fmt::Debug for PartitionStreams<'_> {
 
 /// The batches of one partition, in order; see [`Consumer::split_by_partition`].
 ///
-/// It ends when the partition is given up, and when the [`PartitionStreams`] it came from or the consumer
-/// do. What it handed out counts as finished when it is asked for more. Dropped before it has
-/// ended, it gives back what it handed out last, which is not committed, and its partition is
+/// It ends when the partition is given up, and when the [`PartitionStreams`] it came from or the
+/// consumer do. What it handed out counts as finished when it is asked for more. Dropped before it
+/// has ended, it gives back what it handed out last, which is not committed, and its partition is
 /// offered again ([`attempt`](Self::attempt)).
 pub struct PartitionStream {
     shared: Arc<Shared>,

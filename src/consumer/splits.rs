@@ -19,8 +19,8 @@ pub(super) struct Split {
     pub(super) new: BTreeSet<TopicPartition>,
     /// Partitions whose stream was dropped, and when they are offered again.
     pub(super) again: BTreeMap<TopicPartition, Instant>,
-    /// Streams that live. By serial number: the old stream of a partition may still be about when there
-    /// is a new one.
+    /// Streams that live. By serial number: the old stream of a partition may still be about when
+    /// there is a new one.
     pub(super) live: BTreeMap<u64, Live>,
     pub(super) serial: u64,
     /// The newest stream of each partition.

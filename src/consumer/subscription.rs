@@ -1,15 +1,17 @@
-//! What a consumer reads: topics of its group or given partitions, other ones later, or nothing more.
+//! What a consumer reads: topics of its group or given partitions, other ones later, or nothing
+//! more.
 //!
-//! An unsubscription is done in two places. Here, on the application's side, what is assigned is given up under the lock, so
-//! that nothing of it is handed out from then on and something else can be assigned at once; the commit of
-//! what is finished is put in line. The control task makes that commit, leaves the group, and only then takes
-//! up what the application wants next (`control/parting.rs`).
+//! An unsubscription is done in two places. Here, on the application's side, what is assigned is
+//! given up under the lock, so that nothing of it is handed out from then on and something else can
+//! be assigned at once; the commit of what is finished is put in line. The control task makes that
+//! commit, leaves the group, and only then takes up what the application wants next
+//! (`control/unsubscribing.rs`).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Consumer;
-use super::commands::{Farewell, News};
+use super::commands::{PendingUnsubscribe, RebalanceEvent};
 use super::pattern::TopicPattern;
 use super::shared::{Inner, Shared, by_name};
 use super::unsent::{Purpose, Waiter, to_commit};
@@ -20,8 +22,8 @@ use crate::offsets::Offsets;
 use crate::types::TopicPartition;
 
 impl Consumer {
-    /// Reads these topics of the group from now on, instead of what it was built with. Partitions of
-    /// topics that are not among them are given up as in any rebalance. After an
+    /// Reads these topics of the group from now on, instead of what it was built with. Partitions
+    /// of topics that are not among them are given up as in any rebalance. After an
     /// [`unsubscribe`](Self::unsubscribe) the consumer joins the group anew.
     ///
     /// # Errors
@@ -44,30 +46,32 @@ impl Consumer {
         self.shared.subscribe(Subscription::Pattern(pattern))
     }
 
-    /// Reads these partitions from now on, instead of those it was built with. Partitions that stay keep
-    /// their positions; with auto-commit, what is finished of the others is committed.
+    /// Reads these partitions from now on, instead of those it was built with. Partitions that stay
+    /// keep their positions; with auto-commit, what is finished of the others is committed.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidArgument`] if this consumer reads topics by [`subscribe`](Self::subscribe)
-    /// (unsubscribe first).
+    /// [`ErrorKind::InvalidArgument`] if this consumer reads topics by
+    /// [`subscribe`](Self::subscribe) (unsubscribe first).
     pub fn assign(&mut self, partitions: impl IntoIterator<Item = TopicPartition>) -> Result<()> {
         self.shared.assign(each_once(partitions))
     }
 
-    /// Ends the subscription or assignment and leaves the group, as Java's `unsubscribe`; the consumer can
-    /// [`subscribe`](Self::subscribe) or [`assign`](Self::assign) again, to something of either kind.
+    /// Ends the subscription or assignment and leaves the group, as Java's `unsubscribe`; the
+    /// consumer can [`subscribe`](Self::subscribe) or [`assign`](Self::assign) again, to something
+    /// of either kind.
     ///
-    /// It does not wait, and there is nothing to give up half-way: from now on nothing is handed out of what was
-    /// assigned, and in the background what is finished ([`finish`](Self::finish)) is committed, if
-    /// auto-commit is on (for at most
-    /// `request.timeout.ms`), and then the group is told at once, so that others get the partitions. A static
-    /// member (`group.instance.id`) keeps its place for the session time-out, as at [`close`](Self::close).
-    /// What is subscribed afterwards waits for that. Until there is something to read again, polls wait.
+    /// It does not wait, and there is nothing to give up half-way: from now on nothing is handed
+    /// out of what was assigned, and in the background what is finished ([`finish`](Self::finish))
+    /// is committed, if auto-commit is on (for at most `request.timeout.ms`), and then the group is
+    /// told at once, so that others get the partitions. A static member (`group.instance.id`) keeps
+    /// its place for the session time-out, as at [`close`](Self::close). What is subscribed
+    /// afterwards waits for that. Until there is something to read again, polls wait.
     ///
     /// Whoever reads by [`next_event`](Self::next_event) is told of it as of any revocation: by
-    /// [`Event::Revoking`](super::Event::Revoking), and the partitions are given up when that is done (or when
-    /// something else is assigned). With any other way of reading, this call gives them up.
+    /// [`Event::Revoking`](super::Event::Revoking), and the partitions are given up when that is
+    /// done (or when something else is assigned). With any other way of reading, this call gives
+    /// them up.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
@@ -82,8 +86,8 @@ impl Consumer {
         self.shared.unsubscribe();
     }
 
-    /// What this consumer was told to read last: topics by name or by pattern, partitions, or nothing. Which
-    /// partitions that means at present is told by [`assignment`](Self::assignment).
+    /// What this consumer was told to read last: topics by name or by pattern, partitions, or
+    /// nothing. Which partitions that means at present is told by [`assignment`](Self::assignment).
     #[must_use]
     pub fn subscription(&self) -> Subscription {
         self.shared.lock().wanted.clone()
@@ -118,7 +122,7 @@ impl Shared {
                            `unsubscribe` first";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        if matches!(inner.farewell, Some(Farewell::Told(..))) {
+        if matches!(inner.unsubscribing, Some(PendingUnsubscribe::Told(..))) {
             // Whoever was to let go has gone on to something else.
             let all: Vec<_> = inner.positions.assigned().cloned().collect();
             self.end(&mut inner, &all);
@@ -153,7 +157,7 @@ impl Shared {
         }
         let all: Vec<_> = inner.positions.assigned().cloned().collect();
         let is_member = inner.wanted.is_of_group();
-        match (&inner.farewell, is_member) {
+        match (&inner.unsubscribing, is_member) {
             (None, true) if inner.listens => self.tell_and_end(&mut inner),
             (None, true) => {
                 if let Some((_, released)) = &mut inner.revocation {
@@ -189,13 +193,15 @@ impl Shared {
             inner.positions.set_revoking(tp);
         }
         let id = inner.new_revocation();
-        inner.events.push_back(News::Revoking(id, rest.clone()));
-        inner.farewell = Some(Farewell::Told(id, rest));
+        inner
+            .events
+            .push_back(RebalanceEvent::Revoking(id, rest.clone()));
+        inner.unsubscribing = Some(PendingUnsubscribe::Told(id, rest));
     }
 
     /// The application has let go of what the end of its subscription takes.
     pub(super) fn let_go(&self, inner: &mut Inner, revocation: u64) {
-        if let Some(Farewell::Told(id, partitions)) = &mut inner.farewell
+        if let Some(PendingUnsubscribe::Told(id, partitions)) = &mut inner.unsubscribing
             && *id == revocation
         {
             let partitions = std::mem::take(partitions);
@@ -203,10 +209,11 @@ impl Shared {
         }
     }
 
-    /// Gives up what is assigned, so that the control task leaves the group when the commit is made.
+    /// Gives up what is assigned, so that the control task leaves the group when the commit is
+    /// made.
     pub(super) fn end(&self, inner: &mut Inner, partitions: &[TopicPartition]) {
         let life = inner.assigned_in();
-        inner.farewell = Some(Farewell::GivenUp);
+        inner.unsubscribing = Some(PendingUnsubscribe::GivenUp);
         self.give_up(inner, partitions, Some(Purpose::Unsubscribe), life);
     }
 
@@ -248,7 +255,7 @@ impl Inner {
             Subscription::Partitions(_) => false,
             // What is left is about to be given up.
             Subscription::Nothing => {
-                let told = matches!(self.farewell, Some(Farewell::Told(..)));
+                let told = matches!(self.unsubscribing, Some(PendingUnsubscribe::Told(..)));
                 told || self.revocation.is_some()
             }
         };

@@ -1,5 +1,5 @@
-//! What the scripted brokers of this folder's tests have in common. The first of them leads the partitions of the
-//! topic `t` and coordinates groups.
+//! What the scripted brokers of this folder's tests have in common. The first of them leads the
+//! partitions of the topic `t` and coordinates groups.
 
 use std::future::Future;
 use std::time::Duration;

@@ -15,7 +15,8 @@ pub enum Subscription {
     Topics(Vec<Arc<str>>),
     /// All topics that match, as a member of the group.
     Pattern(TopicPattern),
-    /// Partitions that the application named ([`Consumer::assign`](crate::Consumer::assign)), whatever the group does: ordered, each once.
+    /// Partitions that the application named ([`Consumer::assign`](crate::Consumer::assign)),
+    /// whatever the group does: ordered, each once.
     Partitions(Vec<TopicPartition>),
 }
 

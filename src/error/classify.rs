@@ -1,8 +1,8 @@
 //! The one table from a wire code to its meaning; nothing else in the crate interprets a code.
 //!
 //! The class in the table is the one that holds where nothing more is known. A machine that knows
-//! more (an idempotent producer that can bump its epoch, a group member that can rejoin) acts on the
-//! code itself and shows the user what is left.
+//! more (an idempotent producer that can bump its epoch, a group member that can rejoin) acts on
+//! the code itself and shows the user what is left.
 
 use std::fmt;
 
@@ -59,8 +59,8 @@ impl BrokerCode {
         self.0
     }
 
-    /// The constant's name in Kafka's `Errors`, such as `NOT_LEADER_OR_FOLLOWER`; `UNKNOWN_CODE` for
-    /// a number that this version of the client does not know.
+    /// The constant's name in Kafka's `Errors`, such as `NOT_LEADER_OR_FOLLOWER`; `UNKNOWN_CODE`
+    /// for a number that this version of the client does not know.
     #[must_use]
     pub fn name(self) -> &'static str {
         row(self.0).map_or("UNKNOWN_CODE", |row| row.name)

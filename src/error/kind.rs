@@ -40,7 +40,8 @@ pub enum ErrorKind {
     CorruptRecord,
     /// The producer's buffer is full (only from calls that do not wait).
     BufferFull,
-    /// The application dropped the record before it was acknowledged ([`Producer::purge`](crate::Producer::purge)).
+    /// The application dropped the record before it was acknowledged
+    /// ([`Producer::purge`](crate::Producer::purge)).
     Purged,
     /// Fewer in-sync replicas than `min.insync.replicas`.
     NotEnoughReplicas,
@@ -52,7 +53,8 @@ pub enum ErrorKind {
     Transaction,
     /// The group changed, or this member is no longer part of it.
     Group,
-    /// No position: the offset is outside the log, or none is committed and the reset policy is `none`.
+    /// No position: the offset is outside the log, or none is committed and the reset policy is
+    /// `none`.
     Offset,
     /// A quota or policy of the cluster refuses this.
     Policy,

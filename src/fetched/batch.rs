@@ -44,8 +44,8 @@ impl Batches {
     ///   [`Error::unreadable`].
     /// - [`ErrorKind::Offset`]: without a position and with `auto.offset.reset=none`, a partition
     ///   waits for a seek.
-    /// - [`ErrorKind::Authorization`], [`ErrorKind::UnknownTopic`], [`ErrorKind::UnknownPartition`]:
-    ///   it goes on once the partition may be read.
+    /// - [`ErrorKind::Authorization`], [`ErrorKind::UnknownTopic`],
+    ///   [`ErrorKind::UnknownPartition`]: it goes on once the partition may be read.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
@@ -167,8 +167,8 @@ impl PartitionBatch {
         self.high_watermark
     }
 
-    /// The end of what `read_committed` can see when these records were fetched: the first offset of
-    /// the oldest open transaction, or the high watermark.
+    /// The end of what `read_committed` can see when these records were fetched: the first offset
+    /// of the oldest open transaction, or the high watermark.
     #[must_use]
     pub fn last_stable_offset(&self) -> i64 {
         self.last_stable
@@ -176,12 +176,12 @@ impl PartitionBatch {
 
     /// The records in order, borrowed: no allocation per record.
     ///
-    /// An item is an error if the bytes of a record contradict themselves though the batch's checksum
-    /// is right (or was not checked). It is the last item, [`Error::unreadable`] says which offsets
-    /// cannot be read, and the partition stops there: nothing from there on counts as handed out or
-    /// is committed, and polls return the error again, at most once a second, while other
-    /// partitions go on. To leave those offsets out, [`seek`](crate::Consumer::seek) to the range's
-    /// end.
+    /// An item is an error if the bytes of a record contradict themselves though the batch's
+    /// checksum is right (or was not checked). It is the last item, [`Error::unreadable`] says
+    /// which offsets cannot be read, and the partition stops there: nothing from there on counts as
+    /// handed out or is committed, and polls return the error again, at most once a second, while
+    /// other partitions go on. To leave those offsets out, [`seek`](crate::Consumer::seek) to the
+    /// range's end.
     #[must_use]
     pub fn records(&self) -> BatchRecords<'_> {
         BatchRecords {

@@ -1,11 +1,12 @@
 //! Chunks by partition, in turn, and the memory that they keep.
 //!
 //! Invariants:
-//! - Partitions take turns; a partition is in line at most once; data of an older epoch never leaves.
+//! - Partitions take turns; a partition is in line at most once; data of an older epoch never
+//!   leaves.
 //! - A frame counts whole while a chunk of it is here, for a slice keeps all of it in memory. Where
 //!   that is too much, what is left of frames that are [mostly taken] is copied out.
-//! - A partition whose batch is decompressed in part goes on before others do: one such batch is held
-//!   at a time, whatever the number of partitions.
+//! - A partition whose batch is decompressed in part goes on before others do: one such batch is
+//!   held at a time, whatever the number of partitions.
 //!
 //! [mostly taken]: FetchBuffer::mostly_taken
 
@@ -74,8 +75,8 @@ impl FetchBuffer {
         self.put(chunk, false);
     }
 
-    /// Puts the rest of a chunk back in front of its partition, which goes to the end of the line; but
-    /// it is the next if its batch is decompressed.
+    /// Puts the rest of a chunk back in front of its partition, which goes to the end of the line;
+    /// but it is the next if its batch is decompressed.
     pub(crate) fn put_back(&mut self, chunk: Chunk) {
         self.put(chunk, true);
     }
@@ -320,7 +321,8 @@ impl FetchBuffer {
         self.inflated
     }
 
-    /// Copies of what is buffered for the partition (sharing its bytes), to be looked into elsewhere.
+    /// Copies of what is buffered for the partition (sharing its bytes), to be looked into
+    /// elsewhere.
     pub(crate) fn chunks_of(&self, tp: &TopicPartition) -> Vec<Chunk> {
         let queue = self.parts.get(tp);
         queue.map_or_else(Vec::new, |queue| queue.chunks.iter().cloned().collect())

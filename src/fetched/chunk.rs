@@ -1,8 +1,8 @@
 //! Fetched data of a partition, and what a poll takes of it. Where it waits is `buffer.rs`.
 //!
-//! Invariants: what was decoded is not decoded again when a poll takes only a part of it (unless its
-//! memory is needed for others); a poll opens one compressed batch in any case, and more only while
-//! what they take decompressed stays within its portion.
+//! Invariants: what was decoded is not decoded again when a poll takes only a part of it (unless
+//! its memory is needed for others); a poll opens one compressed batch in any case, and more only
+//! while what they take decompressed stays within its portion.
 
 use std::sync::Arc;
 
@@ -25,7 +25,8 @@ const MAX_DECOMPRESSED: usize = 512 << 20;
 /// Until it is said whose frame a chunk is a part of.
 const NOBODY: BrokerId = BrokerId(-1);
 
-/// A frame in memory: its number and how many bytes it has. Number 0 stands for memory of the chunk's own.
+/// A frame in memory: its number and how many bytes it has. Number 0 stands for memory of the
+/// chunk's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FrameId {
     pub(super) number: u64,
@@ -144,7 +145,8 @@ impl Chunk {
         }
     }
 
-    /// Says whether [`survey`](super::survey::survey) has compared the checksums and found them right.
+    /// Says whether [`survey`](super::survey::survey) has compared the checksums and found them
+    /// right.
     pub(crate) fn checked(mut self, checked: bool) -> Self {
         self.checked = checked;
         self
@@ -156,8 +158,8 @@ impl Chunk {
         self
     }
 
-    /// Records of the portion from `position` on. Of a chunk that is damaged in the middle, what comes
-    /// before the damage is taken first; then it is the error, again and again.
+    /// Records of the portion from `position` on. Of a chunk that is damaged in the middle, what
+    /// comes before the damage is taken first; then it is the error, again and again.
     pub(crate) fn take(
         &mut self,
         portion: &mut Portion,
@@ -239,8 +241,8 @@ impl Chunk {
         Ok(Taken { batch, next })
     }
 
-    /// Nothing can be read from this offset on. How far that goes is the word of a header that may be
-    /// damaged itself: it counts as far as it agrees with what comes after.
+    /// Nothing can be read from this offset on. How far that goes is the word of a header that may
+    /// be damaged itself: it counts as far as it agrees with what comes after.
     fn fail(&mut self, error: &RecordError, from: i64) {
         let bound = match self.raw.clone().next() {
             Some(Ok(next)) => next.header().base_offset,

@@ -1,7 +1,9 @@
-//! What was fetched: how its bytes are judged, where they wait, and how records are taken out of them.
+//! What was fetched: how its bytes are judged, where they wait, and how records are taken out of
+//! them.
 //!
-//! `survey.rs` looks at what an answer had for a partition, `chunk.rs` is that data and what a poll takes of it
-//! (`aborted.rs`: without aborted records), `buffer.rs` where it waits, `batch.rs` what is handed out.
+//! `survey.rs` looks at what an answer had for a partition, `chunk.rs` is that data and what a poll
+//! takes of it (`aborted.rs`: without aborted records), `buffer.rs` where it waits, `batch.rs` what
+//! is handed out.
 
 mod aborted;
 pub(crate) mod batch;
@@ -47,7 +49,7 @@ pub(crate) struct PartEpoch(pub(crate) u64);
 
 /// One partition of a fetch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Planned {
+pub(crate) struct PartitionFetch {
     pub(crate) tp: TopicPartition,
     pub(crate) topic_id: Uuid,
     pub(crate) epoch: PartEpoch,

@@ -26,13 +26,14 @@ pub(crate) enum Survey {
     Corrupt,
 }
 
-/// Judges fetched bytes by their batches' headers and, if asked to, checksums, without touching records; and how many
-/// of the bytes are worth keeping.
+/// Judges fetched bytes by their batches' headers and, if asked to, checksums, without touching
+/// records; and how many of the bytes are worth keeping.
 ///
-/// The checksums are for whoever read the bytes from the socket: they are still in that processor's caches, and the
-/// application, which may run on another one, then touches only what it reads. Bytes of which the first batch is sound
-/// are kept up to the first one that is not: that one is asked for again, for it may be damaged on its way only. Where
-/// it is the first, everything is kept, to be handed out with its error should it come again.
+/// The checksums are for whoever read the bytes from the socket: they are still in that processor's
+/// caches, and the application, which may run on another one, then touches only what it reads.
+/// Bytes of which the first batch is sound are kept up to the first one that is not: that one is
+/// asked for again, for it may be damaged on its way only. Where it is the first, everything is
+/// kept, to be handed out with its error should it come again.
 pub(crate) fn survey(bytes: &Bytes, check_crcs: bool) -> (Survey, usize) {
     if bytes.is_empty() {
         return (Survey::Empty, 0);
@@ -49,7 +50,8 @@ pub(crate) fn survey(bytes: &Bytes, check_crcs: bool) -> (Survey, usize) {
             Err(_) => return (Survey::Corrupt, 0),
         };
         let header = *batch.header();
-        // Offsets stand outside of the checksum: that they grow is all that can be seen of them here.
+        // Offsets stand outside of the checksum: that they grow is all that can be seen of them
+        // here.
         if last.is_some_and(|last| header.base_offset < last.next_offset()) {
             return (Survey::Corrupt, 0);
         }

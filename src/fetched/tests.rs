@@ -412,9 +412,9 @@ fn up_to(records: usize) -> Portion {
 }
 
 proptest! {
-    /// Whatever a Fetch answer holds (data, gaps, control batches, aborted transactions, a cut end), from whatever
-    /// position and in whatever portions it is read: every record from the position on comes once, in
-    /// order, and the position ends where the next fetch begins.
+    /// Whatever a Fetch answer holds (data, gaps, control batches, aborted transactions, a cut
+    /// end), from whatever position and in whatever portions it is read: every record from the
+    /// position on comes once, in order, and the position ends where the next fetch begins.
     #[test]
     fn any_answer_is_read_in_full(
         shape in prop::collection::vec((0..5_u8, 1..8_i64, 0..3_i64), 0..8),
@@ -490,8 +490,8 @@ fn zeros(compression: Compression) -> Bytes {
     Bytes::from(sealed.stamp(ProducerStamp::NONE).to_vec())
 }
 
-/// An application that takes a little at a time, of many partitions: what a batch takes decompressed
-/// counts, and one is decompressed at a time.
+/// An application that takes a little at a time, of many partitions: what a batch takes
+/// decompressed counts, and one is decompressed at a time.
 #[test]
 fn decompressed_bytes_count_and_one_batch_is_open_at_a_time() {
     for (compression, inflated) in [(Compression::None, 0), (Compression::Lz4, 500 * 1000)] {
@@ -563,7 +563,8 @@ fn a_poll_opens_no_more_batches_than_its_portion_allows() {
     }
 }
 
-/// A slice keeps its frame: it counts whole until its last chunk is gone, or what is left is copied out.
+/// A slice keeps its frame: it counts whole until its last chunk is gone, or what is left is copied
+/// out.
 #[test]
 fn a_frame_counts_as_long_as_a_slice_of_it_is_here() {
     const BROKER: BrokerId = BrokerId(3);

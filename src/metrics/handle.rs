@@ -1,4 +1,5 @@
-//! Handles of the `metrics` facade, made once and kept. Without the feature they are nothing and do nothing.
+//! Handles of the `metrics` facade, made once and kept. Without the feature they are nothing and do
+//! nothing.
 //!
 //! Whatever recorder the application installed runs in these calls: never make one under a lock.
 
@@ -16,8 +17,8 @@ pub(crate) struct Labels(#[cfg(feature = "metrics")] Vec<::metrics::Label>);
 #[derive(Clone)]
 pub(crate) struct Counter(#[cfg(feature = "metrics")] ::metrics::Counter);
 
-/// Part of a sum: the gauges of several producers or consumers with the same labels add up. What this one has put in
-/// it takes out when it is dropped.
+/// Part of a sum: the gauges of several producers or consumers with the same labels add up. What
+/// this one has put in it takes out when it is dropped.
 pub(crate) struct Share {
     #[cfg(feature = "metrics")]
     gauge: ::metrics::Gauge,

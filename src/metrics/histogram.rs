@@ -1,9 +1,11 @@
-//! Distributions of a bounded size: durations and sizes in classes of at most an eighth of their width.
+//! Distributions of a bounded size: durations and sizes in classes of at most an eighth of their
+//! width.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Counts durations in classes of at most an eighth of their width, from a microsecond to more than an hour.
+/// Counts durations in classes of at most an eighth of their width, from a microsecond to more than
+/// an hour.
 ///
 /// ```
 /// use std::time::Duration;
@@ -109,8 +111,8 @@ impl Histogram {
         ))
     }
 
-    /// A duration that this part of all (0.5: the median) did not exceed: at most an eighth more than the exact one.
-    /// `None` if there are none.
+    /// A duration that this part of all (0.5: the median) did not exceed: at most an eighth more
+    /// than the exact one. `None` if there are none.
     #[must_use]
     pub fn quantile(&self, part: f64) -> Option<Duration> {
         let end = self.classes.quantile(part)?;
@@ -150,8 +152,8 @@ impl SizeHistogram {
         self.sum.checked_div(self.count())
     }
 
-    /// A size that this part of all (0.5: the median) did not exceed: at most an eighth more than the exact one.
-    /// `None` if there are none.
+    /// A size that this part of all (0.5: the median) did not exceed: at most an eighth more than
+    /// the exact one. `None` if there are none.
     #[must_use]
     pub fn quantile(&self, part: f64) -> Option<u64> {
         Some(self.classes.quantile(part)?.min(self.max))

@@ -1,4 +1,5 @@
-//! Every metric that is published: one table, from which descriptions and the reference in the documentation come.
+//! Every metric that is published: one table, from which descriptions and the reference in the
+//! documentation come.
 
 /// What a metric's value means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

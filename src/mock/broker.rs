@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout_at};
 
 use super::api::{self, Context};
 use super::requests::{Api, Request};
-use super::rules::{self, Action, RequestInfo, Verdict};
+use super::rules::{self, Action, RequestInfo, RuleOutcome};
 use super::shared::Shared;
 use super::state::Listener;
 use crate::clock::now;
@@ -76,7 +76,7 @@ pub(super) async fn handle(shared: &Arc<Shared>, at: &At, frame: Bytes) -> Outco
     }
     tracing::trace!(broker = at.broker, ?request, "the mock takes a request");
     let client_id = header.client_id.as_deref().unwrap_or_default().to_owned();
-    let Verdict { delay, action } = {
+    let RuleOutcome { delay, action } = {
         let mut state = shared.state();
         state.requests += 1;
         let topics = request.topics(|id| state.topic_by_id(id).map(|(name, _)| name.clone()));

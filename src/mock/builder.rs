@@ -110,8 +110,8 @@ impl MockClusterBuilder {
         self
     }
 
-    /// The highest version of a request that the brokers offer, to be like brokers older than Kafka 4.3.
-    /// Default: the highest that the mock knows, and never more.
+    /// The highest version of a request that the brokers offer, to be like brokers older than Kafka
+    /// 4.3. Default: the highest that the mock knows, and never more.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -141,9 +141,10 @@ impl MockClusterBuilder {
         self
     }
 
-    /// Draws everything that is left to chance from one seed, in the cluster and in the clients made
-    /// from it, and lets their wall clock start in 2023 and follow tokio's, which a test may pause.
-    /// Opens no sockets, since clients from outside would neither have the seed nor the time.
+    /// Draws everything that is left to chance from one seed, in the cluster and in the clients
+    /// made from it, and lets their wall clock start in 2023 and follow tokio's, which a test may
+    /// pause. Opens no sockets, since clients from outside would neither have the seed nor the
+    /// time.
     pub fn seed(mut self, seed: u64) -> Self {
         self.tcp = None;
         self.seed = Some(seed);

@@ -202,7 +202,8 @@ impl MockCluster {
         Ok(())
     }
 
-    /// Adds partitions to a topic until it has so many, as `kafka-topics --alter --partitions` does.
+    /// Adds partitions to a topic until it has so many, as `kafka-topics --alter --partitions`
+    /// does.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

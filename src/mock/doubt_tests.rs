@@ -1,5 +1,6 @@
-//! Answers that cannot be right, or that one damaged bit could have made: the client asks again, and nobody notices. On a
-//! paused clock. Whether it believed one shows in what it reads and writes, and in what brokers refuse it afterwards.
+//! Answers that cannot be right, or that one damaged bit could have made: the client asks again,
+//! and nobody notices. On a paused clock. Whether it believed one shows in what it reads and
+//! writes, and in what brokers refuse it afterwards.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -281,7 +282,8 @@ async fn a_producer_asks_again_what_metadata_says_once() {
     }
 }
 
-/// Writes records with keys while one answer lies: they go where they went before, and without delay.
+/// Writes records with keys while one answer lies: they go where they went before, and without
+/// delay.
 async fn writes_on(what: &str, lie: Lie) {
     let mock = mock().await;
     let liar = Liar::new(&mock, lie);

@@ -1,7 +1,8 @@
 //! The in-memory network between clients and brokers: latency, cuts, resets, half-open connections.
 //!
 //! Bytes of a connection come in order, as TCP's do; what is under way while a direction is cut
-//! arrives once it heals. Delays are drawn from the cluster's own generator, so that a seed decides.
+//! arrives once it heals. Delays are drawn from the cluster's own generator, so that a seed
+//! decides.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -52,8 +53,8 @@ impl MockCluster {
     }
 }
 
-/// Part of the in-memory network, by [`MockCluster::network`](super::MockCluster::network); narrowed
-/// by client and broker, and then changed. Clients that come over TCP are not affected.
+/// Part of the in-memory network, by [`MockCluster::network`](super::MockCluster::network);
+/// narrowed by client and broker, and then changed. Clients that come over TCP are not affected.
 #[must_use = "it does nothing until `cut`, `heal`, `delay`, `damage_answers`, `damage_requests`, `reset` or `strand`"]
 #[derive(Clone)]
 pub struct NetworkControl {
@@ -108,14 +109,14 @@ impl NetworkControl {
         self.change(|edge| edge.delay = (least, most));
     }
 
-    /// Flips one bit in about so many bytes of answers, wherever it falls, as a broken network card or proxy does that TCP's
-    /// checksum does not catch. 0 ends it. Default: none.
+    /// Flips one bit in about so many bytes of answers, wherever it falls, as a broken network card
+    /// or proxy does that TCP's checksum does not catch. 0 ends it. Default: none.
     pub fn damage_answers(&self, bytes: usize) {
         self.change(|edge| edge.damage_to_client = bytes);
     }
 
-    /// The same for requests. The cluster does what it reads, as a broker does: it may hear of topics, groups and members that
-    /// nobody meant, and what it cannot read ends the connection.
+    /// The same for requests. The cluster does what it reads, as a broker does: it may hear of
+    /// topics, groups and members that nobody meant, and what it cannot read ends the connection.
     pub fn damage_requests(&self, bytes: usize) {
         self.change(|edge| edge.damage_to_broker = bytes);
     }
@@ -136,9 +137,9 @@ impl NetworkControl {
         });
     }
 
-    /// Lets the present connections carry nothing any more while both ends think that they are open, as
-    /// when a machine is gone without a word or a firewall forgot them (half-open). New connections
-    /// work, and [`heal`](Self::heal) does not mend it.
+    /// Lets the present connections carry nothing any more while both ends think that they are
+    /// open, as when a machine is gone without a word or a firewall forgot them (half-open). New
+    /// connections work, and [`heal`](Self::heal) does not mend it.
     pub fn strand(&self) {
         self.change(|edge| {
             edge.generation += 1;
@@ -326,7 +327,8 @@ impl Pump {
         }
     }
 
-    /// Takes what comes and drops it, until this end is closed or there is something new to look at.
+    /// Takes what comes and drops it, until this end is closed or there is something new to look
+    /// at.
     async fn swallow(&mut self, changed: impl Future<Output = ()>) -> bool {
         tokio::pin!(changed);
         let mut buf = [0; 1024];

@@ -1,9 +1,9 @@
 //! A Kafka cluster inside the process, for tests and demonstrations.
 //!
-//! [`MockCluster`] speaks the real protocol, with Kafka's error codes, epochs and offsets: to clients
-//! of this crate through memory, and to any client over TCP on the loopback interface. It keeps
-//! everything in memory, needs neither Docker nor Java, and starts in no time. What goes wrong in
-//! real clusters can be made to go wrong: see [`MockCluster::on`], [`MockCluster::kill`],
+//! [`MockCluster`] speaks the real protocol, with Kafka's error codes, epochs and offsets: to
+//! clients of this crate through memory, and to any client over TCP on the loopback interface. It
+//! keeps everything in memory, needs neither Docker nor Java, and starts in no time. What goes
+//! wrong in real clusters can be made to go wrong: see [`MockCluster::on`], [`MockCluster::kill`],
 //! [`MockCluster::network`] and [`MockCluster::move_leader`].
 //!
 //! ```
@@ -42,19 +42,21 @@
 //! | time passes: sessions of groups end | [`advance`](MockCluster::advance) |
 //! | records are lost, or deleted by retention; partitions are added | [`truncate`](MockCluster::truncate), [`delete_records`](MockCluster::delete_records), [`add_partitions`](MockCluster::add_partitions) |
 //!
-//! And what there is to look at: [`records`](MockCluster::records), [`offsets`](MockCluster::offsets),
-//! [`leader`](MockCluster::leader), [`topics`](MockCluster::topics), [`group`](MockCluster::group),
+//! And what there is to look at: [`records`](MockCluster::records),
+//! [`offsets`](MockCluster::offsets), [`leader`](MockCluster::leader),
+//! [`topics`](MockCluster::topics), [`group`](MockCluster::group),
 //! [`coordinator`](MockCluster::coordinator), [`is_alive`](MockCluster::is_alive),
 //! [`requests`](MockCluster::requests), [`RuleHandle::hits`].
 //!
 //! With [`seed`](MockClusterBuilder::seed) and a runtime of one thread whose clock is paused
-//! (`#[tokio::test(start_paused = true)]`), hours of time-outs pass in milliseconds, and every run is
-//! the same.
+//! (`#[tokio::test(start_paused = true)]`), hours of time-outs pass in milliseconds, and every run
+//! is the same.
 //!
-//! It offers what Kafka 4.3 does, or less with [`max_version`](MockClusterBuilder::max_version). What it does
-//! not have: classic groups, transactions, access control, quotas, TLS and SASL, compaction and retention,
-//! log append time; and Unicode classes such as `\p{L}` in the regular expressions of subscriptions. A request
-//! that it does not offer ends the connection, as at a broker, with a line in the log (`tracing`, level `warn`).
+//! It offers what Kafka 4.3 does, or less with [`max_version`](MockClusterBuilder::max_version).
+//! What it does not have: classic groups, transactions, access control, quotas, TLS and SASL,
+//! compaction and retention, log append time; and Unicode classes such as `\p{L}` in the regular
+//! expressions of subscriptions. A request that it does not offer ends the connection, as at a
+//! broker, with a line in the log (`tracing`, level `warn`).
 
 mod accept;
 mod api;
@@ -93,7 +95,8 @@ pub use self::rule_builder::{RuleBuilder, RuleHandle};
 pub use self::rules::RequestInfo;
 use self::shared::Shared;
 
-/// A Kafka cluster inside the process. Clones are handles to the same cluster; it ends with the last.
+/// A Kafka cluster inside the process. Clones are handles to the same cluster; it ends with the
+/// last.
 ///
 /// Brokers have the numbers 1, 2, 3 and so on. Must be used within a tokio runtime.
 #[derive(Clone)]

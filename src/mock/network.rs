@@ -1,4 +1,5 @@
-//! The state of the in-memory network: what holds back, damages or loses the bytes between a client and a broker.
+//! The state of the in-memory network: what holds back, damages or loses the bytes between a client
+//! and a broker.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

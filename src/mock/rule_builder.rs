@@ -158,8 +158,8 @@ impl<'a> RuleBuilder<'a> {
         self.add(Action::ApplyThenDrop)
     }
 
-    /// Does what was asked and answers with an error code all the same, as a leader that has the batch
-    /// in its log and waits in vain for its replicas: 7 for `REQUEST_TIMED_OUT`, or 20 for
+    /// Does what was asked and answers with an error code all the same, as a leader that has the
+    /// batch in its log and waits in vain for its replicas: 7 for `REQUEST_TIMED_OUT`, or 20 for
     /// `NOT_ENOUGH_REPLICAS_AFTER_APPEND`.
     ///
     /// ```
@@ -197,8 +197,8 @@ impl<'a> RuleBuilder<'a> {
         self.add(Action::Garbage(bytes.into()))
     }
 
-    /// Does what was asked and flips one bit of the answer, as it may happen on the way: that of this number, where bits
-    /// beyond the last byte are counted from the first again.
+    /// Does what was asked and flips one bit of the answer, as it may happen on the way: that of
+    /// this number, where bits beyond the last byte are counted from the first again.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]

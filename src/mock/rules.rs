@@ -78,14 +78,14 @@ pub(super) struct Rule {
 
 /// What the rules together do with one request.
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
+pub(super) struct RuleOutcome {
     pub(super) delay: Duration,
     pub(super) action: Option<Action>,
 }
 
 /// Applies the rules in their order: delays add up, anything else ends the search.
-pub(super) fn judge(rules: &mut Vec<Rule>, info: &RequestInfo<'_>) -> Verdict {
-    let mut verdict = Verdict::default();
+pub(super) fn judge(rules: &mut Vec<Rule>, info: &RequestInfo<'_>) -> RuleOutcome {
+    let mut outcome = RuleOutcome::default();
     for rule in rules.iter_mut().filter(|rule| rule.left > 0) {
         let matches = rule.api.is_none_or(|api| api == info.api)
             && rule.broker.is_none_or(|broker| broker == info.broker)
@@ -100,14 +100,14 @@ pub(super) fn judge(rules: &mut Vec<Rule>, info: &RequestInfo<'_>) -> Verdict {
         rule.left -= 1;
         rule.hits.fetch_add(1, Ordering::Relaxed);
         match &rule.action {
-            Action::Delay(delay) => verdict.delay += *delay,
+            Action::Delay(delay) => outcome.delay += *delay,
             action => {
                 tracing::debug!(?action, ?info, "a rule of the mock applies");
-                verdict.action = Some(action.clone());
+                outcome.action = Some(action.clone());
                 break;
             }
         }
     }
     rules.retain(|rule| rule.left > 0);
-    verdict
+    outcome
 }

@@ -295,7 +295,8 @@ async fn hostile_requests_are_refused_and_harm_nobody() -> Result<()> {
         answer
     };
     let framed = |body: &[u8]| [&(body.len() as i32).to_be_bytes()[..], body].concat();
-    // Impossible lengths, no header, an unknown key, an old version, a body that ends early, a huge count.
+    // Impossible lengths, no header, an unknown key, an old version, a body that ends early, a huge
+    // count.
     for frame in [
         vec![0x7f, 0xff, 0xff, 0xff, 0],
         vec![0xff; 4],

@@ -1,4 +1,5 @@
-//! One connection to one broker for one lane: the driver that owns the socket, and the handle to it.
+//! One connection to one broker for one lane: the driver that owns the socket, and the handle to
+//! it.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -25,7 +26,7 @@ use super::recycle::{LEAST, Recycler};
 use super::traffic::{Ticket, Traffic};
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Class, Error, ErrorKind, Result};
-use crate::quiet::Gate;
+use crate::log_throttle::LogThrottle;
 use crate::types::BrokerId;
 use crate::wire::Call;
 use crate::wire::codec::{self, Segments};
@@ -61,7 +62,7 @@ pub(crate) struct LinkConfig {
     /// The connection before this one was offered the same versions by the broker.
     pub(crate) confirmed: bool,
     /// Keeps a broker that always hangs up from filling the log.
-    pub(crate) losses: Arc<Gate>,
+    pub(crate) losses: Arc<LogThrottle>,
 }
 
 struct Shared {
@@ -141,7 +142,8 @@ impl Link {
         self.0.config.broker
     }
 
-    /// Whether the connection still takes requests. Once false it stays false: ask the cluster for a new link.
+    /// Whether the connection still takes requests. Once false it stays false: ask the cluster for
+    /// a new link.
     pub(crate) fn is_open(&self) -> bool {
         let inbox = self.0.inbox();
         inbox.closed.is_none() && !inbox.closing
@@ -325,8 +327,9 @@ impl Shared {
             .settle(Err(refusal.with_certainty(Certainty::NotSent)));
     }
 
-    /// Holds requests back for as long as the broker says (KIP-219), at most `request.timeout.ms`: it mutes the
-    /// connection by itself, and one damaged answer must not silence the client for weeks.
+    /// Holds requests back for as long as the broker says (KIP-219), at most `request.timeout.ms`:
+    /// it mutes the connection by itself, and one damaged answer must not silence the client for
+    /// weeks.
     fn mute<R: Call>(&self, response: &R::Response) {
         let Ok(millis @ 1..) = u64::try_from(R::throttle_ms(response)) else {
             return;
@@ -398,8 +401,8 @@ fn outcome_of<R: Call>(error: Error) -> Error {
     }
 }
 
-/// A peer that has answered the handshake speaks Kafka's protocol: what cannot be read afterwards was damaged on its
-/// way, and is asked for again.
+/// A peer that has answered the handshake speaks Kafka's protocol: what cannot be read afterwards
+/// was damaged on its way, and is asked for again.
 fn damaged(error: Error) -> Error {
     error.with_class(Class::Retriable)
 }
@@ -679,8 +682,8 @@ fn make_room(buffer: &mut BytesMut, len: usize, recycler: &mut Recycler) {
     *buffer = larger;
 }
 
-/// Lets go of the memory of a large frame that was taken off, so that it can be used again. What was
-/// read beyond it is the little that fitted behind it.
+/// Lets go of the memory of a large frame that was taken off, so that it can be used again. What
+/// was read beyond it is the little that fitted behind it.
 fn leave(buffer: &mut BytesMut) {
     if buffer.len() <= READ_BUFFER {
         let mut fresh = BytesMut::with_capacity(READ_BUFFER);

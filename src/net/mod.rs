@@ -30,8 +30,8 @@ pub(crate) enum Lane {
     Metadata,
     /// Administration, which may wait at the broker until it is carried out. Shared by all roles.
     Admin,
-    /// What is looked up in a log: offsets, which may wait for remote storage (KIP-405, KIP-1075), and
-    /// single batches, which may be large. Shared by all roles.
+    /// What is looked up in a log: offsets, which may wait for remote storage (KIP-405, KIP-1075),
+    /// and single batches, which may be large. Shared by all roles.
     Log,
 }
 

@@ -1,4 +1,5 @@
-//! Links by broker, lane and owner: opened when first asked for, again after they end, with back-off.
+//! Links by broker, lane and owner: opened when first asked for, again after they end, with
+//! back-off.
 //!
 //! Whoever asks, a broker that cannot be reached is tried by one attempt at a time: all links to it
 //! share the back-off and the outcome, or two hundred roles would be two hundred attempts.
@@ -23,7 +24,7 @@ use super::{Lane, Owner};
 use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
 use crate::error::{Class, Error, ErrorKind, Result};
-use crate::quiet::Gate;
+use crate::log_throttle::LogThrottle;
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
 use crate::wire::codec;
@@ -54,12 +55,12 @@ pub(crate) struct Pool {
 /// One broker at one address, and the links to it.
 struct Broker {
     endpoint: Endpoint,
-    links: Mutex<HashMap<(Lane, Owner), Arc<Door>>>,
+    links: Mutex<HashMap<(Lane, Owner), Arc<PoolEntry>>>,
     reach: Mutex<Reach>,
     /// Told when an attempt to reach a broker that could not be reached has ended.
     tried: Notify,
-    failures: Gate,
-    losses: Arc<Gate>,
+    failures: LogThrottle,
+    losses: Arc<LogThrottle>,
     /// What it offered on the last connection.
     offered: Mutex<Option<Versions>>,
 }
@@ -78,7 +79,7 @@ struct Reach {
 }
 
 /// The way to one broker on one lane for one owner.
-struct Door {
+struct PoolEntry {
     lane: Lane,
     state: Mutex<State>,
     /// Told after every attempt.
@@ -118,7 +119,8 @@ impl Pool {
         })
     }
 
-    /// A number for a role, under which it has connections of its own until [`retire`](Self::retire).
+    /// A number for a role, under which it has connections of its own until
+    /// [`retire`](Self::retire).
     pub(crate) fn new_owner(&self) -> Owner {
         Owner(1 + self.owners.fetch_add(1, Ordering::Relaxed))
     }
@@ -159,7 +161,7 @@ impl Pool {
         lane: Lane,
         owner: Owner,
         deadline: Instant,
-    ) -> Result<(Link, Arc<Door>)> {
+    ) -> Result<(Link, Arc<PoolEntry>)> {
         let broker = self.broker(endpoint);
         let door = &broker.door(lane, owner);
         let attempts = match self.try_open(&broker, door)? {
@@ -283,7 +285,7 @@ impl Pool {
                 left: false,
             }),
             tried: Notify::new(),
-            failures: Gate::default(),
+            failures: LogThrottle::default(),
             losses: Arc::default(),
             offered: Mutex::default(),
         });
@@ -295,7 +297,7 @@ impl Pool {
     fn try_open(
         self: &Arc<Self>,
         broker: &Arc<Broker>,
-        door: &Arc<Door>,
+        door: &Arc<PoolEntry>,
     ) -> Result<Result<Link, u64>> {
         if self.tasks.is_stopping() {
             return Err(self.tasks.failure().unwrap_or_else(closed));
@@ -315,7 +317,7 @@ impl Pool {
     }
 
     /// One attempt, after the back-off.
-    async fn attempt(&self, broker: &Broker, door: &Door) {
+    async fn attempt(&self, broker: &Broker, door: &PoolEntry) {
         let retry_at = door.state().retry_at;
         if let Some(at) = retry_at {
             tokio::time::sleep_until(at).await;
@@ -355,7 +357,12 @@ impl Pool {
         door.attempted.notify_waiters();
     }
 
-    async fn try_once(&self, broker: &Broker, door: &Door, alone: bool) -> Result<(Link, Driver)> {
+    async fn try_once(
+        &self,
+        broker: &Broker,
+        door: &PoolEntry,
+        alone: bool,
+    ) -> Result<(Link, Driver)> {
         let failures = broker.reach().backoff.failures();
         let setup = self.setup_timeout(failures);
         let opened = self.open(broker, door.lane, now() + setup);
@@ -428,7 +435,8 @@ impl Pool {
         let versions = handshake::negotiate(&mut stream, &peer, &self.client_id)
             .await
             .map_err(|error| match (error.kind(), id.0) {
-                // The cluster itself named this address: a broker is there, and the answer was damaged.
+                // The cluster itself named this address: a broker is there, and the answer was
+                // damaged.
                 (ErrorKind::Protocol, 0..) => error.with_class(Class::Retriable),
                 _ => error,
             })?;
@@ -470,7 +478,7 @@ enum Turn {
 }
 
 impl Broker {
-    fn links(&self) -> MutexGuard<'_, HashMap<(Lane, Owner), Arc<Door>>> {
+    fn links(&self) -> MutexGuard<'_, HashMap<(Lane, Owner), Arc<PoolEntry>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -478,10 +486,10 @@ impl Broker {
         self.reach.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn door(&self, lane: Lane, owner: Owner) -> Arc<Door> {
+    fn door(&self, lane: Lane, owner: Owner) -> Arc<PoolEntry> {
         let mut links = self.links();
         let door = links.entry((lane, owner)).or_insert_with(|| {
-            Arc::new(Door {
+            Arc::new(PoolEntry {
                 lane,
                 state: Mutex::default(),
                 attempted: Notify::new(),
@@ -491,14 +499,14 @@ impl Broker {
     }
 
     /// Whether the door is still one of this broker's.
-    fn has(&self, door: &Door) -> bool {
+    fn has(&self, door: &PoolEntry) -> bool {
         self.links()
             .values()
             .any(|known| std::ptr::eq(&**known, door))
     }
 
-    /// Waits until the broker may be tried: at once if it could be reached last. After a failure one
-    /// attempt is made when the back-off is over, and its outcome is that of all that wait.
+    /// Waits until the broker may be tried: at once if it could be reached last. After a failure
+    /// one attempt is made when the back-off is over, and its outcome is that of all that wait.
     async fn turn(&self) -> Turn {
         let before = self.reach().tries;
         loop {
@@ -550,7 +558,7 @@ impl Broker {
     }
 }
 
-impl Door {
+impl PoolEntry {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

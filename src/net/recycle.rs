@@ -1,10 +1,11 @@
 //! Memory of large frames, used again for the next ones.
 //!
-//! A fetched frame has megabytes. Fresh memory of that size comes from the system page by page, each
-//! zeroed and mapped at first touch, which costs more than everything else that is done with its bytes.
+//! A fetched frame has megabytes. Fresh memory of that size comes from the system page by page,
+//! each zeroed and mapped at first touch, which costs more than everything else that is done with
+//! its bytes.
 //!
-//! Invariants: a buffer is used again only when nobody else holds a slice of it; at most [`KEPT`] are
-//! remembered, and none once answers are small again.
+//! Invariants: a buffer is used again only when nobody else holds a slice of it; at most [`KEPT`]
+//! are remembered, and none once answers are small again.
 
 use std::collections::VecDeque;
 

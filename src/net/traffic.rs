@@ -11,7 +11,8 @@ use crate::metrics::histogram::Histogram;
 use crate::metrics::table;
 use crate::wire::Call;
 
-/// What the connections of a [`Client`](crate::Client) have done since it was built, for everything made from it together.
+/// What the connections of a [`Client`](crate::Client) have done since it was built, for everything
+/// made from it together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ClientMetrics {

@@ -87,7 +87,8 @@ fn commit_again(cluster: &Cluster, code: i16, who: &Identity, of: &ToCommit) -> 
     match code {
         codes::STALE_MEMBER_EPOCH => who.member.is_some(),
         codes::UNKNOWN_MEMBER_ID | codes::FENCED_MEMBER_EPOCH => false,
-        // The coordinator has not heard of a new topic, or the topic is gone; its id is nobody else's.
+        // The coordinator has not heard of a new topic, or the topic is gone; its id is nobody
+        // else's.
         codes::UNKNOWN_TOPIC_ID => {
             cluster.refresh();
             cluster.snapshot().topic_by_id(of.topic_id).is_some()
@@ -99,8 +100,9 @@ fn commit_again(cluster: &Cluster, code: i16, who: &Identity, of: &ToCommit) -> 
         | codes::NOT_LEADER_OR_FOLLOWER
         | codes::CORRUPT_MESSAGE
         | codes::UNSTABLE_OFFSET_COMMIT => true,
-        // A topic that is gone: trying until there is one of its name would give that one the offsets of
-        // the old. A group that rebalances, an offset too large to keep ...: the caller's.
+        // A topic that is gone: trying until there is one of its name would give that one the
+        // offsets of the old. A group that rebalances, an offset too large to keep ...: the
+        // caller's.
         _ => false,
     }
 }

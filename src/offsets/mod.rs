@@ -1,4 +1,5 @@
-//! Requests about offsets: what is committed, committing, where a log begins and ends, and single records of it.
+//! Requests about offsets: what is committed, committing, where a log begins and ends, and single
+//! records of it.
 
 mod commit;
 mod coordinator;

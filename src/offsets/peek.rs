@@ -11,7 +11,7 @@ use crate::config::consumer::IsolationLevel;
 use crate::error::{Error, Result};
 use crate::fetched::chunk::Chunk;
 use crate::fetched::survey::{Survey, survey};
-use crate::fetched::{PartEpoch, Planned, Position, Reading};
+use crate::fetched::{PartEpoch, PartitionFetch, Position, Reading};
 use crate::net::Lane;
 use crate::record::CodecPool;
 use crate::types::{BrokerId, TopicPartition};
@@ -48,8 +48,8 @@ pub(crate) fn place(
     topic_id: uuid::Uuid,
     leader_epoch: i32,
     offset: i64,
-) -> Planned {
-    Planned {
+) -> PartitionFetch {
+    PartitionFetch {
         tp,
         topic_id,
         epoch: PartEpoch::default(),
@@ -61,8 +61,9 @@ pub(crate) fn place(
 }
 
 impl Peek<'_> {
-    /// The timestamp of the first record at or after the place's offset; `None` if there is none so far.
-    pub(crate) async fn first(&self, broker: BrokerId, at: &Planned) -> Result<Option<i64>> {
+    /// The timestamp of the first record at or after the place's offset; `None` if there is none so
+    /// far.
+    pub(crate) async fn first(&self, broker: BrokerId, at: &PartitionFetch) -> Result<Option<i64>> {
         let mut from = at.offset;
         for _ in 0..ROUNDS {
             let Some((mut chunk, next)) = self.chunk(broker, at, from).await? else {
@@ -77,9 +78,13 @@ impl Peek<'_> {
         Ok(None)
     }
 
-    /// The timestamp of the last record before the place's offset; `None` if it is gone, or too much that
-    /// is no record (as the markers of transactions) lies between.
-    pub(crate) async fn last_before(&self, broker: BrokerId, at: &Planned) -> Result<Option<i64>> {
+    /// The timestamp of the last record before the place's offset; `None` if it is gone, or too
+    /// much that is no record (as the markers of transactions) lies between.
+    pub(crate) async fn last_before(
+        &self,
+        broker: BrokerId,
+        at: &PartitionFetch,
+    ) -> Result<Option<i64>> {
         for back in [1, 2] {
             let from = at.offset - back;
             if from < 0 {
@@ -103,11 +108,12 @@ impl Peek<'_> {
         Ok(None)
     }
 
-    /// The batch that holds an offset, or the first after it, and the offset after what was fetched.
+    /// The batch that holds an offset, or the first after it, and the offset after what was
+    /// fetched.
     async fn chunk(
         &self,
         broker: BrokerId,
-        at: &Planned,
+        at: &PartitionFetch,
         from: i64,
     ) -> Result<Option<(Chunk, i64)>> {
         let link = self.cluster.link(broker, Lane::Log, self.deadline).await?;

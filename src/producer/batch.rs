@@ -63,7 +63,8 @@ pub(crate) enum Fit {
 }
 
 impl OpenBatch {
-    /// A new batch with room for a record at least; an error is the number of bytes to be charged for it.
+    /// A new batch with room for a record at least; an error is the number of bytes to be charged
+    /// for it.
     pub(crate) fn open(
         slot: &Arc<Slot>,
         config: &SlotConfig,
@@ -74,7 +75,8 @@ impl OpenBatch {
         charge: &mut Option<Charge>,
     ) -> Result<Self, usize> {
         let needed = HEADER_LEN + BatchWriter::upper_bound(parts.key, parts.value, parts.headers);
-        // As large as the last one was; a partition that is seldom used does not hold a whole `batch.size`.
+        // As large as the last one was; a partition that is seldom used does not hold a whole
+        // `batch.size`.
         let usual = last_len.max(FIRST_BUFFER).next_power_of_two();
         let capacity = needed.max(usual.min(config.batch_size));
         let taken = match charge.take() {
@@ -98,7 +100,7 @@ impl OpenBatch {
             writer: BatchWriter::with_buffer(taken.buffer()),
             done: BatchDone::open(slot.tp.clone(), home),
             charge: taken,
-            log: config.ledger.open(now()),
+            log: config.stats.open(now()),
             outstanding: flushing.outstanding(),
         })
     }
@@ -199,8 +201,9 @@ impl OpenBatch {
     }
 }
 
-/// Gives the memory of batches back, reports, tells whoever waits, and counts them as flushed, in this order. All of a request
-/// at once, for callers that open batches meanwhile want the same cache lines.
+/// Gives the memory of batches back, reports, tells whoever waits, and counts them as flushed, in
+/// this order. All of a request at once, for callers that open batches meanwhile want the same
+/// cache lines.
 pub(crate) fn end_all(batches: &mut Vec<(ReadyBatch, Outcome)>, now: Instant) {
     let mut memory: Option<Charge> = None;
     let mut buffers = Vec::with_capacity(batches.len());

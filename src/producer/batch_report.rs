@@ -5,14 +5,15 @@ use std::time::Duration;
 use crate::error::Error;
 use crate::types::TopicPartition;
 
-/// How a batch of records ended; see [`ProducerBuilder::on_batch`](crate::ProducerBuilder::on_batch).
+/// How a batch of records ended; see
+/// [`ProducerBuilder::on_batch`](crate::ProducerBuilder::on_batch).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BatchReport {
     /// Where its records went.
     pub partition: TopicPartition,
-    /// The offset of the first record; the others follow it one by one. `None` if the batch failed or the broker did not
-    /// say, as with `acks=0`.
+    /// The offset of the first record; the others follow it one by one. `None` if the batch failed
+    /// or the broker did not say, as with `acks=0`.
     pub base_offset: Option<i64>,
     /// How many records it held.
     pub records: u32,
@@ -26,6 +27,7 @@ pub struct BatchReport {
     pub queued: Option<Duration>,
     /// From the acceptance of its first record to its end.
     pub latency: Duration,
-    /// Why it failed, if it did. [`Error::certainty`] says whether its records may have been written.
+    /// Why it failed, if it did. [`Error::certainty`] says whether its records may have been
+    /// written.
     pub error: Option<Error>,
 }

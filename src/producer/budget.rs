@@ -1,11 +1,13 @@
 //! The bytes that a producer may hold for records on their way (`buffer.memory`).
 //!
-//! Invariants: what is charged never exceeds the total; whoever waits is served strictly in the order of arrival, and
-//! nobody overtakes by not waiting; a waiter that goes away passes on what it was given; no wake-up is lost, since who
-//! gives back looks for waiters after adding, and who waits looks for bytes after standing in line.
+//! Invariants: what is charged never exceeds the total; whoever waits is served strictly in the
+//! order of arrival, and nobody overtakes by not waiting; a waiter that goes away passes on what it
+//! was given; no wake-up is lost, since who gives back looks for waiters after adding, and who
+//! waits looks for bytes after standing in line.
 //!
-//! Empty buffers of batches that ended are kept for those to come, since fresh memory costs a page fault for every 4 KiB:
-//! as much again as encoding what goes there. They are not charged, and come to an eighth of the total at most.
+//! Empty buffers of batches that ended are kept for those to come, since fresh memory costs a page
+//! fault for every 4 KiB: as much again as encoding what goes there. They are not charged, and come
+//! to an eighth of the total at most.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -41,7 +43,8 @@ struct Idle {
 const LOOKED_AT: usize = 8;
 
 impl Idle {
-    /// A buffer that fits so many bytes. If there is none, one that does not and has become useless, to be let go.
+    /// A buffer that fits so many bytes. If there is none, one that does not and has become
+    /// useless, to be let go.
     fn take(&mut self, bytes: usize) -> Option<Vec<u8>> {
         let same = self.sizes.get_mut(size(bytes))?;
         let fit = fit(bytes);
@@ -96,8 +99,8 @@ fn size(bytes: usize) -> usize {
 /// Smaller compressed batches are not worth a buffer that has been used.
 pub(crate) const LEAST_ROUNDED: usize = 16 << 10;
 
-/// The size of a buffer for so many compressed bytes: one of few, that they may serve each other, and an eighth more at
-/// most.
+/// The size of a buffer for so many compressed bytes: one of few, that they may serve each other,
+/// and an eighth more at most.
 pub(crate) fn rounded(len: usize) -> usize {
     match len {
         ..LEAST_ROUNDED => len,
@@ -134,7 +137,8 @@ impl Budget {
         self.0.state.load(Ordering::Acquire) & WAITED_FOR != 0
     }
 
-    /// Whether there are fewer bytes than somebody wants: who waits, or who was refused and may come again.
+    /// Whether there are fewer bytes than somebody wants: who waits, or who was refused and may
+    /// come again.
     pub(crate) fn is_short(&self) -> bool {
         self.is_waited_for() || self.0.refused.load(Ordering::Acquire)
     }
@@ -159,7 +163,8 @@ impl Budget {
         })
     }
 
-    /// Takes bytes, waiting in line for them. More than the total is never granted: callers check before.
+    /// Takes bytes, waiting in line for them. More than the total is never granted: callers check
+    /// before.
     ///
     /// Cancel safe: dropped while waiting it leaves the line and holds nothing.
     pub(crate) fn acquire(&self, bytes: usize) -> Acquire {
@@ -246,8 +251,8 @@ impl Waiter {
 }
 
 impl Charge {
-    /// An empty buffer for what is charged: a used one if there is one that is not much larger. Those of the same size
-    /// serve each other, so whoever charges rounds to few sizes.
+    /// An empty buffer for what is charged: a used one if there is one that is not much larger.
+    /// Those of the same size serve each other, so whoever charges rounds to few sizes.
     pub(crate) fn buffer(&self) -> Vec<u8> {
         self.buffer_of(self.bytes)
     }

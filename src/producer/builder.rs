@@ -10,15 +10,15 @@ use crate::hooks::Chain;
 use crate::producer::batch_report::BatchReport;
 use crate::producer::interceptor::ProducerInterceptor;
 use crate::producer::partitioner::{IgnoreKeys, KeyPartitioner, Partitioner};
-use crate::producer::report::{Ledger, OnBatch};
+use crate::producer::report::{OnBatch, ProducerStats};
 use crate::producer::shared::Shared;
 use crate::producer::{Producer, control};
 use crate::record::Compression;
 
 /// Settings of a [`Producer`] to be.
 ///
-/// Every setter names the Kafka property that it stands for; defaults are Java's. What contradicts another setting is
-/// refused by [`build`](Self::build), which names the properties.
+/// Every setter names the Kafka property that it stands for; defaults are Java's. What contradicts
+/// another setting is refused by [`build`](Self::build), which names the properties.
 #[must_use = "a builder does nothing until built"]
 pub struct ProducerBuilder {
     cluster: Cluster,
@@ -39,76 +39,82 @@ impl ProducerBuilder {
         }
     }
 
-    /// How many replicas must have a record before it counts as written (`acks`). Default: [`Acks::All`].
+    /// How many replicas must have a record before it counts as written (`acks`). Default:
+    /// [`Acks::All`].
     pub fn acks(mut self, acks: Acks) -> Self {
         self.config.acks = acks;
         self
     }
 
-    /// Whether brokers remove the duplicates that retries make (`enable.idempotence`). Default: on, unless `acks`,
-    /// `retries` or `max.in.flight.requests.per.connection` are set so that it cannot be; when set to `true`, such
-    /// settings are an error.
+    /// Whether brokers remove the duplicates that retries make (`enable.idempotence`). Default: on,
+    /// unless `acks`, `retries` or `max.in.flight.requests.per.connection` are set so that it
+    /// cannot be; when set to `true`, such settings are an error.
     pub fn idempotence(mut self, on: bool) -> Self {
         self.config.idempotence = Some(on);
         self
     }
 
-    /// How long a batch that is not full waits for more records at most (`linger.ms`). Default: 5 ms.
+    /// How long a batch that is not full waits for more records at most (`linger.ms`). Default: 5
+    /// ms.
     ///
     /// This is for records that nobody waits for. A batch that somebody waits for, by
-    /// [`send`](crate::Producer::send) or by awaiting a [`Delivery`](crate::Delivery), goes at once if
-    /// nothing of its partition is under way; else records gather in it, and it goes when what is
-    /// under way is answered, when it is full, or when this time is over. So a loop that sends one
-    /// record after the other goes as fast as the broker answers, and many tasks that do so share a
-    /// request per round trip and partition. A long time does not make these requests fewer; to
-    /// write large batches enqueue records, and await their deliveries later or
+    /// [`send`](crate::Producer::send) or by awaiting a [`Delivery`](crate::Delivery), goes at once
+    /// if nothing of its partition is under way; else records gather in it, and it goes when what
+    /// is under way is answered, when it is full, or when this time is over. So a loop that sends
+    /// one record after the other goes as fast as the broker answers, and many tasks that do so
+    /// share a request per round trip and partition. A long time does not make these requests
+    /// fewer; to write large batches enqueue records, and await their deliveries later or
     /// [`flush`](crate::Producer::flush).
     pub fn linger(mut self, linger: Duration) -> Self {
         self.config.linger = linger;
         self
     }
 
-    /// The size at which a batch is full, in bytes before compression (`batch.size`). Default: 16384. A larger record gets a
-    /// batch of its own.
+    /// The size at which a batch is full, in bytes before compression (`batch.size`). Default:
+    /// 16384. A larger record gets a batch of its own.
     pub fn batch_size(mut self, bytes: usize) -> Self {
         self.config.batch_size = bytes;
         self
     }
 
-    /// How many bytes of records may be on their way (`buffer.memory`). Default: 33554432. When they are used up,
-    /// [`Producer::enqueue`] waits and [`Producer::try_enqueue`] refuses.
+    /// How many bytes of records may be on their way (`buffer.memory`). Default: 33554432. When
+    /// they are used up, [`Producer::enqueue`] waits and [`Producer::try_enqueue`] refuses.
     pub fn buffer_memory(mut self, bytes: usize) -> Self {
         self.config.buffer_memory = bytes;
         self
     }
 
-    /// How long [`Producer::enqueue`] waits for metadata and memory (`max.block.ms`). Default: 60 s.
+    /// How long [`Producer::enqueue`] waits for metadata and memory (`max.block.ms`). Default: 60
+    /// s.
     pub fn max_block(mut self, timeout: Duration) -> Self {
         self.config.max_block = timeout;
         self
     }
 
-    /// The largest request, and so the largest record, in bytes (`max.request.size`). Default: 1048576. Brokers have a limit
-    /// of their own (`message.max.bytes`).
+    /// The largest request, and so the largest record, in bytes (`max.request.size`). Default:
+    /// 1048576. Brokers have a limit of their own (`message.max.bytes`).
     pub fn max_request_size(mut self, bytes: usize) -> Self {
         self.config.max_request_size = bytes;
         self
     }
 
-    /// How long a record may take from its acceptance to its end, retries included (`delivery.timeout.ms`). Default: 120 s.
+    /// How long a record may take from its acceptance to its end, retries included
+    /// (`delivery.timeout.ms`). Default: 120 s.
     pub fn delivery_timeout(mut self, timeout: Duration) -> Self {
         self.config.delivery_timeout = timeout;
         self
     }
 
-    /// How often a batch is sent again (`retries`). Default: without limit but for `delivery.timeout.ms`.
+    /// How often a batch is sent again (`retries`). Default: without limit but for
+    /// `delivery.timeout.ms`.
     pub fn retries(mut self, retries: u32) -> Self {
         self.config.retries = retries;
         self
     }
 
-    /// How many requests are under way to one broker at once (`max.in.flight.requests.per.connection`). Default: 5, which is
-    /// also the most with idempotence. Without idempotence retries can change the order unless this is 1.
+    /// How many requests are under way to one broker at once
+    /// (`max.in.flight.requests.per.connection`). Default: 5, which is also the most with
+    /// idempotence. Without idempotence retries can change the order unless this is 1.
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.config.max_in_flight = requests;
         self
@@ -120,23 +126,24 @@ impl ProducerBuilder {
         self
     }
 
-    /// Chooses partitions as if records had no keys (`partitioner.ignore.keys`). Default: off. Without effect on a
-    /// partitioner of one's own.
+    /// Chooses partitions as if records had no keys (`partitioner.ignore.keys`). Default: off.
+    /// Without effect on a partitioner of one's own.
     pub fn ignore_keys(mut self, ignore: bool) -> Self {
         self.config.ignore_keys = ignore;
         self
     }
 
-    /// Whether records without keys prefer partitions with less to send (`partitioner.adaptive.partitioning.enable`).
-    /// Default: on.
+    /// Whether records without keys prefer partitions with less to send
+    /// (`partitioner.adaptive.partitioning.enable`). Default: on.
     pub fn adaptive_partitioning(mut self, on: bool) -> Self {
         self.config.adaptive_partitioning = on;
         self
     }
 
-    /// How long a broker may take no data although there is some for it until records without keys go to partitions that
-    /// other brokers lead (`partitioner.availability.timeout.ms`). Zero, the default, turns this off; so does
-    /// [`adaptive_partitioning`](Self::adaptive_partitioning) when off. Where no broker takes data any partition is as good.
+    /// How long a broker may take no data although there is some for it until records without keys
+    /// go to partitions that other brokers lead (`partitioner.availability.timeout.ms`). Zero, the
+    /// default, turns this off; so does [`adaptive_partitioning`](Self::adaptive_partitioning) when
+    /// off. Where no broker takes data any partition is as good.
     pub fn availability_timeout(mut self, timeout: Duration) -> Self {
         self.config.availability_timeout = timeout;
         self
@@ -163,9 +170,9 @@ impl ProducerBuilder {
     /// records have been made. That it was called for a failure does not keep `flush` from telling
     /// it too.
     ///
-    /// It is called by the tasks that send, without any lock held, so that it may use the producer; but it must be quick
-    /// and not block. A panic in it is logged and otherwise ignored. A function that holds the producer keeps it from
-    /// closing when it is dropped.
+    /// It is called by the tasks that send, without any lock held, so that it may use the producer;
+    /// but it must be quick and not block. A panic in it is logged and otherwise ignored. A
+    /// function that holds the producer keeps it from closing when it is dropped.
     ///
     /// ```no_run
     /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
@@ -187,14 +194,16 @@ impl ProducerBuilder {
         self
     }
 
-    /// Adds an interceptor (`interceptor.classes`), which sees every record on its way out and may add headers to it. They
-    /// are called in the order in which they were added; see [`ProducerInterceptor`].
+    /// Adds an interceptor (`interceptor.classes`), which sees every record on its way out and may
+    /// add headers to it. They are called in the order in which they were added; see
+    /// [`ProducerInterceptor`].
     pub fn interceptor(mut self, interceptor: impl ProducerInterceptor) -> Self {
         self.interceptors.push(Box::new(interceptor));
         self
     }
 
-    /// How batches of one topic are compressed, other than [`compression`](Self::compression) says for the rest.
+    /// How batches of one topic are compressed, other than [`compression`](Self::compression) says
+    /// for the rest.
     pub fn topic_compression(mut self, topic: impl Into<String>, compression: Compression) -> Self {
         self.config
             .topic_compression
@@ -222,8 +231,8 @@ impl ProducerBuilder {
             return Err(self.cluster.tasks().failure().unwrap_or_else(closed));
         }
         let client_id = &self.cluster.config().client_id;
-        let ledger = Ledger::new(client_id, self.on_batch, self.interceptors);
-        let shared = Shared::new(&self.cluster, self.config, idempotent, partitioner, ledger);
+        let stats = ProducerStats::new(client_id, self.on_batch, self.interceptors);
+        let shared = Shared::new(&self.cluster, self.config, idempotent, partitioner, stats);
         if cfg!(feature = "metrics") {
             let sample = Arc::clone(&shared).sample();
             shared.tasks.spawn("producer metrics", sample);

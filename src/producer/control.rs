@@ -1,5 +1,5 @@
-//! The producer's control task: gets its identity, follows the cluster, looks up topics in the background, and closes the
-//! producer when its last handle is gone.
+//! The producer's control task: gets its identity, follows the cluster, looks up topics in the
+//! background, and closes the producer when its last handle is gone.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,11 +13,11 @@ use tokio::time::sleep_until;
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, Interest, Target};
 use crate::error::{Error, Result};
+use crate::log_throttle::LogThrottle;
 use crate::net::Lane;
 use crate::net::backoff::Backoff;
 use crate::producer::identity::Identity;
 use crate::producer::shared::Shared;
-use crate::quiet::Gate;
 
 /// How long a producer whose handles are all gone goes on delivering.
 const LAST_WORDS: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ async fn follow(shared: Arc<Shared>) {
         ask_after: None,
         interests: Vec::new(),
         failed: false,
-        failures: Gate::default(),
+        failures: LogThrottle::default(),
         look_for_idle: now() + shared.config.metadata_max_idle,
         shared,
     };
@@ -82,7 +82,7 @@ struct Control {
     interests: Vec<(Arc<str>, Instant, Interest)>,
     /// Whether everything was ended because the producer cannot go on.
     failed: bool,
-    failures: Gate,
+    failures: LogThrottle,
     /// When to forget topics that are idle then.
     look_for_idle: Instant,
 }

@@ -1,10 +1,12 @@
 //! What becomes of a record after it was accepted.
 //!
-//! All records of a batch share one cell; a [`Delivery`] is a reference to it and an index. Nothing is allocated per
-//! record, and a waker is kept only for a delivery that is polled before its batch is done.
+//! All records of a batch share one cell; a [`Delivery`] is a reference to it and an index. Nothing
+//! is allocated per record, and a waker is kept only for a delivery that is polled before its batch
+//! is done.
 //!
-//! As long as a batch is open its cell knows the slot: the first wait for any of its records tells the slot, which then
-//! need not wait for the linger to end. Later waits, and those for a sealed batch, tell nobody anything.
+//! As long as a batch is open its cell knows the slot: the first wait for any of its records tells
+//! the slot, which then need not wait for the linger to end. Later waits, and those for a sealed
+//! batch, tell nobody anything.
 
 use std::fmt;
 use std::future::Future;
@@ -24,19 +26,20 @@ pub struct RecordMetadata {
     pub topic: Arc<str>,
     /// The partition.
     pub partition: i32,
-    /// The record's offset; `None` if the broker did not say: with `acks=0`, or when it only knew that the record had
-    /// been written before.
+    /// The record's offset; `None` if the broker did not say: with `acks=0`, or when it only knew
+    /// that the record had been written before.
     pub offset: Option<i64>,
-    /// The record's timestamp: that of the append where the topic has `message.timestamp.type=LogAppendTime`.
+    /// The record's timestamp: that of the append where the topic has
+    /// `message.timestamp.type=LogAppendTime`.
     pub timestamp: Timestamp,
 }
 
 /// The outcome of a record that was accepted: a future of its [`RecordMetadata`].
 ///
-/// It is optional to await it: the record is sent and retried all the same, and dropping a delivery only gives up the
-/// observation. Every delivery ends by `delivery.timeout.ms`, and a failed one says by
-/// [`Error::certainty`] whether the record may have been written. What fails without its delivery
-/// having been awaited is told by [`flush`](crate::Producer::flush) and
+/// It is optional to await it: the record is sent and retried all the same, and dropping a delivery
+/// only gives up the observation. Every delivery ends by `delivery.timeout.ms`, and a failed one
+/// says by [`Error::certainty`] whether the record may have been written. What fails without its
+/// delivery having been awaited is told by [`flush`](crate::Producer::flush) and
 /// [`close`](crate::Producer::close).
 ///
 /// Waiting for a delivery (or only polling it) makes its batch due before `linger.ms` is over, if
@@ -50,7 +53,8 @@ pub struct Delivery {
     timestamp: i64,
 }
 
-/// The outcome of many records: ends when all of them have ended, with how many were written or the first error.
+/// The outcome of many records: ends when all of them have ended, with how many were written or the
+/// first error.
 ///
 /// # Cancel safety
 ///
@@ -76,8 +80,8 @@ struct Run {
 #[derive(Default)]
 pub(crate) struct Accepted {
     deliveries: Deliveries,
-    /// By partition: which run its last record went to. Where two topics take turns it is wrong at times, and a run more
-    /// is all that comes of it.
+    /// By partition: which run its last record went to. Where two topics take turns it is wrong at
+    /// times, and a run more is all that comes of it.
     places: Vec<usize>,
 }
 
@@ -362,8 +366,8 @@ impl Accepted {
         );
     }
 
-    /// Counts a record that went to this place of a batch of the partition. Nothing of the batch is read unless a run
-    /// begins: with many partitions that would be a cache miss.
+    /// Counts a record that went to this place of a batch of the partition. Nothing of the batch is
+    /// read unless a run begins: with many partitions that would be a cache miss.
     #[inline]
     pub(crate) fn add(&mut self, partition: i32, batch: &Arc<BatchDone>, index: u32) {
         let partition = usize::try_from(partition).unwrap_or(0);
@@ -564,7 +568,7 @@ mod tests {
         assert_eq!(told(), 0);
         assert!(poll(&mut one).is_none() && poll(&mut one).is_none() && poll(&mut other).is_none());
         assert_eq!(told(), 1);
-        // Many are waited for one after the other, and all are told at once.
+        // BulkEnqueue are waited for one after the other, and all are told at once.
         let (first, second, sealed) = (open(&waited), open(&waited), open(&waited));
         sealed.seal();
         let mut all = Deliveries::of(&[(&first, 1), (&second, 2), (&sealed, 1)]);

@@ -1,7 +1,8 @@
 //! Knows which batches were there when a flush was asked for.
 //!
-//! Batches are counted by generation; a flush begins a new generation and waits until no batch of the old ones is left.
-//! This costs two short locks per batch and nothing per record, whatever the number of partitions.
+//! Batches are counted by generation; a flush begins a new generation and waits until no batch of
+//! the old ones is left. This costs two short locks per batch and nothing per record, whatever the
+//! number of partitions.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -1,15 +1,15 @@
 //! Who a producer is to the brokers: its producer id and epoch (KIP-98, KIP-360).
 //!
-//! A machine: the control task does what [`IdentityMachine::poll`] asks for and hands the result back; senders read
-//! [`IdentityMachine::current`] once per drain.
+//! A machine: the control task does what [`IdentityMachine::poll`] asks for and hands the result
+//! back; senders read [`IdentityMachine::current`] once per drain.
 //!
 //! Invariants:
 //!
 //! - An identity is asked for only by an idempotent producer, and by one request at a time.
-//! - A partition that cannot go on under an identity asks for *another than that one*. Several partitions that lost the
-//!   same identity cause one bump, not several.
-//! - Without transactions the next epoch is taken without asking, as Java does; when epochs run out, or the broker does
-//!   not accept the producer id any more, a new producer id is asked for.
+//! - A partition that cannot go on under an identity asks for *another than that one*. Several
+//!   partitions that lost the same identity cause one bump, not several.
+//! - Without transactions the next epoch is taken without asking, as Java does; when epochs run
+//!   out, or the broker does not accept the producer id any more, a new producer id is asked for.
 //! - After a fatal error there is no identity any more, and the error is kept.
 
 use crate::error::{Class, Error, ErrorKind};
@@ -23,7 +23,7 @@ pub(crate) struct Identity {
 
 /// An identity not to be used again in a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Spent {
+pub(crate) struct ExhaustedEpoch {
     pub(crate) identity: Identity,
     /// Ask for another producer id instead of the next epoch.
     pub(crate) fenced: bool,
@@ -80,8 +80,9 @@ impl IdentityMachine {
         wanted
     }
 
-    /// A partition cannot go on under `spent`. Returns the identity to go on with, if it is known already.
-    pub(crate) fn replace(&mut self, spent: Spent) -> Option<Identity> {
+    /// A partition cannot go on under `spent`. Returns the identity to go on with, if it is known
+    /// already.
+    pub(crate) fn replace(&mut self, spent: ExhaustedEpoch) -> Option<Identity> {
         if let State::Known(current) = self.state
             && current.id == spent.identity.id
             && (spent.fenced || current.epoch <= spent.identity.epoch)
@@ -147,8 +148,8 @@ mod tests {
         machine
     }
 
-    fn spent(identity: Identity) -> Spent {
-        Spent {
+    fn spent(identity: Identity) -> ExhaustedEpoch {
+        ExhaustedEpoch {
             identity,
             fenced: false,
         }
@@ -202,7 +203,7 @@ mod tests {
         assert_eq!(machine.replace(spent(last)), None);
         assert!(machine.poll());
         let mut machine = known(FIRST);
-        let fenced = Spent {
+        let fenced = ExhaustedEpoch {
             identity: FIRST,
             fenced: true,
         };

@@ -6,20 +6,22 @@ use crate::hooks::Chain;
 use crate::producer::batch_report::BatchReport;
 use crate::record::{Header, Record};
 
-/// Sees what a producer sends, and what became of it: for trace contexts, audits and the like. Set by
-/// [`ProducerBuilder::interceptor`](crate::ProducerBuilder::interceptor).
+/// Sees what a producer sends, and what became of it: for trace contexts, audits and the like. Set
+/// by [`ProducerBuilder::interceptor`](crate::ProducerBuilder::interceptor).
 ///
-/// Both methods run on the paths of records: they must be quick and not block. One that panics does not harm the
-/// producer; that is logged once. What they cost is paid by the records of this producer alone, and only if there are
-/// interceptors.
+/// Both methods run on the paths of records: they must be quick and not block. One that panics does
+/// not harm the producer; that is logged once. What they cost is paid by the records of this
+/// producer alone, and only if there are interceptors.
 ///
-/// This is Java's `ProducerInterceptor` with two differences. A record is not replaced, only headers are added to it:
-/// the key decides the partition and belongs to the application. And the acknowledgement is told once per batch, not per
-/// record: its offsets are `base_offset` and those that follow. That is what tracing and auditing need: a context is put on
-/// each record when it is sent, a span or a count of what was written is kept per batch. To see the outcome of one given
+/// This is Java's `ProducerInterceptor` with two differences. A record is not replaced, only
+/// headers are added to it: the key decides the partition and belongs to the application. And the
+/// acknowledgement is told once per batch, not per record: its offsets are `base_offset` and those
+/// that follow. That is what tracing and auditing need: a context is put on each record when it is
+/// sent, a span or a count of what was written is kept per batch. To see the outcome of one given
 /// record, await its [`Delivery`](crate::Delivery).
 ///
-/// A trace context for each record, after W3C's *Trace Context*, which consumers find in the record's headers:
+/// A trace context for each record, after W3C's *Trace Context*, which consumers find in the
+/// record's headers:
 ///
 /// ```
 /// use ottla::{AddedHeaders, BatchReport, ProducerInterceptor, Record};
@@ -41,17 +43,19 @@ use crate::record::{Header, Record};
 /// # }
 /// ```
 pub trait ProducerInterceptor: Send + Sync + 'static {
-    /// A record was given to the producer. Called once per call of `send` (and of its kin; per record of `enqueue_all`),
-    /// before the partition is chosen and before anything is waited for, on the caller's task: the current span or context
-    /// is the caller's. The call may still fail, which the caller alone is told.
+    /// A record was given to the producer. Called once per call of `send` (and of its kin; per
+    /// record of `enqueue_all`), before the partition is chosen and before anything is waited for,
+    /// on the caller's task: the current span or context is the caller's. The call may still fail,
+    /// which the caller alone is told.
     ///
-    /// `headers` are put behind those of the record; those of earlier interceptors are in it already.
+    /// `headers` are put behind those of the record; those of earlier interceptors are in it
+    /// already.
     fn on_send(&self, record: &Record<'_>, headers: &mut AddedHeaders) {
         let _ = (record, headers);
     }
 
-    /// A batch ended: it was written, or failed. Every record that was accepted is in one. Called by the tasks that send,
-    /// before the deliveries end.
+    /// A batch ended: it was written, or failed. Every record that was accepted is in one. Called
+    /// by the tasks that send, before the deliveries end.
     fn on_acknowledgement(&self, batch: &BatchReport) {
         let _ = batch;
     }

@@ -22,7 +22,8 @@ async fn mock() -> MockCluster {
     builder.start().await.unwrap()
 }
 
-/// It lingers long, its buffer holds a batch that is not full for every second partition, and it has talked to all brokers.
+/// It lingers long, its buffer holds a batch that is not full for every second partition, and it
+/// has talked to all brokers.
 async fn producer(mock: &MockCluster) -> Producer {
     let builder = mock.client().producer();
     let builder = builder.linger(LINGER).delivery_timeout(4 * LINGER);
@@ -124,7 +125,8 @@ async fn an_open_batch_goes_when_somebody_begins_to_wait() {
     assert!(now() - began < SECOND);
 }
 
-/// Many tasks that wait for their records share a request: they gather behind the one under way.
+/// BulkEnqueue tasks that wait for their records share a request: they gather behind the one under
+/// way.
 #[tokio::test(start_paused = true)]
 async fn awaited_records_gather_behind_the_request_under_way() {
     const ROUNDS: u64 = 10;

@@ -1,11 +1,12 @@
 //! The producer: sends records, in batches, to the leaders of their partitions.
 //!
-//! The life of a record: [`Producer::enqueue`] chooses the partition and appends the record to the open batch in the
-//! partition's slot (`slot.rs`), on the caller's task and under one short lock. A batch that is full is compressed by the
-//! caller that found it so; one whose linger is over, by the sender. The sender of the partition's leader (`sender.rs`)
-//! stamps batches with the producer's identity (`identity.rs`) and sequence, sends them, and settles the answers; the
-//! order of batches and what may be sent again is decided by `queue.rs`. The control task (`control.rs`) gets the identity
-//! and moves slots when leaders move.
+//! The life of a record: [`Producer::enqueue`] chooses the partition and appends the record to the
+//! open batch in the partition's slot (`slot.rs`), on the caller's task and under one short lock. A
+//! batch that is full is compressed by the caller that found it so; one whose linger is over, by
+//! the sender. The sender of the partition's leader (`sender.rs`) stamps batches with the
+//! producer's identity (`identity.rs`) and sequence, sends them, and settles the answers; the order
+//! of batches and what may be sent again is decided by `queue.rs`. The control task (`control.rs`)
+//! gets the identity and moves slots when leaders move.
 
 mod batch;
 mod batch_report;
@@ -23,6 +24,7 @@ mod mock_tests;
 mod partitioner;
 #[cfg(test)]
 mod peer_tests;
+mod produce_error;
 mod purge;
 mod queue;
 mod ready;
@@ -39,7 +41,6 @@ mod thread_tests;
 mod topic;
 mod topics;
 mod untold;
-mod verdict;
 
 use std::fmt;
 use std::sync::Arc;
@@ -56,9 +57,9 @@ pub use self::interceptor::{AddedHeaders, ProducerInterceptor};
 pub use self::partitioner::{Choice, KeyPartitioner, Partitioner, RoundRobin, TopicView};
 pub use self::purge::{Purge, PurgeReport};
 pub use self::report::ProducerMetrics;
-use self::shared::{Many, Obstacle, Shared};
+use self::shared::{BulkEnqueue, NotAccepted, Shared};
 pub use self::topic::TopicProducer;
-use self::topics::Place;
+use self::topics::CachedTopic;
 use crate::clock::{Instant, now};
 use crate::cluster::describe::PartitionDescription;
 pub use crate::config::producer::Acks;
@@ -79,8 +80,9 @@ use crate::record::Record;
 ///
 /// [`topic`](Self::topic) makes a handle of one topic, which has the first four.
 ///
-/// By default it is idempotent and waits for all in-sync replicas: each record is written once, in the order in which
-/// it was accepted per partition, or its delivery fails and says whether it may have been written.
+/// By default it is idempotent and waits for all in-sync replicas: each record is written once, in
+/// the order in which it was accepted per partition, or its delivery fails and says whether it may
+/// have been written.
 ///
 /// Before a program ends it calls [`flush`](Self::flush) or [`close`](Self::close): both wait until
 /// what was accepted has been written, and tell what was not. Dropping the last clone goes on
@@ -118,7 +120,7 @@ impl Producer {
     /// Sends a record and waits until it is acknowledged.
     ///
     /// A loop of it goes as fast as the broker answers: what is waited for does not linger (see
-    /// [`linger`](ProducerBuilder::linger)). Many tasks that call it at once share requests.
+    /// [`linger`](ProducerBuilder::linger)). BulkEnqueue tasks that call it at once share requests.
     ///
     /// # Errors
     ///
@@ -133,10 +135,11 @@ impl Producer {
         self.enqueue(record).await?.await
     }
 
-    /// Accepts a record and fixes its place in its partition. The [`Delivery`] tells what became of it.
+    /// Accepts a record and fixes its place in its partition. The [`Delivery`] tells what became of
+    /// it.
     ///
-    /// Waits only while the topic is not known yet or `buffer.memory` is used up, or to look whether a partition that is
-    /// not known has been added; at most `max.block.ms`.
+    /// Waits only while the topic is not known yet or `buffer.memory` is used up, or to look
+    /// whether a partition that is not known has been added; at most `max.block.ms`.
     ///
     /// ```no_run
     /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {
@@ -151,13 +154,13 @@ impl Producer {
     /// # Errors
     ///
     /// Nothing was accepted then: [`ErrorKind::RecordTooLarge`], [`ErrorKind::UnknownTopic`],
-    /// [`ErrorKind::UnknownPartition`], [`ErrorKind::Timeout`] (`max.block.ms` passed), [`ErrorKind::Closed`], or what
-    /// ended the producer.
+    /// [`ErrorKind::UnknownPartition`], [`ErrorKind::Timeout`] (`max.block.ms` passed),
+    /// [`ErrorKind::Closed`], or what ended the producer.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it returns, nothing was accepted. Afterwards the record is the producer's: dropping the
-    /// [`Delivery`] gives up only the observation.
+    /// Dropped before it returns, nothing was accepted. Afterwards the record is the producer's:
+    /// dropping the [`Delivery`] gives up only the observation.
     pub async fn enqueue(&self, record: Record<'_>) -> Result<Delivery> {
         if let Some(chain) = &self.shared().interceptors {
             let mut wall = None;
@@ -178,15 +181,16 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::BufferFull`] if it would have to wait: for memory, for which batches that linger are then sent at once,
-    /// or for the topic's metadata, which is then looked up in the background. Otherwise as [`enqueue`](Self::enqueue).
+    /// [`ErrorKind::BufferFull`] if it would have to wait: for memory, for which batches that
+    /// linger are then sent at once, or for the topic's metadata, which is then looked up in the
+    /// background. Otherwise as [`enqueue`](Self::enqueue).
     #[allow(clippy::needless_pass_by_value)] // as `enqueue`
     pub fn try_enqueue(&self, record: Record<'_>) -> Result<Delivery> {
         self.try_enqueue_to(None, &record)
     }
 
     #[inline]
-    fn try_enqueue_to(&self, place: Option<&Place>, record: &Record<'_>) -> Result<Delivery> {
+    fn try_enqueue_to(&self, place: Option<&CachedTopic>, record: &Record<'_>) -> Result<Delivery> {
         if let Some(chain) = &self.shared().interceptors {
             let added = chain.on_send(record);
             return self.try_accept(place, &added.put_on(record));
@@ -195,16 +199,16 @@ impl Producer {
     }
 
     #[inline]
-    fn try_accept(&self, place: Option<&Place>, record: &Record<'_>) -> Result<Delivery> {
+    fn try_accept(&self, place: Option<&CachedTopic>, record: &Record<'_>) -> Result<Delivery> {
         match self.shared().accept(place, record, &mut None, &mut None) {
             Ok(delivery) => Ok(delivery),
-            Err(Obstacle::Error(error)) => Err(error),
-            Err(Obstacle::UnknownPartition(error)) => {
+            Err(NotAccepted::Error(error)) => Err(error),
+            Err(NotAccepted::UnknownPartition(error)) => {
                 // It may have been added since.
                 self.shared().cluster.refresh();
                 Err(error)
             }
-            Err(Obstacle::NeedsBytes(bytes)) => {
+            Err(NotAccepted::NeedsBytes(bytes)) => {
                 // Nobody waits, but who tries again must not have to wait for lingers to end. Once
                 // is enough: until bytes come back, nothing lingers.
                 if self.shared().budget.refuse() {
@@ -215,7 +219,7 @@ impl Producer {
                     format!("buffer.memory has no {bytes} bytes left"),
                 ))
             }
-            Err(Obstacle::UnknownTopic) => {
+            Err(NotAccepted::UnknownTopic) => {
                 let refusal = self.shared().want(record.topic());
                 Err(refusal.unwrap_or_else(|| {
                     Error::new(
@@ -231,13 +235,13 @@ impl Producer {
         .map_err(not_sent)
     }
 
-    /// Accepts many records, in their order, and reads the clock once for all of them. Cheaper than as many calls of
-    /// [`enqueue`](Self::enqueue).
+    /// Accepts many records, in their order, and reads the clock once for all of them. Cheaper than
+    /// as many calls of [`enqueue`](Self::enqueue).
     ///
     /// # Errors
     ///
-    /// Those of [`enqueue`](Self::enqueue), for the first record that was not accepted; those before it have been. The number
-    /// of records accepted is in the error's message.
+    /// Those of [`enqueue`](Self::enqueue), for the first record that was not accepted; those
+    /// before it have been. The number of records accepted is in the error's message.
     ///
     /// # Cancel safety
     ///
@@ -252,11 +256,11 @@ impl Producer {
 
     async fn enqueue_all_to<'a>(
         &self,
-        place: Option<&Place>,
+        place: Option<&CachedTopic>,
         mut records: impl Iterator<Item = Result<Record<'a>>> + Send,
     ) -> Result<Deliveries> {
         let shared = self.shared();
-        let mut many = Many::default();
+        let mut many = BulkEnqueue::default();
         loop {
             let sent = if let Some(chain) = &shared.interceptors {
                 let Some(record) = records.next() else { break };
@@ -287,8 +291,8 @@ impl Producer {
         Ok(many.accepted.into_deliveries())
     }
 
-    /// Sends everything accepted so far without lingering, and waits until each of these records has ended: written or
-    /// failed. Records accepted meanwhile are not waited for.
+    /// Sends everything accepted so far without lingering, and waits until each of these records
+    /// has ended: written or failed. Records accepted meanwhile are not waited for.
     ///
     /// ```no_run
     /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {
@@ -326,18 +330,20 @@ impl Producer {
         let shared = self.shared();
         let failure = shared.identity().failure().cloned();
         let failure = failure.or_else(|| shared.tasks.failure());
-        let failure = failure.or_else(|| shared.slot_config.ledger.failures.take());
+        let failure = failure.or_else(|| shared.slot_config.stats.failures.take());
         failure.map_or(Ok(()), Err)
     }
 
-    /// Drops records that were accepted and have not ended: those never sent, or all. Their deliveries end at once, with
-    /// [`ErrorKind::Purged`] and the truth about whether they may have been written; their memory is free again.
+    /// Drops records that were accepted and have not ended: those never sent, or all. Their
+    /// deliveries end at once, with [`ErrorKind::Purged`] and the truth about whether they may have
+    /// been written; their memory is free again.
     ///
-    /// The producer goes on: what is sent afterwards is written once, in the order of its acceptance, or fails and says
-    /// whether it may have been written; [`Purge::All`] can make the latter more likely, as is said there. A call of
-    /// [`enqueue`](Self::enqueue) that waits for memory or metadata has accepted nothing yet and is not concerned; nor need
-    /// be a record that another task sends at this moment. Not counted in the report, but dropped all the same, is a batch
-    /// that another task is compressing.
+    /// The producer goes on: what is sent afterwards is written once, in the order of its
+    /// acceptance, or fails and says whether it may have been written; [`Purge::All`] can make the
+    /// latter more likely, as is said there. A call of [`enqueue`](Self::enqueue) that waits for
+    /// memory or metadata has accepted nothing yet and is not concerned; nor need be a record that
+    /// another task sends at this moment. Not counted in the report, but dropped all the same, is a
+    /// batch that another task is compressing.
     ///
     /// ```no_run
     /// # fn example(producer: ottla::Producer) {
@@ -354,8 +360,8 @@ impl Producer {
 
     /// Accepts nothing more, sends what was accepted, waits for its end as [`flush`](Self::flush)
     /// does, and ends the producer, for all its clones. What has not ended after 30 s fails (Java's
-    /// client waits for it without limit; by default a record ends within `delivery.timeout.ms`, 120 s):
-    /// [`close_timeout`](Self::close_timeout) sets another limit.
+    /// client waits for it without limit; by default a record ends within `delivery.timeout.ms`,
+    /// 120 s): [`close_timeout`](Self::close_timeout) sets another limit.
     ///
     /// # Errors
     ///
@@ -365,8 +371,8 @@ impl Producer {
     ///
     /// # Cancel safety
     ///
-    /// Dropped while it waits, the producer takes no more records, and the rest of the closing happens in the
-    /// background once all clones are gone.
+    /// Dropped while it waits, the producer takes no more records, and the rest of the closing
+    /// happens in the background once all clones are gone.
     pub async fn close(self) -> Result<()> {
         self.close_timeout(CLOSE_TIMEOUT).await
     }
@@ -403,12 +409,13 @@ impl Producer {
         ProducerMetrics {
             buffer_used: budget.charged(),
             buffer_total: budget.total(),
-            ..self.shared().slot_config.ledger.snapshot()
+            ..self.shared().slot_config.stats.snapshot()
         }
     }
 
-    /// The partitions of a topic with their leaders and replicas, as a broker knows them now: for choosing
-    /// [partitions](Record::with_partition) by number. Java calls it `partitionsFor`. It does not create topics.
+    /// The partitions of a topic with their leaders and replicas, as a broker knows them now: for
+    /// choosing [partitions](Record::with_partition) by number. Java calls it `partitionsFor`. It
+    /// does not create topics.
     ///
     /// ```no_run
     /// # async fn example(producer: ottla::Producer) -> ottla::Result<()> {
@@ -420,8 +427,8 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::Authorization`], or what kept brokers from answering within
-    /// `default.api.timeout.ms`.
+    /// [`ErrorKind::UnknownTopic`], [`ErrorKind::Authorization`], or what kept brokers from
+    /// answering within `default.api.timeout.ms`.
     ///
     /// # Cancel safety
     ///
@@ -440,7 +447,7 @@ impl Producer {
     async fn enqueue_intercepted(
         &self,
         chain: &Chain<dyn ProducerInterceptor>,
-        place: Option<&Place>,
+        place: Option<&CachedTopic>,
         record: &Record<'_>,
         wall: &mut Option<i64>,
     ) -> Result<Delivery> {
@@ -455,10 +462,10 @@ impl Producer {
     /// Accepts a record for which something must be waited for.
     async fn enqueue_slowly(
         &self,
-        place: Option<&Place>,
+        place: Option<&CachedTopic>,
         record: &Record<'_>,
         wall: &mut Option<i64>,
-        mut obstacle: Obstacle,
+        mut obstacle: NotAccepted,
     ) -> Result<Delivery> {
         let shared = self.shared();
         let deadline = now() + shared.config.max_block;
@@ -466,17 +473,19 @@ impl Producer {
         loop {
             let mut charge = None;
             match obstacle {
-                Obstacle::Error(error) => return Err(error),
-                Obstacle::UnknownTopic => {
+                NotAccepted::Error(error) => return Err(error),
+                NotAccepted::UnknownTopic => {
                     Box::pin(shared.look_up(record.topic(), deadline)).await?;
                 }
-                Obstacle::UnknownPartition(error) => {
+                NotAccepted::UnknownPartition(error) => {
                     if std::mem::replace(&mut looked, true) {
                         return Err(error);
                     }
                     Box::pin(shared.look_again(deadline)).await;
                 }
-                Obstacle::NeedsBytes(bytes) => charge = Some(self.charge(bytes, deadline).await?),
+                NotAccepted::NeedsBytes(bytes) => {
+                    charge = Some(self.charge(bytes, deadline).await?)
+                }
             }
             obstacle = match shared.accept(place, record, wall, &mut charge) {
                 Ok(delivery) => return Ok(delivery),
@@ -496,12 +505,12 @@ impl Producer {
         let charge = match first {
             std::task::Poll::Ready(charge) => Ok(charge),
             std::task::Poll::Pending => {
-                let ledger = &shared.slot_config.ledger;
+                let stats = &shared.slot_config.stats;
                 let began = now();
-                ledger.waits();
+                stats.waits();
                 shared.urge();
                 let charge = timeout_at(deadline, acquire).await;
-                ledger.waited(now().saturating_duration_since(began));
+                stats.waited(now().saturating_duration_since(began));
                 charge
             }
         };

@@ -9,8 +9,9 @@ use crate::record::Record;
 
 /// Chooses the partition of records that do not name one.
 ///
-/// It is called for every record, on the task that sends it: it must be fast and must not block. It sees which
-/// partitions have a leader at present. Without one of its own a producer uses [`KeyPartitioner`].
+/// It is called for every record, on the task that sends it: it must be fast and must not block. It
+/// sees which partitions have a leader at present. Without one of its own a producer uses
+/// [`KeyPartitioner`].
 ///
 /// ```
 /// use ottla::{Choice, Partitioner, Record, TopicView};
@@ -39,8 +40,9 @@ pub trait Partitioner: Send + Sync + 'static {
 pub enum Choice {
     /// This partition. One that does not exist is an error of the call.
     Partition(i32),
-    /// Whichever partition is being filled at present: it changes after `batch.size` bytes, prefers partitions with less
-    /// to send, and avoids those without a leader (KIP-480, KIP-794). This makes the fullest batches.
+    /// Whichever partition is being filled at present: it changes after `batch.size` bytes, prefers
+    /// partitions with less to send, and avoids those without a leader (KIP-480, KIP-794). This
+    /// makes the fullest batches.
     Sticky,
 }
 
@@ -79,8 +81,9 @@ impl fmt::Debug for TopicView<'_> {
     }
 }
 
-/// The default: the key's hash (murmur2, as in Java's client) decides, so that equal keys share a partition with each
-/// other and with records of other clients; records without a key go to the sticky partition.
+/// The default: the key's hash (murmur2, as in Java's client) decides, so that equal keys share a
+/// partition with each other and with records of other clients; records without a key go to the
+/// sticky partition.
 ///
 /// ```
 /// use ottla::KeyPartitioner;

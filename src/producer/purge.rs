@@ -7,17 +7,19 @@ use crate::producer::slot::purged;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Purge {
-    /// Records that no request has carried yet. Each of them ends as certainly not written, so that it is safe to send it
-    /// again. What was sent goes on to its end.
+    /// Records that no request has carried yet. Each of them ends as certainly not written, so that
+    /// it is safe to send it again. What was sent goes on to its end.
     Unsent,
-    /// Every record that was accepted and has not ended. One that a request has carried may be written all the same; its
-    /// error says so ([`Certainty::MaybeWritten`](crate::Certainty::MaybeWritten)).
+    /// Every record that was accepted and has not ended. One that a request has carried may be
+    /// written all the same; its error says so
+    /// ([`Certainty::MaybeWritten`](crate::Certainty::MaybeWritten)).
     ///
-    /// With idempotence a record that is sent afterwards pays for it if the connection is lost before the request of the
-    /// dropped one is answered. If its own request was on that connection too, the broker's refusal of the repetition leaves
-    /// open whether it was written, and it fails: [`ErrorKind::Sequence`](crate::ErrorKind::Sequence), maybe written.
-    /// If it was not yet sent it waits for another producer identity, and is then written once. This is so behind every
-    /// record that ends without its outcome being known, as after `delivery.timeout.ms`.
+    /// With idempotence a record that is sent afterwards pays for it if the connection is lost
+    /// before the request of the dropped one is answered. If its own request was on that connection
+    /// too, the broker's refusal of the repetition leaves open whether it was written, and it
+    /// fails: [`ErrorKind::Sequence`](crate::ErrorKind::Sequence), maybe written. If it was not yet
+    /// sent it waits for another producer identity, and is then written once. This is so behind
+    /// every record that ends without its outcome being known, as after `delivery.timeout.ms`.
     All,
 }
 

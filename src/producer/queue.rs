@@ -1,39 +1,47 @@
 //! The batches of one partition, from the first record to the last answer.
 //!
-//! A batch is *open* (records are added), *compressing* (taken out by whoever filled it; its place is kept), *waiting*
-//! (sealed; new or to be sent again), *in flight* (a request carries it), and done. All of them stand in one line in the
-//! order in which they were opened, so that a retry needs no re-insertion: it just is first again.
+//! A batch is *open* (records are added), *compressing* (taken out by whoever filled it; its place
+//! is kept), *waiting* (sealed; new or to be sent again), *in flight* (a request carries it), and
+//! done. All of them stand in one line in the order in which they were opened, so that a retry
+//! needs no re-insertion: it just is first again.
 //!
-//! Here is the line itself: what stands in it, the open batch, the leader. `queue/sending.rs` decides which batch goes when
-//! and under which sequence, `queue/ending.rs` takes answers and decides how batches leave the line.
+//! Here is the line itself: what stands in it, the open batch, the leader. `queue/sending.rs`
+//! decides which batch goes when and under which sequence, `queue/ending.rs` takes answers and
+//! decides how batches leave the line.
 //!
-//! This is a machine: no clock, no I/O, no locks, no randomness. `O` is what an open batch is made of and `S` a sealed
-//! one, so that the sequence rules are tested against a model of a broker with batches that are lists of numbers.
+//! This is a machine: no clock, no I/O, no locks, no randomness. `O` is what an open batch is made
+//! of and `S` a sealed one, so that the sequence rules are tested against a model of a broker with
+//! batches that are lists of numbers.
 //!
 //! Invariants, with idempotence:
 //!
-//! - Sequences are given when a batch is first sent, in the order of the line, and belong to one identity. A batch whose
-//!   outcome under one identity is unknown is never sent under another: that could write it twice. It is either answered
-//!   under its own identity or fails as [`Certainty::MaybeWritten`].
-//! - A batch is sent again only when it is the oldest without an answer, and while a repeated batch is under way nothing
-//!   else is sent: one in flight until resolved.
-//! - At most five batches are without an answer, since a broker remembers five per producer to tell duplicates.
-//! - Before an identity's first acknowledgement only one batch is in flight: a broker that does not know a producer
-//!   takes *any* first sequence, so that the second batch could be accepted without the first. The same holds after a
-//!   while of silence, for a broker forgets who has been silent for `producer.id.expiration.ms` (a day by default).
-//! - A batch given up after its sequence was used leaves a *hole*. If it may have been written, the batches behind it
-//!   settle under the old identity first (they succeed if it was); then a new identity is asked for and sequences start
-//!   at 0 (KIP-360). If it certainly was not and it was the last one used, the sequence is simply used again.
+//! - Sequences are given when a batch is first sent, in the order of the line, and belong to one
+//!   identity. A batch whose outcome under one identity is unknown is never sent under another:
+//!   that could write it twice. It is either answered under its own identity or fails as
+//!   [`Certainty::MaybeWritten`].
+//! - A batch is sent again only when it is the oldest without an answer, and while a repeated batch
+//!   is under way nothing else is sent: one in flight until resolved.
+//! - At most five batches are without an answer, since a broker remembers five per producer to tell
+//!   duplicates.
+//! - Before an identity's first acknowledgement only one batch is in flight: a broker that does not
+//!   know a producer takes *any* first sequence, so that the second batch could be accepted without
+//!   the first. The same holds after a while of silence, for a broker forgets who has been silent
+//!   for `producer.id.expiration.ms` (a day by default).
+//! - A batch given up after its sequence was used leaves a *hole*. If it may have been written, the
+//!   batches behind it settle under the old identity first (they succeed if it was); then a new
+//!   identity is asked for and sequences start at 0 (KIP-360). If it certainly was not and it was
+//!   the last one used, the sequence is simply used again.
 //! - Nothing goes to a new leader while something is in flight to the old one.
 //!
-//! Without idempotence a batch is sent again as soon as it is at the front, with later ones possibly under way: order then
-//! holds only with one request in flight, as with other Kafka clients.
+//! Without idempotence a batch is sent again as soon as it is at the front, with later ones
+//! possibly under way: order then holds only with one request in flight, as with other Kafka
+//! clients.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::producer::identity::{Identity, Spent};
+use crate::producer::identity::{ExhaustedEpoch, Identity};
 use crate::types::BrokerId;
 
 mod ending;
@@ -43,7 +51,7 @@ mod sending;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::ending::{Answer, End, Finished, Settled, Why};
+pub(crate) use self::ending::{Answer, BatchOutcome, Finished, Settled, Why};
 pub(crate) use self::sending::Next;
 
 /// What every partition of a producer has in common.
@@ -66,7 +74,8 @@ pub(crate) trait Payload {
     fn bytes(&self) -> usize;
 }
 
-/// The name of a batch within its partition. Grows in the order of the line, but for the pieces of a split batch.
+/// The name of a batch within its partition. Grows in the order of the line, but for the pieces of
+/// a split batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BatchId(u64);
 
@@ -94,9 +103,10 @@ pub(crate) struct PartitionQueue<O, S> {
     confirmed: bool,
     /// When a batch was last sent.
     last_sent: Option<Instant>,
-    hole: Option<Hole>,
-    /// An identity that left a hole here and must not be used again, and whether its producer id is of no use either.
-    spent: Option<Spent>,
+    hole: Option<SequenceGap>,
+    /// An identity that left a hole here and must not be used again, and whether its producer id is
+    /// of no use either.
+    spent: Option<ExhaustedEpoch>,
     closed: bool,
 }
 
@@ -116,8 +126,8 @@ struct Entry<S> {
     /// How many requests have carried it.
     attempts: u32,
     stamp: Option<Stamp>,
-    /// Whether some attempt ended without an answer that says it was not written. Never becomes false again while
-    /// the stamp lasts.
+    /// Whether some attempt ended without an answer that says it was not written. Never becomes
+    /// false again while the stamp lasts.
     maybe_written: bool,
     /// In flight to a log that is not the partition's any more.
     old_log: bool,
@@ -136,7 +146,7 @@ enum State {
 
 /// Sequence numbers that were used and given up.
 #[derive(Clone, Copy, Debug)]
-struct Hole {
+struct SequenceGap {
     /// The last batch given up.
     last: BatchId,
     /// Certainly not in the log: everything behind it will be refused.
@@ -164,7 +174,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
     }
 
     /// A queue that does not go on under an identity used before.
-    pub(crate) fn after(spent: Option<Spent>) -> Self {
+    pub(crate) fn after(spent: Option<ExhaustedEpoch>) -> Self {
         Self {
             spent,
             ..Self::new()
@@ -191,8 +201,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
     }
 
     /// The identity under which a queue that comes after this one must not go on.
-    pub(crate) fn spent(&self) -> Option<Spent> {
-        let own = self.identity.map(|identity| Spent {
+    pub(crate) fn spent(&self) -> Option<ExhaustedEpoch> {
+        let own = self.identity.map(|identity| ExhaustedEpoch {
             identity,
             fenced: false,
         });
@@ -231,7 +241,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         });
     }
 
-    /// Somebody waits for the open batch: it is due as soon as nothing is before it in line. Returns whether it is now.
+    /// Somebody waits for the open batch: it is due as soon as nothing is before it in line.
+    /// Returns whether it is now.
     pub(crate) fn await_open(&mut self) -> bool {
         if let Some(open) = &mut self.open {
             open.awaited = true;
@@ -239,8 +250,9 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         self.open.is_some() && self.entries.is_empty()
     }
 
-    /// When the open batch is due, as things are: at the end of its linger; if somebody waits for it and nothing is before
-    /// it in line, at once. What comes meanwhile gathers behind a batch that is under way.
+    /// When the open batch is due, as things are: at the end of its linger; if somebody waits for
+    /// it and nothing is before it in line, at once. What comes meanwhile gathers behind a batch
+    /// that is under way.
     fn open_due_at(&self, rules: &Rules) -> Option<Instant> {
         let open = self.open.as_ref()?;
         Some(match open.awaited && self.entries.is_empty() {
@@ -275,7 +287,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         }
     }
 
-    /// Puts a sealed batch into the place kept for it; gives it back if the place is gone (the queue was closed or purged).
+    /// Puts a sealed batch into the place kept for it; gives it back if the place is gone (the
+    /// queue was closed or purged).
     pub(crate) fn seal(&mut self, id: BatchId, batch: S) -> Result<(), S> {
         match self.position(id) {
             Some(index) => {
@@ -305,8 +318,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         changed
     }
 
-    /// The partition's log is another one (its topic was made anew, KIP-516): the broker knows no producer there, and takes
-    /// any sequence as the first.
+    /// The partition's log is another one (its topic was made anew, KIP-516): the broker knows no
+    /// producer there, and takes any sequence as the first.
     pub(crate) fn new_log(&mut self) {
         self.confirmed = false;
         for entry in &mut self.entries {
@@ -315,7 +328,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         }
     }
 
-    /// Forgets back-offs, since the cluster changed in a way that may have cured what they wait for.
+    /// Forgets back-offs, since the cluster changed in a way that may have cured what they wait
+    /// for.
     pub(crate) fn retry_now(&mut self) {
         for entry in &mut self.entries {
             if let State::Waiting { not_before } = &mut entry.state {

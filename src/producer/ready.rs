@@ -28,8 +28,8 @@ pub(crate) struct ReadyList {
     pub(crate) broker: Option<BrokerId>,
     notices: Mutex<Vec<Notice>>,
     pub(crate) notify: Notify,
-    /// Since when the broker has been handed nothing although something waits for it or for its answer. Kept only with
-    /// `partitioner.availability.timeout.ms`.
+    /// Since when the broker has been handed nothing although something waits for it or for its
+    /// answer. Kept only with `partitioner.availability.timeout.ms`.
     blocked_since: Mutex<Option<Instant>>,
     /// The broker is not of the cluster any more: its sender ends when no slot is here.
     left: AtomicBool,

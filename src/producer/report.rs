@@ -1,7 +1,8 @@
 //! What a producer tells of its batches and requests: reports to a callback, and metrics.
 //!
-//! Everything is fed once per batch or request, never per record, and no lock of the producer is held meanwhile. The
-//! ledger's own lock is never held while a recorder's, an interceptor's or a callback's code runs.
+//! Everything is fed once per batch or request, never per record, and no lock of the producer is
+//! held meanwhile. The stats's own lock is never held while a recorder's, an interceptor's or a
+//! callback's code runs.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,16 +13,17 @@ use std::time::Duration;
 use crate::clock::Instant;
 use crate::error::Error;
 use crate::hooks::Chain;
+use crate::log_throttle::LogThrottle;
 use crate::metrics::histogram::{Histogram, SizeHistogram};
 use crate::producer::batch_report::BatchReport;
 use crate::producer::delivery::BatchDone;
 use crate::producer::interceptor::ProducerInterceptor;
 use crate::producer::meter::ProducerMeter;
 use crate::producer::untold::Failures;
-use crate::quiet::Gate;
 use crate::types::TopicPartition;
 
-/// How a [`Producer`](crate::Producer) has fared since it was built. Batches and records count when they end.
+/// How a [`Producer`](crate::Producer) has fared since it was built. Batches and records count when
+/// they end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProducerMetrics {
@@ -63,8 +65,8 @@ pub struct ProducerMetrics {
     pub batch_latency: Histogram,
     /// How long answered requests took.
     pub request_latency: Histogram,
-    /// How long brokers, to keep the producer within its quota, asked it to send nothing (KIP-219): one entry for each answer
-    /// that did.
+    /// How long brokers, to keep the producer within its quota, asked it to send nothing (KIP-219):
+    /// one entry for each answer that did.
     pub throttle_time: Histogram,
 }
 
@@ -75,7 +77,8 @@ impl ProducerMetrics {
         self.bytes.checked_div(self.batches).unwrap_or(0)
     }
 
-    /// Bytes as sent by bytes before compression: 1 without compression, less with it. `None` before the first batch.
+    /// Bytes as sent by bytes before compression: 1 without compression, less with it. `None`
+    /// before the first batch.
     #[must_use]
     pub fn compression_ratio(&self) -> Option<f64> {
         (self.uncompressed_bytes > 0).then(|| self.bytes as f64 / self.uncompressed_bytes as f64)
@@ -86,7 +89,7 @@ impl ProducerMetrics {
 pub(crate) type OnBatch = Box<dyn Fn(&BatchReport) + Send + Sync>;
 
 /// Where the batches and requests of one producer are written down.
-pub(crate) struct Ledger {
+pub(crate) struct ProducerStats {
     on_batch: Option<OnBatch>,
     interceptors: Option<Interceptors>,
     metrics: Mutex<ProducerMetrics>,
@@ -95,8 +98,8 @@ pub(crate) struct Ledger {
     /// What failed, for `flush` and `close`.
     pub(crate) failures: Failures,
     /// Keeps batches that fail from filling the log.
-    failed: Gate,
-    repeats: Gate,
+    failed: LogThrottle,
+    repeats: LogThrottle,
 }
 
 /// Those of a producer, if there are any.
@@ -105,7 +108,7 @@ pub(crate) type Interceptors = Arc<Chain<dyn ProducerInterceptor>>;
 /// What is known of a batch besides what is in it.
 #[derive(Clone)]
 pub(crate) struct BatchLog {
-    ledger: Arc<Ledger>,
+    stats: Arc<ProducerStats>,
     opened: Instant,
     first_sent: Option<Instant>,
     attempts: u32,
@@ -119,7 +122,7 @@ pub(crate) struct Contents {
     pub(crate) uncompressed_bytes: usize,
 }
 
-impl Ledger {
+impl ProducerStats {
     pub(crate) fn new(
         client_id: &str,
         on_batch: Option<OnBatch>,
@@ -132,8 +135,8 @@ impl Ledger {
             buffer_waits: AtomicU64::new(0),
             meter: ProducerMeter::new(client_id),
             failures: Failures::default(),
-            failed: Gate::default(),
-            repeats: Gate::default(),
+            failed: LogThrottle::default(),
+            repeats: LogThrottle::default(),
         })
     }
 
@@ -143,7 +146,7 @@ impl Ledger {
 
     pub(crate) fn open(self: &Arc<Self>, now: Instant) -> BatchLog {
         BatchLog {
-            ledger: Arc::clone(self),
+            stats: Arc::clone(self),
             opened: now,
             first_sent: None,
             attempts: 0,
@@ -175,8 +178,8 @@ impl Ledger {
         self.meter.buffer_total.set(total);
     }
 
-    /// A request ended, with an answer that asked for so long a silence, or without one; `refused` of its batches were
-    /// answered with an error.
+    /// A request ended, with an answer that asked for so long a silence, or without one; `refused`
+    /// of its batches were answered with an error.
     pub(crate) fn request(&self, took: Duration, answer: Option<Duration>, refused: u64) {
         let mut metrics = self.metrics();
         metrics.requests += 1;
@@ -205,7 +208,8 @@ impl Ledger {
         }
     }
 
-    /// A batch will be sent again: a warning now and then, so that a broker that is away does not fill the log.
+    /// A batch will be sent again: a warning now and then, so that a broker that is away does not
+    /// fill the log.
     pub(crate) fn repeats(&self, now: Instant, partition: &TopicPartition, error: &Error) {
         match self.repeats.pass(now) {
             Some(untold) => {
@@ -234,11 +238,11 @@ impl BatchLog {
 
     /// The batch goes on as several.
     pub(crate) fn split(self) {
-        let mut metrics = self.ledger.metrics();
+        let mut metrics = self.stats.metrics();
         metrics.splits += 1;
         metrics.retries += u64::from(self.attempts.saturating_sub(1));
         drop(metrics);
-        let meter = &self.ledger.meter;
+        let meter = &self.stats.meter;
         meter.batches_split.add(1);
         meter
             .batches_retried
@@ -267,7 +271,7 @@ impl BatchLog {
             .first_sent
             .map(|sent| sent.saturating_duration_since(self.opened));
         let records = u64::from(contents.records);
-        let mut metrics = self.ledger.metrics();
+        let mut metrics = self.stats.metrics();
         if end.is_ok() {
             metrics.records += records;
             metrics.batches += 1;
@@ -290,13 +294,13 @@ impl BatchLog {
                 tracing::trace!(%partition, ?offset, records, bytes = contents.bytes, ?latency, "a batch was written");
             }
             Err(error) => {
-                let failures = &self.ledger.failures;
+                let failures = &self.stats.failures;
                 failures.add(done, contents.records, error);
                 self.tell(now, partition, records, error);
             }
         }
-        let ledger = &self.ledger;
-        if ledger.on_batch.is_none() && ledger.interceptors.is_none() {
+        let stats = &self.stats;
+        if stats.on_batch.is_none() && stats.interceptors.is_none() {
             return;
         }
         let report = BatchReport {
@@ -310,11 +314,11 @@ impl BatchLog {
             latency,
             error: end.err().cloned(),
         };
-        if let Some(interceptors) = &ledger.interceptors {
+        if let Some(interceptors) = &stats.interceptors {
             interceptors.on_acknowledgement(&report);
         }
         // A panic of the application's must not keep other batches from ending.
-        if let Some(on_batch) = &ledger.on_batch
+        if let Some(on_batch) = &stats.on_batch
             && catch_unwind(AssertUnwindSafe(|| on_batch(&report))).is_err()
         {
             tracing::error!(%partition, "the callback for batches panicked");
@@ -328,7 +332,7 @@ impl BatchLog {
         contents: Contents,
         written: bool,
     ) {
-        let meter = &self.ledger.meter;
+        let meter = &self.stats.meter;
         let records = u64::from(contents.records);
         if written {
             meter.records_sent.add(records);
@@ -351,10 +355,11 @@ impl BatchLog {
         }
     }
 
-    /// Each failed batch is told once: as a warning, or where many fail, all but one now and then for debugging.
+    /// Each failed batch is told once: as a warning, or where many fail, all but one now and then
+    /// for debugging.
     fn tell(&self, now: Instant, partition: &TopicPartition, records: u64, error: &Error) {
         let attempts = self.attempts;
-        match self.ledger.failed.pass(now) {
+        match self.stats.failed.pass(now) {
             Some(untold) => {
                 tracing::warn!(%partition, %error, records, attempts, untold, "a batch failed");
             }
@@ -363,9 +368,9 @@ impl BatchLog {
     }
 }
 
-impl fmt::Debug for Ledger {
+impl fmt::Debug for ProducerStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ledger").finish_non_exhaustive()
+        f.debug_struct("ProducerStats").finish_non_exhaustive()
     }
 }
 

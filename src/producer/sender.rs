@@ -1,19 +1,24 @@
-//! The task that sends to one broker: takes slots with work, fills requests, and settles the answers in order.
+//! The task that sends to one broker: takes slots with work, fills requests, and settles the
+//! answers in order.
 //!
-//! Here is the task, what it waits for, and how a request is filled; what is made of an answer is in `sender/answers.rs`.
+//! Here is the task, what it waits for, and how a request is filled; what is made of an answer is
+//! in `sender/answers.rs`.
 //!
 //! Invariants:
 //!
-//! - A slot that has work is on its home's ready list or in that sender's `work`; its `queued` flag says so. The sender
-//!   clears the flag under the slot's lock after having found nothing to do, so that no change is missed. A slot that moved
-//!   is put on the new home's list at once; what the old sender still holds of it is stale, and dropped when seen.
-//! - A slot is looked at as seldom as can be, for each look takes its cache lines from those who append: not when a batch
-//!   is opened nor when its linger ends, only to send and to settle. So a slot whose linger is over is in `work` without
-//!   the flag, and may be there twice: a look too many does no harm.
-//! - Timers only cause a look. One that comes late or twice does no harm; each slot has one of each kind. What a slot counts
-//!   as armed is, or a batch would lie until it expires.
+//! - A slot that has work is on its home's ready list or in that sender's `work`; its `queued` flag
+//!   says so. The sender clears the flag under the slot's lock after having found nothing to do, so
+//!   that no change is missed. A slot that moved is put on the new home's list at once; what the
+//!   old sender still holds of it is stale, and dropped when seen.
+//! - A slot is looked at as seldom as can be, for each look takes its cache lines from those who
+//!   append: not when a batch is opened nor when its linger ends, only to send and to settle. So a
+//!   slot whose linger is over is in `work` without the flag, and may be there twice: a look too
+//!   many does no harm.
+//! - Timers only cause a look. One that comes late or twice does no harm; each slot has one of each
+//!   kind. What a slot counts as armed is, or a batch would lie until it expires.
 //! - Answers are settled in the order of the requests: a connection answers in that order.
-//! - The task holds no state that matters to anyone when it is dropped: what was in flight is still in the slots.
+//! - The task holds no state that matters to anyone when it is dropped: what was in flight is still
+//!   in the slots.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
@@ -34,7 +39,7 @@ use crate::producer::delivery::Outcome;
 use crate::producer::queue::{BatchId, Finished, Next, Payload as _, Stamp};
 use crate::producer::ready::{Notice, ReadyList};
 use crate::producer::shared::Shared;
-use crate::producer::slot::{Rest, Slot};
+use crate::producer::slot::{AfterPoll, Slot};
 use crate::record::ProducerStamp;
 use crate::types::BrokerId;
 use crate::wire::produce::{ProduceBody, ProduceTopic};
@@ -66,7 +71,8 @@ pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
             return sender.hand_over();
         }
         sender.wait().await;
-        // Those woken by the same answers, and whoever else is ready to append, go first: their records share a request.
+        // Those woken by the same answers, and whoever else is ready to append, go first: their
+        // records share a request.
         tokio::task::yield_now().await;
         sender.take_answers();
     }
@@ -87,7 +93,8 @@ struct Sender {
     ended: Vec<(ReadyBatch, Outcome)>,
     /// Empty but while they are read.
     notices: Vec<Notice>,
-    /// Those timers of slots that were set in the order of their times: the ends of lingers, which are equally long.
+    /// Those timers of slots that were set in the order of their times: the ends of lingers, which
+    /// are equally long.
     lingers: VecDeque<(Instant, Arc<Slot>)>,
     /// By time and then by number, so that equal times do not meet.
     timers: BTreeMap<(Instant, u64), (Timer, Arc<Slot>)>,
@@ -156,7 +163,8 @@ impl Sender {
         }
     }
 
-    /// Takes what others put on the ready list. Its batches must end in time even if they are never sent.
+    /// Takes what others put on the ready list. Its batches must end in time even if they are never
+    /// sent.
     fn take_in(&mut self) {
         let mut notices = std::mem::take(&mut self.notices);
         self.home.swap(&mut notices);
@@ -191,8 +199,8 @@ impl Sender {
         }
     }
 
-    /// Says since when this broker has been handed nothing although there is something, for those who choose partitions
-    /// (`partitioner.availability.timeout.ms`).
+    /// Says since when this broker has been handed nothing although there is something, for those
+    /// who choose partitions (`partitioner.availability.timeout.ms`).
     fn note_blocked(&self) {
         if self.shared.config.availability_timeout.is_zero() {
             return;
@@ -303,9 +311,9 @@ impl Sender {
                             settled: false,
                         });
                         match rest {
-                            Rest::More => self.work.push_back(slot),
-                            Rest::At(at) => self.arm_wake(at, slot),
-                            Rest::Nothing => {}
+                            AfterPoll::More => self.work.push_back(slot),
+                            AfterPoll::At(at) => self.arm_wake(at, slot),
+                            AfterPoll::Nothing => {}
                         }
                         break;
                     }
@@ -433,8 +441,8 @@ impl Sender {
     fn arm_expiry(&mut self, slot: &Arc<Slot>) {
         let mut state = slot.lock();
         let rules = &self.shared.rules;
-        // As long as the slot is in the sender's hands nothing tells of a batch opened in it: one opened from now on
-        // ends no earlier than this.
+        // As long as the slot is in the sender's hands nothing tells of a batch opened in it: one
+        // opened from now on ends no earlier than this.
         let in_hands = || now() + rules.delivery_timeout;
         let at = state.queue.expires_at(rules);
         if !state.expiry_armed
@@ -542,7 +550,8 @@ fn producer_stamp(stamp: Option<Stamp>) -> ProducerStamp {
 /// Adds a batch to a request; returns the id under which its topic goes.
 fn add(shared: &Shared, body: &mut ProduceBody, slot: &Slot, bytes: bytes::Bytes) -> uuid::Uuid {
     let part = (slot.tp.partition, bytes);
-    // Slots of a topic tend to come one after the other, but must not be in the request under the same name twice.
+    // Slots of a topic tend to come one after the other, but must not be in the request under the
+    // same name twice.
     let same = |topic: &&mut ProduceTopic| topic.name == slot.tp.topic;
     match body.topics.iter_mut().rev().find(same) {
         Some(topic) => {

@@ -1,4 +1,5 @@
-//! What the handles and the tasks of one producer share: settings, topics, ready lists, and how it ends.
+//! What the handles and the tasks of one producer share: settings, topics, ready lists, and how it
+//! ends.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -21,11 +22,11 @@ use crate::producer::identity::IdentityMachine;
 use crate::producer::partitioner::{Choice, Partitioner, TopicView};
 use crate::producer::queue::Rules;
 use crate::producer::ready::ReadyList;
-use crate::producer::report::{Interceptors, Ledger};
+use crate::producer::report::{Interceptors, ProducerStats};
 use crate::producer::sender;
 use crate::producer::slot::{Appended, Appending, Slot, SlotConfig, closed};
 use crate::producer::sticky::{WEIGHED, weigh};
-use crate::producer::topics::{Place, TopicEntry, TopicState, Topics};
+use crate::producer::topics::{CachedTopic, TopicEntry, TopicState, Topics};
 use crate::record::{BatchWriter, CodecPool, Record};
 use crate::tasks::Tasks;
 use crate::types::{BrokerId, Timestamp};
@@ -57,7 +58,8 @@ pub(crate) struct Shared {
     /// Flushes under way.
     pub(crate) flushes: AtomicUsize,
     closing: AtomicBool,
-    /// Why everything was ended, once it was. Slots made from then on are ended by whoever made them.
+    /// Why everything was ended, once it was. Slots made from then on are ended by whoever made
+    /// them.
     ended: Mutex<Option<Error>>,
     /// Every handle is gone.
     pub(crate) abandoned: AtomicBool,
@@ -65,7 +67,7 @@ pub(crate) struct Shared {
 
 /// What the records of one call have in common: read and looked up once.
 #[derive(Default)]
-pub(crate) struct Many<'a> {
+pub(crate) struct BulkEnqueue<'a> {
     pub(crate) wall: Option<i64>,
     topic: Option<Found<'a>>,
     pub(crate) accepted: Accepted,
@@ -84,7 +86,7 @@ struct Found<'a> {
 const LOOK_UP_EVERY: u32 = 256;
 
 /// Why a record could not be accepted at once.
-pub(crate) enum Obstacle {
+pub(crate) enum NotAccepted {
     UnknownTopic,
     /// Not in the metadata at hand; the error is for when it is not in newer metadata either.
     UnknownPartition(Error),
@@ -92,7 +94,7 @@ pub(crate) enum Obstacle {
     Error(Error),
 }
 
-impl From<Error> for Obstacle {
+impl From<Error> for NotAccepted {
     fn from(error: Error) -> Self {
         Self::Error(error)
     }
@@ -104,7 +106,7 @@ impl Shared {
         config: ProducerConfig,
         idempotent: bool,
         partitioner: Box<dyn Partitioner>,
-        ledger: Arc<Ledger>,
+        stats: Arc<ProducerStats>,
     ) -> Arc<Self> {
         let rules = Rules {
             idempotent,
@@ -122,13 +124,13 @@ impl Shared {
                 .min(config.buffer_memory),
             max_request_size: config.max_request_size,
             linger: config.linger,
-            ledger,
+            stats,
         };
         Arc::new(Self {
             tasks: cluster.tasks().child(),
             cluster: cluster.for_role(),
             rules,
-            interceptors: slot_config.ledger.interceptors(),
+            interceptors: slot_config.stats.interceptors(),
             slot_config,
             partitioner,
             codecs: CodecPool::new(8),
@@ -155,15 +157,15 @@ impl Shared {
 
     // Accepting records.
 
-    /// Accepts a record if that needs no waiting. `place` is its topic's, if that is looked up once for many records;
-    /// `wall` keeps the wall clock's reading for several.
+    /// Accepts a record if that needs no waiting. `place` is its topic's, if that is looked up once
+    /// for many records; `wall` keeps the wall clock's reading for several.
     pub(crate) fn accept(
         self: &Arc<Self>,
-        place: Option<&Place>,
+        place: Option<&CachedTopic>,
         record: &Record<'_>,
         wall: &mut Option<i64>,
         charge: &mut Option<Charge>,
-    ) -> Result<Delivery, Obstacle> {
+    ) -> Result<Delivery, NotAccepted> {
         self.check(record)?;
         let (topics, found);
         let entry = match place {
@@ -174,7 +176,7 @@ impl Shared {
                     Some(entry) => entry,
                     None => {
                         found = self.topics.find(record.topic());
-                        found.as_ref().ok_or(Obstacle::UnknownTopic)?
+                        found.as_ref().ok_or(NotAccepted::UnknownTopic)?
                     }
                 }
             }
@@ -187,14 +189,15 @@ impl Shared {
 
     /// Accepts records until one must wait or is refused: gives that one, and why.
     ///
-    /// There is no await in here, since in a future each record would be copied through memory; reading back what was
-    /// just written in other pieces waits for all stores before it, which are those of the last record.
+    /// There is no await in here, since in a future each record would be copied through memory;
+    /// reading back what was just written in other pieces waits for all stores before it, which are
+    /// those of the last record.
     pub(crate) fn accept_all<'a>(
         self: &Arc<Self>,
-        place: Option<&Place>,
+        place: Option<&CachedTopic>,
         records: &mut impl Iterator<Item = Result<Record<'a>>>,
-        many: &mut Many<'a>,
-    ) -> Option<(Record<'a>, Obstacle)> {
+        many: &mut BulkEnqueue<'a>,
+    ) -> Option<(Record<'a>, NotAccepted)> {
         for record in records {
             match record {
                 Err(error) => return Some((Record::new(), error.into())),
@@ -211,12 +214,12 @@ impl Shared {
     #[inline]
     fn accept_next<'a>(
         self: &Arc<Self>,
-        place: Option<&Place>,
+        place: Option<&CachedTopic>,
         record: &Record<'a>,
-        many: &mut Many<'a>,
-    ) -> Result<(), Obstacle> {
+        many: &mut BulkEnqueue<'a>,
+    ) -> Result<(), NotAccepted> {
         self.check(record)?;
-        let Many {
+        let BulkEnqueue {
             wall,
             topic,
             accepted,
@@ -234,7 +237,7 @@ impl Shared {
                     Some(place) => Arc::clone(self.entry_of(place)?),
                     None => {
                         let entry = self.topics.get(record.topic());
-                        entry.ok_or(Obstacle::UnknownTopic)?
+                        entry.ok_or(NotAccepted::UnknownTopic)?
                     }
                 };
                 topic.insert(Found {
@@ -250,7 +253,7 @@ impl Shared {
         let note = |partition, batch: &Arc<BatchDone>, index| accepted.add(partition, batch, index);
         let (entry, state) = (&topic.entry, &topic.state);
         let taken = self.accept_in(entry, state, record, timestamp, &mut None, note);
-        if let Err(Obstacle::UnknownTopic) = taken {
+        if let Err(NotAccepted::UnknownTopic) = taken {
             // It was forgotten meanwhile, and is looked up anew.
             topic.left = 0;
         }
@@ -270,10 +273,10 @@ impl Shared {
         }
     }
 
-    fn entry_of<'a>(&self, place: &'a Place) -> Result<&'a Arc<TopicEntry>, Obstacle> {
+    fn entry_of<'a>(&self, place: &'a CachedTopic) -> Result<&'a Arc<TopicEntry>, NotAccepted> {
         let held = match place.held.get() {
             Some(held) => held,
-            None => self.topics.hold(place).ok_or(Obstacle::UnknownTopic)?,
+            None => self.topics.hold(place).ok_or(NotAccepted::UnknownTopic)?,
         };
         Ok(&held.entry)
     }
@@ -289,8 +292,9 @@ impl Shared {
         }
     }
 
-    /// What can be in a register is not returned in memory here, nor taken from there: while a record's stores wait for cold
-    /// cache lines, those to the stack wait behind them, and the next record with them.
+    /// What can be in a register is not returned in memory here, nor taken from there: while a
+    /// record's stores wait for cold cache lines, those to the stack wait behind them, and the next
+    /// record with them.
     #[inline(always)]
     fn accept_in<T>(
         self: &Arc<Self>,
@@ -300,7 +304,7 @@ impl Shared {
         timestamp: i64,
         charge: &mut Option<Charge>,
         note: impl FnOnce(i32, &Arc<BatchDone>, u32) -> T,
-    ) -> Result<T, Obstacle> {
+    ) -> Result<T, NotAccepted> {
         let partition = match record.partition() {
             Some(partition) => partition,
             None => self.choose(record, entry, state),
@@ -328,8 +332,8 @@ impl Shared {
         };
         match slot.append(&producer, parts, charge, note) {
             Appended::Accepted(taken) => Ok(taken),
-            Appended::NeedsBytes(bytes) => Err(Obstacle::NeedsBytes(bytes)),
-            Appended::Forgotten => Err(Obstacle::UnknownTopic),
+            Appended::NeedsBytes(bytes) => Err(NotAccepted::NeedsBytes(bytes)),
+            Appended::Forgotten => Err(NotAccepted::UnknownTopic),
             Appended::Refused(error) if error.kind() == ErrorKind::Closed => Err(self.end().into()),
             Appended::Refused(error) => Err(error.with_topic_partition(slot.tp.clone()).into()),
         }
@@ -368,8 +372,9 @@ impl Shared {
         }
     }
 
-    /// One of a few random partitions with a leader, the likelier the less it has to send (KIP-794), as Java chooses among
-    /// all of them. Leaders that take no data are left out, unless that leaves none.
+    /// One of a few random partitions with a leader, the likelier the less it has to send
+    /// (KIP-794), as Java chooses among all of them. Leaders that take no data are left out, unless
+    /// that leaves none.
     fn choose_sticky(&self, entry: &TopicEntry, state: &TopicState) -> i32 {
         let clock = self.cluster.clock();
         let count = state.topic.partitions.len();
@@ -477,8 +482,8 @@ impl Shared {
     /// Publishes now and then how much memory is in use.
     pub(crate) async fn sample(self: Arc<Self>) {
         loop {
-            let ledger = &self.slot_config.ledger;
-            ledger.note_buffer(self.budget.charged(), self.budget.total());
+            let stats = &self.slot_config.stats;
+            stats.note_buffer(self.budget.charged(), self.budget.total());
             tokio::time::sleep(SAMPLE).await;
         }
     }
@@ -565,9 +570,9 @@ impl Drop for Urgent<'_> {
 }
 
 #[cold]
-fn unknown_partition(record: &Record<'_>, partition: i32, state: &TopicState) -> Obstacle {
+fn unknown_partition(record: &Record<'_>, partition: i32, state: &TopicState) -> NotAccepted {
     let count = state.topic.partitions.len();
-    Obstacle::UnknownPartition(Error::new(
+    NotAccepted::UnknownPartition(Error::new(
         ErrorKind::UnknownPartition,
         format!(
             "topic '{}' has no partition {partition}: it has {count}, numbered from 0",

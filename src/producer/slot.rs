@@ -2,13 +2,14 @@
 //!
 //! Invariants:
 //!
-//! - One slot lock at a time, never across an await, never calling user code. A ready list's lock may be taken inside a
-//!   slot's, never the other way round.
-//! - Every change that may give a slot something to do ends in [`SlotState::schedule`], which puts it on its leader's ready
-//!   list unless it is there. Nothing is edge-triggered: whoever takes a slot from a list looks at all of it. Only of a batch
-//!   that lingers, with nothing else to do, its sender is told no more than when that is over.
-//! - A batch that is full is sealed (compressed) by the caller who found it full, outside the lock; its place in line is
-//!   kept meanwhile.
+//! - One slot lock at a time, never across an await, never calling user code. A ready list's lock
+//!   may be taken inside a slot's, never the other way round.
+//! - Every change that may give a slot something to do ends in [`SlotState::schedule`], which puts
+//!   it on its leader's ready list unless it is there. Nothing is edge-triggered: whoever takes a
+//!   slot from a list looks at all of it. Only of a batch that lingers, with nothing else to do,
+//!   its sender is told no more than when that is over.
+//! - A batch that is full is sealed (compressed) by the caller who found it full, outside the lock;
+//!   its place in line is kept meanwhile.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,10 +21,12 @@ use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents, end_al
 use crate::producer::budget::{Budget, Charge, rounded};
 use crate::producer::delivery::{Awaited, BatchDone, Outcome};
 use crate::producer::flush::Flushing;
-use crate::producer::identity::Spent;
-use crate::producer::queue::{BatchId, End, Finished, PartitionQueue, Payload, Rules, Why};
+use crate::producer::identity::ExhaustedEpoch;
+use crate::producer::queue::{
+    BatchId, BatchOutcome, Finished, PartitionQueue, Payload, Rules, Why,
+};
 use crate::producer::ready::{Notice, ReadyList};
-use crate::producer::report::Ledger;
+use crate::producer::report::ProducerStats;
 use crate::producer::sticky::Sticky;
 use crate::record::{Codec, CodecPool, Compression, RecordError};
 use crate::types::TopicPartition;
@@ -34,21 +37,23 @@ pub(crate) struct SlotConfig {
     pub(crate) batch_size: usize,
     pub(crate) max_request_size: usize,
     pub(crate) linger: Duration,
-    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) stats: Arc<ProducerStats>,
 }
 
 pub(crate) type Queue = PartitionQueue<OpenBatch, ReadyBatch>;
 
 /// A partition's place in the producer.
 ///
-/// What appending a record takes (the lock, the open batch's buffer and count) lies in the first two cache lines: of each
-/// of `Slot`, [`SlotState`], [`PartitionQueue`] and [`OpenBatch`] it is the beginning. With hundreds of partitions a record
-/// costs little else than these lines and those at the end of the buffer.
+/// What appending a record takes (the lock, the open batch's buffer and count) lies in the first
+/// two cache lines: of each of `Slot`, [`SlotState`], [`PartitionQueue`] and [`OpenBatch`] it is
+/// the beginning. With hundreds of partitions a record costs little else than these lines and those
+/// at the end of the buffer.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Slot {
     state: Mutex<SlotState>,
-    /// Batches in line, as of the last change: read without the lock when a sticky partition is chosen.
+    /// Batches in line, as of the last change: read without the lock when a sticky partition is
+    /// chosen.
     backlog: AtomicUsize,
     pub(crate) tp: TopicPartition,
     pub(crate) sticky: Arc<Sticky>,
@@ -63,9 +68,11 @@ pub(crate) struct SlotState {
     home: Arc<ReadyList>,
     /// Its topic was forgotten: it takes no more records.
     pub(crate) retired: bool,
-    /// Whether it is on the ready list of `home`, or in the hands of its sender, which will look at it.
+    /// Whether it is on the ready list of `home`, or in the hands of its sender, which will look at
+    /// it.
     pub(crate) queued: bool,
-    /// The last request that took a batch, as numbered by the producer: a request may have one per partition.
+    /// The last request that took a batch, as numbered by the producer: a request may have one per
+    /// partition.
     pub(crate) request: u64,
     /// For when a sender's timers have it: its linger or back-off, and its expiry.
     pub(crate) wake_armed: Option<Instant>,
@@ -77,7 +84,7 @@ pub(crate) struct SlotState {
 }
 
 /// What is left of a slot for its sender.
-pub(crate) enum Rest {
+pub(crate) enum AfterPoll {
     /// It may have something for the next request.
     More,
     /// Nothing before then: a timer is to be set.
@@ -104,7 +111,8 @@ pub(crate) struct Appending<'a> {
     pub(crate) flushing: &'a Flushing,
 }
 
-/// A batch taken out of its slot to be sealed. Dropped without that, it gives up its place and fails.
+/// A batch taken out of its slot to be sealed. Dropped without that, it gives up its place and
+/// fails.
 pub(crate) struct Sealing<'a> {
     slot: &'a Arc<Slot>,
     id: BatchId,
@@ -117,7 +125,7 @@ impl Slot {
         sticky: Arc<Sticky>,
         home: Arc<ReadyList>,
         compression: Compression,
-        spent: Option<Spent>,
+        spent: Option<ExhaustedEpoch>,
     ) -> Arc<Self> {
         let mut queue = Queue::after(spent);
         queue.set_leader(home.broker);
@@ -156,8 +164,8 @@ impl Slot {
         self.backlog.store(state.queue.len(), Ordering::Relaxed);
     }
 
-    /// Adds a record to the open batch, if there is one that has room. `note` is given the batch that the record went to
-    /// and its index in it, under the lock; it comes back if there is none.
+    /// Adds a record to the open batch, if there is one that has room. `note` is given the batch
+    /// that the record went to and its index in it, under the lock; it comes back if there is none.
     #[inline(always)]
     pub(crate) fn append_at_once<T, N>(
         &self,
@@ -222,7 +230,8 @@ impl Slot {
                 Fit::Appended(index) => {
                     break Appended::Accepted(note(&open.done, index));
                 }
-                // A second full one cannot follow: the batch opened meanwhile has room for this record.
+                // A second full one cannot follow: the batch opened meanwhile has room for this
+                // record.
                 Fit::Full if filled => break Appended::Refused(too_large(config.batch_size)),
                 Fit::Full => {
                     filled = true;
@@ -268,8 +277,8 @@ impl Slot {
     ) {
         for Finished { batch, end } in finished {
             let outcome = match end {
-                End::Written => written(),
-                End::Failed(certainty, why) => Outcome::Failed(
+                BatchOutcome::Written => written(),
+                BatchOutcome::Failed(certainty, why) => Outcome::Failed(
                     failed(certainty, why)
                         .with_certainty(certainty)
                         .with_topic_partition(self.tp.clone()),
@@ -279,7 +288,8 @@ impl Slot {
         }
     }
 
-    /// Ends everything in line; returns how many records certainly were not and how many may have been written.
+    /// Ends everything in line; returns how many records certainly were not and how many may have
+    /// been written.
     pub(crate) fn close(&self, error: &Error) -> (u64, u64) {
         let mut finished = Vec::new();
         let mut state = self.lock();
@@ -289,7 +299,8 @@ impl Slot {
         self.give_up(finished, open, error)
     }
 
-    /// Ends what was never sent and, if `sent`, everything else in line too. Counts as `close` does.
+    /// Ends what was never sent and, if `sent`, everything else in line too. Counts as `close`
+    /// does.
     pub(crate) fn purge(self: &Arc<Self>, sent: bool, error: &Error) -> (u64, u64) {
         let mut finished = Vec::new();
         let mut state = self.lock();
@@ -300,8 +311,8 @@ impl Slot {
         self.give_up(finished, open, error)
     }
 
-    /// Ends batches outside of the lock; returns how many of their records certainly were not and how many may have been
-    /// written.
+    /// Ends batches outside of the lock; returns how many of their records certainly were not and
+    /// how many may have been written.
     fn give_up(
         &self,
         finished: Vec<Finished<ReadyBatch>>,
@@ -312,7 +323,7 @@ impl Slot {
         for Finished { batch, end } in &finished {
             let records = u64::from(batch.records());
             match end {
-                End::Failed(Certainty::MaybeWritten, _) => counts.1 += records,
+                BatchOutcome::Failed(Certainty::MaybeWritten, _) => counts.1 += records,
                 _ => counts.0 += records,
             }
         }
@@ -378,8 +389,9 @@ impl Slot {
         }
         if state.queue.set_leader(home.broker) {
             state.home = Arc::clone(home);
-            // Being in the hands of the old sender means nothing any more: it may have no connection, and never look. Nor
-            // does it look on behalf of others when a linger is over.
+            // Being in the hands of the old sender means nothing any more: it may have no
+            // connection, and never look. Nor does it look on behalf of others when a linger is
+            // over.
             state.queued = false;
             state.wake_armed = None;
             state.queue.retry_now();
@@ -425,7 +437,8 @@ impl SlotState {
         }
     }
 
-    /// The same after a batch was opened: if there is nothing else, a look now would only find that it lingers.
+    /// The same after a batch was opened: if there is nothing else, a look now would only find that
+    /// it lingers.
     fn schedule_lingering(&mut self, slot: &Arc<Slot>, opened: Instant, linger: Duration) {
         if linger.is_zero() || !self.expiry_armed || self.queue.has_unsent() {
             return self.schedule(slot);
@@ -444,15 +457,17 @@ impl SlotState {
     }
 
     /// Its sender, which took a batch, puts it down unless there is more to send.
-    pub(crate) fn after_sending(&mut self, rules: &Rules, time: Instant, due: bool) -> Rest {
+    pub(crate) fn after_sending(&mut self, rules: &Rules, time: Instant, due: bool) -> AfterPoll {
         let lingers = self.queue.wake_at(rules);
         if self.queue.has_unsent() || lingers.is_some_and(|at| due || at <= time) {
-            return Rest::More;
+            return AfterPoll::More;
         }
-        self.put_down(rules, time).map_or(Rest::Nothing, Rest::At)
+        self.put_down(rules, time)
+            .map_or(AfterPoll::Nothing, AfterPoll::At)
     }
 
-    /// Its sender, which has nothing to send of it, puts it down; gives when to look again, if a timer is to be set for that.
+    /// Its sender, which has nothing to send of it, puts it down; gives when to look again, if a
+    /// timer is to be set for that.
     pub(crate) fn put_down(&mut self, rules: &Rules, time: Instant) -> Option<Instant> {
         self.queued = false;
         let at = self.queue.wake_at(rules).filter(|at| *at > time)?;
@@ -479,7 +494,8 @@ impl SlotState {
         }
     }
 
-    /// Seals the open batch where it is, and makes it known. If it is to be compressed, takes it out to be sealed.
+    /// Seals the open batch where it is, and makes it known. If it is to be compressed, takes it
+    /// out to be sealed.
     fn close_open<'a>(&mut self, slot: &'a Arc<Slot>) -> Option<Sealing<'a>> {
         match self.seal_open(slot) {
             true => {

@@ -53,12 +53,12 @@ impl Sticky {
     }
 }
 
-/// Partitions that are weighed when another one is chosen: with so many at random a broker that is slow comes off as
-/// when all are weighed, and hundreds of partitions cost no more than eight.
+/// Partitions that are weighed when another one is chosen: with so many at random a broker that is
+/// slow comes off as when all are weighed, and hundreds of partitions cost no more than eight.
 pub(crate) const WEIGHED: usize = 8;
 
-/// One of these, each with what it has to send: the likelier the less that is, by Java's rule (KIP-794). `below` draws a
-/// number below its argument.
+/// One of these, each with what it has to send: the likelier the less that is, by Java's rule
+/// (KIP-794). `below` draws a number below its argument.
 pub(crate) fn weigh(loads: &[(usize, usize)], below: impl FnOnce(usize) -> usize) -> usize {
     let most = loads.iter().map(|(_, load)| *load).max().unwrap_or(0);
     let weight = |load: usize| most + 1 - load;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::producer::topics::Place;
+use crate::producer::topics::CachedTopic;
 use crate::producer::{Deliveries, Delivery, Producer, RecordMetadata, not_sent};
 use crate::record::Record;
 
@@ -31,7 +31,7 @@ use crate::record::Record;
 #[derive(Clone)]
 pub struct TopicProducer {
     producer: Producer,
-    place: Arc<Place>,
+    place: Arc<CachedTopic>,
 }
 
 impl Producer {
@@ -48,7 +48,7 @@ impl TopicProducer {
     pub(crate) fn new(producer: Producer, name: Arc<str>) -> Self {
         Self {
             producer,
-            place: Arc::new(Place {
+            place: Arc::new(CachedTopic {
                 name,
                 held: OnceLock::new(),
             }),
@@ -75,7 +75,8 @@ impl TopicProducer {
     ///
     /// # Cancel safety
     ///
-    /// As there: dropped while it waits, the record may or may not have been accepted; an accepted one is sent.
+    /// As there: dropped while it waits, the record may or may not have been accepted; an accepted
+    /// one is sent.
     pub async fn send(&self, record: Record<'_>) -> Result<RecordMetadata> {
         self.enqueue(record).await?.await
     }
@@ -97,7 +98,8 @@ impl TopicProducer {
             let sent = producer.enqueue_intercepted(chain, place, &record, &mut wall);
             return Box::pin(sent).await.map_err(not_sent);
         }
-        // As `Producer::enqueue`: one future within another costs as much as the look-up that is saved.
+        // As `Producer::enqueue`: one future within another costs as much as the look-up that is
+        // saved.
         match producer
             .shared()
             .accept(place, &record, &mut None, &mut None)

@@ -22,7 +22,7 @@ use crate::clock::{Instant, now};
 use crate::cluster::snapshot::is_refusal;
 use crate::cluster::{Interest, Snapshot, Topic};
 use crate::error::{Error, Result};
-use crate::producer::identity::Spent;
+use crate::producer::identity::ExhaustedEpoch;
 use crate::producer::shared::{Shared, no_topic, slots_index};
 use crate::producer::slot::Slot;
 use crate::producer::sticky::Sticky;
@@ -44,7 +44,7 @@ pub(super) struct Known {
     /// How often one was looked for that is not in the copy, since that was made.
     misses: usize,
     /// Sequences of forgotten topics ran under this identity.
-    spent: Option<Spent>,
+    spent: Option<ExhaustedEpoch>,
 }
 
 /// A topic that is produced to.
@@ -59,7 +59,7 @@ pub(crate) struct TopicEntry {
 }
 
 /// A topic's name, and the topic once it is known.
-pub(crate) struct Place {
+pub(crate) struct CachedTopic {
     pub(crate) name: Arc<str>,
     /// A topic stays where it is for as long as a handle of it lives, a deleted one too.
     pub(crate) held: OnceLock<Held>,
@@ -111,7 +111,7 @@ impl Topics {
 
     /// Has a handle keep its topic, if that is known.
     #[cold]
-    pub(super) fn hold<'a>(&self, place: &'a Place) -> Option<&'a Held> {
+    pub(super) fn hold<'a>(&self, place: &'a CachedTopic) -> Option<&'a Held> {
         // Under the lock: it is not being forgotten.
         let known = self.lock();
         let entry = known.entries.get(&place.name)?;
@@ -319,7 +319,7 @@ impl Shared {
             .flat_map(|state| state.slots.clone())
             .filter_map(|slot| slot.lock().queue.spent())
             .filter(|spent| Some(spent.identity) == current)
-            .reduce(|one, other| Spent {
+            .reduce(|one, other| ExhaustedEpoch {
                 fenced: one.fenced || other.fenced,
                 ..one
             });
@@ -351,7 +351,7 @@ impl Shared {
         self: &Arc<Self>,
         entry: &TopicEntry,
         topic: &Arc<Topic>,
-        spent: Option<Spent>,
+        spent: Option<ExhaustedEpoch>,
     ) {
         let state = entry.state.load_full();
         if Arc::ptr_eq(&state.topic, topic) {

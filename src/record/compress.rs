@@ -9,8 +9,9 @@ use super::error::RecordError;
 
 /// How a producer compresses its batches: a codec and, for those that have one, a level (KIP-390).
 ///
-/// Made by the functions named after the codecs, or parsed from Kafka's names. Which codecs a build can write is decided
-/// by the cargo features of the same names; a client that asks for one that is missing fails when it is built.
+/// Made by the functions named after the codecs, or parsed from Kafka's names. Which codecs a build
+/// can write is decided by the cargo features of the same names; a client that asks for one that is
+/// missing fails when it is built.
 ///
 /// ```
 /// use ottla::Compression;
@@ -28,7 +29,8 @@ pub enum Compression {
     /// Records are sent as they are.
     #[default]
     None,
-    /// gzip: small, slow. Levels 1 (fast) to 9 (small), or -1, the default, for the library's choice, which is 6.
+    /// gzip: small, slow. Levels 1 (fast) to 9 (small), or -1, the default, for the library's
+    /// choice, which is 6.
     #[non_exhaustive]
     Gzip {
         /// `compression.gzip.level`
@@ -36,8 +38,8 @@ pub enum Compression {
     },
     /// Snappy: fast. It has no levels.
     Snappy,
-    /// LZ4: fast. The pure-Rust encoder has one speed, near that of the lowest levels of the C library, so a level is
-    /// refused rather than ignored.
+    /// LZ4: fast. The pure-Rust encoder has one speed, near that of the lowest levels of the C
+    /// library, so a level is refused rather than ignored.
     Lz4,
     /// Zstandard: small and fast. Levels -131072 (fast) to 22 (small); the default is 3.
     #[non_exhaustive]
@@ -155,7 +157,8 @@ impl Compression {
         }
     }
 
-    /// Fails if this build cannot compress so; for builders, so that `BatchWriter::seal` never has to.
+    /// Fails if this build cannot compress so; for builders, so that `BatchWriter::seal` never has
+    /// to.
     pub(crate) fn check_available(self) -> Result<(), RecordError> {
         let codec = self.codec();
         if codec.can_compress() {

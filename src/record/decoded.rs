@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::error::RecordError;
 use super::header::BatchHeader;
 
-/// A batch whose records are uncompressed: its header and the bytes of its records, shared with whatever they came from.
+/// A batch whose records are uncompressed: its header and the bytes of its records, shared with
+/// whatever they came from.
 ///
 /// A clone shares everything, at the price of one counter: that is what a record of its own costs.
 #[derive(Clone)]
@@ -21,7 +22,8 @@ struct Stored {
     partition: i32,
 }
 
-/// The least a record takes: length, attributes, two deltas, key length, value length, number of headers.
+/// The least a record takes: length, attributes, two deltas, key length, value length, number of
+/// headers.
 const MIN_RECORD_LEN: usize = 7;
 
 impl DecodedBatch {

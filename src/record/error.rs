@@ -6,13 +6,14 @@ use super::codec_id::Codec;
 
 /// Why a record or a batch could not be written or read.
 ///
-/// Everything here comes from bytes or from sizes, never from the state of the client, so the same input gives the same
-/// error again: reading it once more does not help, fetching it once more may.
+/// Everything here comes from bytes or from sizes, never from the state of the client, so the same
+/// input gives the same error again: reading it once more does not help, fetching it once more may.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum RecordError {
     /// Not record format v2.
     BadMagic { magic: i8 },
-    /// The bytes contradict themselves; `offset` is the Kafka offset (of the batch or the record) nearest to the spot.
+    /// The bytes contradict themselves; `offset` is the Kafka offset (of the batch or the record)
+    /// nearest to the spot.
     Corrupt { what: &'static str, offset: i64 },
     /// The checksum in the header is not that of the bytes.
     CrcMismatch {
@@ -22,7 +23,8 @@ pub(crate) enum RecordError {
     },
     /// More bytes than `limit` allows.
     TooLarge { limit: usize },
-    /// A timestamp too far from that of the first record of its batch to be written as a difference.
+    /// A timestamp too far from that of the first record of its batch to be written as a
+    /// difference.
     TimestampOutOfRange { timestamp: i64, base_timestamp: i64 },
     /// A batch without records cannot be sent.
     Empty,

@@ -28,7 +28,8 @@ pub(super) const CRC_FROM: usize = 21;
 /// The one format written and read here.
 pub(super) const MAGIC: i8 = 2;
 
-/// Bits 0 to 2: codec; 3: timestamp type; 4: transactional; 5: control; 6: the base timestamp is a delete horizon.
+/// Bits 0 to 2: codec; 3: timestamp type; 4: transactional; 5: control; 6: the base timestamp is a
+/// delete horizon.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Attributes(pub(crate) i16);
 
@@ -63,8 +64,8 @@ impl Attributes {
         self.bit(5)
     }
 
-    /// Whether the base timestamp is the time when the log cleaner may drop the batch's tombstones (KIP-534). Timestamps
-    /// of records are differences to it all the same.
+    /// Whether the base timestamp is the time when the log cleaner may drop the batch's tombstones
+    /// (KIP-534). Timestamps of records are differences to it all the same.
     #[cfg(test)]
     pub(crate) fn has_delete_horizon(self) -> bool {
         self.bit(6)
@@ -75,7 +76,8 @@ impl Attributes {
     }
 }
 
-/// The header of a batch as it is on the wire; checked by `RecordBatches` for what the rest of this module relies on.
+/// The header of a batch as it is on the wire; checked by `RecordBatches` for what the rest of this
+/// module relies on.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct BatchHeader {
     pub(crate) base_offset: i64,
@@ -96,7 +98,8 @@ pub(crate) struct BatchHeader {
 }
 
 impl BatchHeader {
-    /// The offset after the last of the batch, including those that compaction has removed: where to go on reading.
+    /// The offset after the last of the batch, including those that compaction has removed: where
+    /// to go on reading.
     pub(crate) fn next_offset(&self) -> i64 {
         self.base_offset
             .saturating_add(i64::from(self.last_offset_delta))

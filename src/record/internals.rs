@@ -95,7 +95,8 @@ impl Sealed {
     }
 }
 
-/// Every batch in `bytes`, decoded; `check_crc` off lets a fuzzer through to what is behind the checksum.
+/// Every batch in `bytes`, decoded; `check_crc` off lets a fuzzer through to what is behind the
+/// checksum.
 ///
 /// # Errors
 ///
@@ -135,7 +136,8 @@ impl Decoded {
         Ok(())
     }
 
-    /// Everything that can be asked of a batch, for fuzzing: walks it twice, once in steps of one record.
+    /// Everything that can be asked of a batch, for fuzzing: walks it twice, once in steps of one
+    /// record.
     ///
     /// # Errors
     ///

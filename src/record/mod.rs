@@ -14,13 +14,14 @@
 //!
 //! Invariants:
 //!
-//! - *One copy.* A record's bytes are copied once when sent (into the batch) and not at all when read: keys, values and
-//!   headers are slices of the fetched or decompressed buffer.
-//! - *No allocation per record*, neither on append into a buffer with room nor on reading by reference.
-//! - *Nothing is lost.* Order and duplicates of headers, null and empty, names that are not UTF-8, offsets left out by
-//!   compaction: all of it survives a round trip.
-//! - *No byte is trusted.* Lengths and counts are checked against what is there before they are used; decompression is
-//!   bounded while it runs.
+//! - *One copy.* A record's bytes are copied once when sent (into the batch) and not at all when
+//!   read: keys, values and headers are slices of the fetched or decompressed buffer.
+//! - *No allocation per record*, neither on append into a buffer with room nor on reading by
+//!   reference.
+//! - *Nothing is lost.* Order and duplicates of headers, null and empty, names that are not UTF-8,
+//!   offsets left out by compaction: all of it survives a round trip.
+//! - *No byte is trusted.* Lengths and counts are checked against what is there before they are
+//!   used; decompression is bounded while it runs.
 #![deny(
     clippy::indexing_slicing,
     clippy::panic,
@@ -77,8 +78,9 @@ pub(crate) use self::writer::BatchWriter;
 
 /// A record to send. It borrows all its bytes, since they are copied into a batch at once.
 ///
-/// Only the topic is needed. A record without a key is spread over the partitions by the partitioner, one without a
-/// value is a *tombstone* in a compacted topic, one without a timestamp gets the time at which it is sent.
+/// Only the topic is needed. A record without a key is spread over the partitions by the
+/// partitioner, one without a value is a *tombstone* in a compacted topic, one without a timestamp
+/// gets the time at which it is sent.
 ///
 /// ```
 /// use ottla::Record;
@@ -382,7 +384,8 @@ pub enum TimestampType {
     LogAppendTime,
 }
 
-/// Shows bytes by their length: a log line with a record in it must not become megabytes, nor leak what is in it.
+/// Shows bytes by their length: a log line with a record in it must not become megabytes, nor leak
+/// what is in it.
 struct Blob<'a>(Option<&'a [u8]>);
 
 impl fmt::Debug for Blob<'_> {

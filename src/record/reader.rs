@@ -1,7 +1,8 @@
 //! The batches of a Fetch answer: headers, checksums, decompression.
 //!
-//! Invariants: a batch is handed out only if all its bytes are there; a corrupt header ends the iteration, since nothing
-//! after it can be found; no length is used before it is checked against what is left.
+//! Invariants: a batch is handed out only if all its bytes are there; a corrupt header ends the
+//! iteration, since nothing after it can be found; no length is used before it is checked against
+//! what is left.
 
 use std::iter::FusedIterator;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use super::sealed::crc32c;
 
 /// The batches in the record bytes of one partition of a Fetch answer.
 ///
-/// Brokers cut the bytes off at the limit asked for, so an incomplete batch at the end is normal: it ends the iteration
-/// without an error and is fetched again. [`RecordBatches::truncated`] tells.
+/// Brokers cut the bytes off at the limit asked for, so an incomplete batch at the end is normal:
+/// it ends the iteration without an error and is fetched again. [`RecordBatches::truncated`] tells.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordBatches {
     rest: Bytes,
@@ -164,7 +165,8 @@ impl RawBatch {
         })
     }
 
-    /// Decompresses the records, if need be; otherwise they stay where they are. Does not check the checksum.
+    /// Decompresses the records, if need be; otherwise they stay where they are. Does not check the
+    /// checksum.
     pub(crate) fn decode(
         self,
         topic: Arc<str>,

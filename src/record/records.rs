@@ -1,8 +1,9 @@
 //! The records of one batch, walked where they lie.
 //!
-//! Invariants: each record is checked to its last byte before it is handed out, headers included, so that everything a
-//! [`RecordView`] gives out later is infallible; the walk ends with an error unless the bytes hold exactly as many records
-//! as the header says; after an error there is nothing more.
+//! Invariants: each record is checked to its last byte before it is handed out, headers included,
+//! so that everything a [`RecordView`] gives out later is infallible; the walk ends with an error
+//! unless the bytes hold exactly as many records as the header says; after an error there is
+//! nothing more.
 
 use std::iter::FusedIterator;
 
@@ -36,7 +37,8 @@ impl DecodedBatch {
         self.body().len().saturating_sub(cursor.pos)
     }
 
-    /// What a control batch says; `None` for other batches and for control batches emptied by compaction.
+    /// What a control batch says; `None` for other batches and for control batches emptied by
+    /// compaction.
     pub(crate) fn control_type(&self) -> Result<Option<ControlType>, RecordError> {
         if !self.header().attributes.is_control() {
             return Ok(None);
@@ -44,7 +46,8 @@ impl DecodedBatch {
         let Some(record) = self.records().next().transpose()? else {
             return Ok(None);
         };
-        // The key is a version, of which only the first is known and later ones must extend it, and a type.
+        // The key is a version, of which only the first is known and later ones must extend it, and
+        // a type.
         let kind = match record.key() {
             Some([_, _, high, low, ..]) => i16::from_be_bytes([*high, *low]),
             _ => {
@@ -109,7 +112,8 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Passes over so many records, or to the end, by their lengths: what they hold is looked at by whoever reads them.
+    /// Passes over so many records, or to the end, by their lengths: what they hold is looked at by
+    /// whoever reads them.
     pub(crate) fn skip_records(&mut self, count: usize) -> Result<(), RecordError> {
         for _ in 0..count {
             if self.left == 0 || self.done {

@@ -1,8 +1,8 @@
 //! A full batch: compressed once, stamped whenever it is sent.
 //!
-//! Invariants: compression and stamping are apart, since the one is the work of the task that filled the batch and the
-//! other needs the producer's identity and the sequence, which may change before a retry; a batch that goes out again
-//! under the same stamp is the same bytes, not a copy.
+//! Invariants: compression and stamping are apart, since the one is the work of the task that
+//! filled the batch and the other needs the producer's identity and the sequence, which may change
+//! before a retry; a batch that goes out again under the same stamp is the same bytes, not a copy.
 
 use std::sync::Arc;
 
@@ -75,8 +75,8 @@ impl SealedBatch {
 
     /// The batch as it goes into a Produce request: with header and checksum.
     ///
-    /// Under the stamp it already has this costs a reference count. Under another it is written again: in place if no
-    /// request holds the old bytes any more, in a copy otherwise.
+    /// Under the stamp it already has this costs a reference count. Under another it is written
+    /// again: in place if no request holds the old bytes any more, in a copy otherwise.
     pub(crate) fn stamp(&mut self, stamp: ProducerStamp) -> Bytes {
         let bytes = match std::mem::replace(&mut self.buffer, Buffer::Unstamped(Vec::new())) {
             Buffer::Stamped(present, bytes) if present == stamp => bytes,
@@ -115,7 +115,8 @@ impl SealedBatch {
         }
     }
 
-    /// All but the checksum. The lengths fit: the writer refuses records beyond `i32::MAX` bytes in all.
+    /// All but the checksum. The lengths fit: the writer refuses records beyond `i32::MAX` bytes in
+    /// all.
     fn header(&self, len: usize, stamp: ProducerStamp) -> BatchHeader {
         BatchHeader {
             base_offset: 0,
@@ -185,9 +186,10 @@ impl std::fmt::Debug for Buffer {
 
 /// The checksum of batches.
 ///
-/// `crc-fast` against `crc32c`, measured on one x86-64 core with AVX-512 (`benches/record.rs`): 42 and 60 ns for 1 KiB,
-/// 0.30 and 0.73 µs for 16 KiB, 1.2 and 2.9 µs for 64 KiB, 21 and 52 µs for 1 MiB. At 100 bytes a record the difference is
-/// 2.5 ns of each, on either side, which is more than a tenth of reading one.
+/// `crc-fast` against `crc32c`, measured on one x86-64 core with AVX-512 (`benches/record.rs`): 42
+/// and 60 ns for 1 KiB, 0.30 and 0.73 µs for 16 KiB, 1.2 and 2.9 µs for 64 KiB, 21 and 52 µs for 1
+/// MiB. At 100 bytes a record the difference is 2.5 ns of each, on either side, which is more than
+/// a tenth of reading one.
 pub(super) fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::crc32_iscsi(bytes)
 }

@@ -7,8 +7,9 @@ use super::sealed::SealedBatch;
 use super::writer::BatchWriter;
 
 impl SealedBatch {
-    /// Splits a batch that a broker found too large (MESSAGE_TOO_LARGE) into batches of at most `max_len` bytes before
-    /// compression, or of one record. Records keep their order, and their timestamps; the sum of the counts is the same.
+    /// Splits a batch that a broker found too large (MESSAGE_TOO_LARGE) into batches of at most
+    /// `max_len` bytes before compression, or of one record. Records keep their order, and their
+    /// timestamps; the sum of the counts is the same.
     pub(crate) fn split(
         &self,
         max_len: usize,

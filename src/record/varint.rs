@@ -1,7 +1,7 @@
 //! Zig-zag variable-length integers, as in record batches of format v2.
 //!
-//! Invariants: readers never look past their slice and never read more than 5 (32 bit) or 10 (64 bit) bytes;
-//! an encoding that does not fit its type is an error, it is not cut off.
+//! Invariants: readers never look past their slice and never read more than 5 (32 bit) or 10 (64
+//! bit) bytes; an encoding that does not fit its type is an error, it is not cut off.
 
 /// Longest encoding of a 32-bit value.
 pub(crate) const MAX_LEN_32: usize = 5;
@@ -128,9 +128,11 @@ const fn unzigzag_64(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// A few bytes on the stack in which the numbers of a record are put together before one copy into the batch.
+/// A few bytes on the stack in which the numbers of a record are put together before one copy into
+/// the batch.
 ///
-/// `N` is chosen by the caller so that everything fits; a byte that does not is dropped, and asserted in debug builds.
+/// `N` is chosen by the caller so that everything fits; a byte that does not is dropped, and
+/// asserted in debug builds.
 pub(crate) struct Stack<const N: usize> {
     bytes: [u8; N],
     len: usize,
@@ -180,9 +182,11 @@ impl<const N: usize> Stack<N> {
     }
 }
 
-/// Up to 16 bytes of numbers, put together in a register: most records need no more in front of their key.
+/// Up to 16 bytes of numbers, put together in a register: most records need no more in front of
+/// their key.
 ///
-/// Faster than [`Stack`], which is written by the byte and then read as a whole, which processors stall on.
+/// Faster than [`Stack`], which is written by the byte and then read as a whole, which processors
+/// stall on.
 #[derive(Clone, Copy)]
 pub(crate) struct Packed {
     bytes: u128,

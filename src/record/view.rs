@@ -150,7 +150,8 @@ impl<'a> RecordView<'a> {
         Some(self.batch.header().partition_leader_epoch).filter(|&epoch| epoch >= 0)
     }
 
-    /// The record as a value of its own. It shares the buffer of its batch instead of copying, and keeps all of it alive.
+    /// The record as a value of its own. It shares the buffer of its batch instead of copying, and
+    /// keeps all of it alive.
     ///
     /// ```
     /// fn keep(record: &ottla::RecordView<'_>, kept: &mut Vec<ottla::OwnedRecord>) {
@@ -269,8 +270,8 @@ impl fmt::Debug for Headers<'_> {
 
 /// A record that was read and stands on its own. Cloning it copies no bytes.
 ///
-/// Its bytes are slices of the buffer of its batch, which stays in memory for as long as any of them; what is to be kept
-/// for long is better copied out.
+/// Its bytes are slices of the buffer of its batch, which stays in memory for as long as any of
+/// them; what is to be kept for long is better copied out.
 ///
 /// ```
 /// fn shout(record: &ottla::OwnedRecord) {

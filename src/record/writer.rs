@@ -1,7 +1,7 @@
 //! Appends records to one buffer, as a batch of format v2.
 //!
-//! Invariants: a record is in the buffer whole or not at all; the first 61 bytes stay free for the header; offsets within
-//! the batch are 0, 1, 2, …, in the order of the appends.
+//! Invariants: a record is in the buffer whole or not at all; the first 61 bytes stay free for the
+//! header; offsets within the batch are 0, 1, 2, …, in the order of the appends.
 
 use super::Header;
 use super::codec::CodecPool;
@@ -12,7 +12,8 @@ use super::header::HEADER_LEN;
 use super::sealed::SealedBatch;
 use super::varint::{MAX_LEN_32, MAX_LEN_64, Packed, Stack, len_i32, len_i64};
 
-/// A batch that is still open. It needs no clock, no identity and no lock: all of that is its caller's.
+/// A batch that is still open. It needs no clock, no identity and no lock: all of that is its
+/// caller's.
 #[derive(Debug)]
 pub(crate) struct BatchWriter {
     buffer: Vec<u8>,
@@ -112,9 +113,11 @@ impl BatchWriter {
         )
     }
 
-    /// Appends a record and gives its index in the batch. The timestamp of the first becomes that of the batch.
+    /// Appends a record and gives its index in the batch. The timestamp of the first becomes that
+    /// of the batch.
     ///
-    /// Grows the buffer if the record does not fit: callers who bound it ask [`BatchWriter::size_of`] first.
+    /// Grows the buffer if the record does not fit: callers who bound it ask
+    /// [`BatchWriter::size_of`] first.
     #[inline]
     pub(crate) fn append(
         &mut self,
@@ -127,8 +130,8 @@ impl BatchWriter {
         Ok(self.put(&shape, timestamp, key, value, headers))
     }
 
-    /// Appends a record if the batch is not larger than `limit` bytes then; `None` if it would be, or if the record does
-    /// not go into this batch at all.
+    /// Appends a record if the batch is not larger than `limit` bytes then; `None` if it would be,
+    /// or if the record does not go into this batch at all.
     #[inline(always)]
     pub(crate) fn append_within(
         &mut self,
@@ -203,7 +206,8 @@ impl BatchWriter {
         let Ok(offset_delta) = i32::try_from(self.count) else {
             return Err(too_large);
         };
-        // Slices are at most half of the address space, so two of them and a few bytes do not overflow; headers may.
+        // Slices are at most half of the address space, so two of them and a few bytes do not
+        // overflow; headers may.
         let body_len = (1 + len_i64(timestamp_delta) + len_i32(offset_delta))
             .saturating_add(bytes_len(key))
             .saturating_add(bytes_len(value))
@@ -245,9 +249,9 @@ impl BatchWriter {
 
     /// Closes the batch and compresses its records.
     ///
-    /// If they do not get smaller they stay as they are, and the batch says so: Java sends the larger form, but this one
-    /// costs less on the wire and saves every reader the work, and what was measured against `max.request.size` before
-    /// stays true.
+    /// If they do not get smaller they stay as they are, and the batch says so: Java sends the
+    /// larger form, but this one costs less on the wire and saves every reader the work, and what
+    /// was measured against `max.request.size` before stays true.
     pub(crate) fn seal(
         self,
         compression: Compression,
@@ -257,8 +261,8 @@ impl BatchWriter {
             .map(|(batch, _)| batch)
     }
 
-    /// The same, compressed into the buffer that `buffer_for` gives for so many bytes; with the writer's own if that has
-    /// become superfluous.
+    /// The same, compressed into the buffer that `buffer_for` gives for so many bytes; with the
+    /// writer's own if that has become superfluous.
     pub(crate) fn seal_into(
         mut self,
         compression: Compression,

@@ -58,7 +58,8 @@ macro_rules! calls {
     #[cfg(feature = "unstable-internals")]
     pub(super) const SPOKEN: &[(i16, i16, i16)] = &[$(($key, $min, $max)),*];
 
-    /// Whether the frame can be read as the answer to the request of this key; `None` for other keys.
+    /// Whether the frame can be read as the answer to the request of this key; `None` for other
+    /// keys.
     #[cfg(feature = "unstable-internals")]
     pub(super) fn decode_any(key: i16, version: i16, frame: bytes::Bytes) -> Option<bool> {
         match key {

@@ -1,8 +1,10 @@
-//! Contradictions within one answer, which no sound broker sends, of whatever make: the bytes were damaged on their way.
+//! Contradictions within one answer, which no sound broker sends, of whatever make: the bytes were
+//! damaged on their way.
 //!
-//! Codes, offsets, ids and epochs stand outside of every checksum. What contradicts itself is an error of the connection
-//! and asked for again. Default values beside an error are none: some brokers leave all other fields at 0. What
-//! contradicts the request is judged by whoever has that at hand.
+//! Codes, offsets, ids and epochs stand outside of every checksum. What contradicts itself is an
+//! error of the connection and asked for again. Default values beside an error are none: some
+//! brokers leave all other fields at 0. What contradicts the request is judged by whoever has that
+//! at hand.
 
 /// The generated messages, but for those that are written by hand here.
 mod kp {

@@ -91,8 +91,8 @@ pub(crate) fn encode_segments<R: Call>(
 
 /// The answer's body, header included as far as the correlation id was not yet taken off.
 ///
-/// Never panics and never reserves more than the frame holds, whatever the bytes say. What contradicts itself is an error
-/// like what cannot be read.
+/// Never panics and never reserves more than the frame holds, whatever the bytes say. What
+/// contradicts itself is an error like what cannot be read.
 pub(crate) fn decode<R: Call>(frame: Bytes, version: i16) -> Result<R::Response> {
     let mut guarded = Guarded::new(frame);
     let damaged = |error: &dyn std::fmt::Display| {

@@ -1,19 +1,19 @@
 //! A buffer that refuses impossible lengths before anything is allocated for them.
 //!
-//! The generated decoders reserve room for as many array elements as the wire claims, so a broken or
-//! hostile answer of a few bytes could ask for hundreds of gigabytes and abort the process. In the
-//! flexible encodings (the only ones this client speaks, see `wire/mod.rs`) every length and count is
-//! an unsigned varint, read byte by byte through `try_get_u8`. [`Guarded`] puts those bytes together
-//! again and fails once a varint exceeds what is left of the frame.
+//! The generated decoders reserve room for as many array elements as the wire claims, so a broken
+//! or hostile answer of a few bytes could ask for hundreds of gigabytes and abort the process. In
+//! the flexible encodings (the only ones this client speaks, see `wire/mod.rs`) every length and
+//! count is an unsigned varint, read byte by byte through `try_get_u8`. [`Guarded`] puts those
+//! bytes together again and fails once a varint exceeds what is left of the frame.
 //!
 //! # Non-obvious
-//! - Booleans are read through `try_get_u8` too. A hostile boolean of 0x80 or more would look like the
-//!   first byte of a varint and hide the real one behind it. That is harmless as long as the whole
-//!   chain is checked: dropping the first byte of a chain only makes its value smaller.
+//! - Booleans are read through `try_get_u8` too. A hostile boolean of 0x80 or more would look like
+//!   the first byte of a varint and hide the real one behind it. That is harmless as long as the
+//!   whole chain is checked: dropping the first byte of a chain only makes its value smaller.
 //! - A chain of four continuation bytes is refused outright: only lengths of 256 MiB and more need
 //!   five bytes, and no frame may be so large.
-//! - Tags and the sizes of tagged fields are varints too. [`SLACK`] lets small tag numbers pass close
-//!   to the end of a frame.
+//! - Tags and the sizes of tagged fields are varints too. [`SLACK`] lets small tag numbers pass
+//!   close to the end of a frame.
 
 use std::ops::Range;
 

@@ -1,4 +1,5 @@
-//! What is said on the wire: requests (the table of them is in `calls.rs`), their bytes and their error codes.
+//! What is said on the wire: requests (the table of them is in `calls.rs`), their bytes and their
+//! error codes.
 
 mod calls;
 mod check;

@@ -1,8 +1,9 @@
-//! OffsetCommit and OffsetFetch, written by hand: in version 10 topics go by id, so that a topic made
-//! anew does not inherit the offsets of the one before (KIP-848), and the generated messages end at 9.
+//! OffsetCommit and OffsetFetch, written by hand: in version 10 topics go by id, so that a topic
+//! made anew does not inherit the offsets of the one before (KIP-848), and the generated messages
+//! end at 9.
 //!
-//! Only flexible versions; field names and order are those of Kafka's `OffsetCommitRequest.json` and its
-//! like. Where names and ids are both kept, the version says which of them is on the wire.
+//! Only flexible versions; field names and order are those of Kafka's `OffsetCommitRequest.json`
+//! and its like. Where names and ids are both kept, the version says which of them is on the wire.
 
 use anyhow::{Result, bail};
 use bytes::BytesMut;

@@ -26,7 +26,8 @@ pub(crate) struct ProduceTopic {
 const BY_TOPIC_ID: i16 = 13;
 
 impl ProduceBody {
-    /// The version to use where `highest` is the highest that both ends speak: one with topic ids needs all of them.
+    /// The version to use where `highest` is the highest that both ends speak: one with topic ids
+    /// needs all of them.
     pub(crate) fn version(&self, highest: i16) -> i16 {
         match self.topics.iter().any(|topic| topic.id.is_nil()) {
             true => highest.min(BY_TOPIC_ID - 1),
@@ -34,7 +35,8 @@ impl ProduceBody {
         }
     }
 
-    /// The body in a flexible version (9 and up) as segments, in which the batches are shared, not copied.
+    /// The body in a flexible version (9 and up) as segments, in which the batches are shared, not
+    /// copied.
     pub(crate) fn segments(
         &self,
         version: i16,

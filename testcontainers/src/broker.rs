@@ -15,7 +15,8 @@ const DOWN: u8 = 2;
 const STOP: Duration = Duration::from_secs(60);
 const IPTABLES: Duration = Duration::from_secs(20);
 
-/// One node of a [`Cluster`](crate::Cluster). Its port and its data stay the same from start to start.
+/// One node of a [`Cluster`](crate::Cluster). Its port and its data stay the same from start to
+/// start.
 #[derive(Debug)]
 pub struct Broker {
     docker: Docker,
@@ -117,8 +118,8 @@ impl Broker {
         self.docker.stop(&self.container, STOP).await
     }
 
-    /// Starts it after [`Broker::kill`] or [`Broker::stop`] and waits until it serves. A broker that
-    /// was killed may have to wait for the end of its old session (9 s) first.
+    /// Starts it after [`Broker::kill`] or [`Broker::stop`] and waits until it serves. A broker
+    /// that was killed may have to wait for the end of its old session (9 s) first.
     ///
     /// # Errors
     /// [`Error::TimedOut`] with the end of its log.
@@ -216,7 +217,8 @@ impl Broker {
     /// Cuts it off from another node, silently and both ways; clients still reach both.
     ///
     /// # Errors
-    /// [`Error::Docker`] without root, `nsenter` and `iptables` on the machine of the Docker daemon.
+    /// [`Error::Docker`] without root, `nsenter` and `iptables` on the machine of the Docker
+    /// daemon.
     pub async fn cut(&self, other: &Self) -> Result<()> {
         self.drop_packets_of(&other.container).await
     }
@@ -232,7 +234,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Cuts it off from its clients, silently and both ways; other nodes and the tools still reach it.
+    /// Cuts it off from its clients, silently and both ways; other nodes and the tools still reach
+    /// it.
     ///
     /// # Errors
     /// As [`Broker::cut`].

@@ -68,7 +68,8 @@ impl ClusterBuilder {
     }
 
     /// Another image; `{version}` in it stands for the version. It must take its settings from
-    /// `KAFKA_*` variables as `apache/kafka` does. The environment variable `OTTLA_KAFKA_IMAGE` does the same.
+    /// `KAFKA_*` variables as `apache/kafka` does. The environment variable `OTTLA_KAFKA_IMAGE`
+    /// does the same.
     #[must_use]
     pub fn image(mut self, image: impl Into<String>) -> Self {
         self.image = Some(image.into());

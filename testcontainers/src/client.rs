@@ -35,7 +35,8 @@ impl<'a> JavaClientCommand<'a> {
         }
     }
 
-    /// Adds arguments. `--bootstrap-server` and the option for the properties are added by themselves.
+    /// Adds arguments. `--bootstrap-server` and the option for the properties are added by
+    /// themselves.
     pub fn args<S: AsRef<str>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
         self.args
             .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
@@ -89,7 +90,8 @@ impl<'a> JavaClientCommand<'a> {
             }
         };
         let id = container.id().to_owned();
-        // Removed by its drop or with the cluster; the container's own drop would need a tokio runtime.
+        // Removed by its drop or with the cluster; the container's own drop would need a tokio
+        // runtime.
         std::mem::forget(container);
         Ok(JavaClient {
             docker: cluster.docker.clone(),
@@ -267,7 +269,8 @@ impl JavaClient {
 impl Drop for JavaClient {
     fn drop(&mut self) {
         let (docker, id) = (self.docker.clone(), std::mem::take(&mut self.id));
-        // As for a cluster: a drop cannot wait in the runtime it is in. What fails here is removed with the cluster.
+        // As for a cluster: a drop cannot wait in the runtime it is in. What fails here is removed
+        // with the cluster.
         let _ = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()

@@ -137,8 +137,8 @@ impl Cluster {
         self.tool("kafka-topics.sh", &args).await.map(drop)
     }
 
-    /// Runs one of Kafka's own tools inside a running broker's container and waits for its end, 60 s
-    /// at most. `--bootstrap-server` is added where the tool has it.
+    /// Runs one of Kafka's own tools inside a running broker's container and waits for its end, 60
+    /// s at most. `--bootstrap-server` is added where the tool has it.
     ///
     /// # Errors
     /// [`Error::Tool`] if its exit status is not 0, [`Error::TimedOut`] if it does not end.
@@ -152,7 +152,8 @@ impl Cluster {
     }
 
     /// A tool as a client from outside: a container of its own in the host's network, so that it
-    /// uses the same addresses and listeners as a client on this machine. It can run for long, and be killed.
+    /// uses the same addresses and listeners as a client on this machine. It can run for long, and
+    /// be killed.
     pub fn java_client(&self, tool: &str) -> JavaClientCommand<'_> {
         JavaClientCommand::new(self, tool)
     }

@@ -149,7 +149,8 @@ impl Docker {
             .and_then(|s| s.exit_code))
     }
 
-    /// The container's address in each of its networks. It may change when the container is started again.
+    /// The container's address in each of its networks. It may change when the container is started
+    /// again.
     pub(crate) async fn addresses(&self, container: &str) -> Result<Vec<String>> {
         let settings = call(
             "inspect a container",
@@ -165,7 +166,8 @@ impl Docker {
             .collect())
     }
 
-    /// Standard output and standard error of the container, apart; `tail` is a number of lines or "all".
+    /// Standard output and standard error of the container, apart; `tail` is a number of lines or
+    /// "all".
     pub(crate) async fn logs(&self, container: &str, tail: &str) -> Result<(String, String)> {
         let options = LogsOptionsBuilder::new()
             .stdout(true)
@@ -222,7 +224,8 @@ impl Docker {
         .await
     }
 
-    /// Runs a command in a container with this standard input, to its end: its output and exit status.
+    /// Runs a command in a container with this standard input, to its end: its output and exit
+    /// status.
     pub(crate) async fn exec(
         &self,
         container: &str,

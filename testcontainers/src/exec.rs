@@ -108,7 +108,8 @@ impl<'a> ToolCommand<'a> {
     /// Runs the tool to its end.
     ///
     /// # Errors
-    /// [`Error::TimedOut`] if it does not end; its exit status is no error here ([`Output::success`]).
+    /// [`Error::TimedOut`] if it does not end; its exit status is no error here
+    /// ([`Output::success`]).
     pub async fn run(self) -> Result<Output> {
         let broker = match self.broker {
             Some(id) => self.cluster.broker(id),

@@ -13,7 +13,8 @@ const CANDIDATES: [&str; 2] = ["apache/kafka:{version}", "ottla-kafka:{version}"
 const PULL: Duration = Duration::from_secs(300);
 
 /// The image for a version: the one asked for, or the first candidate that Docker has, or the
-/// official one pulled. Both start from the same `KAFKA_*` variables and have the tools in `/opt/kafka/bin`.
+/// official one pulled. Both start from the same `KAFKA_*` variables and have the tools in
+/// `/opt/kafka/bin`.
 pub(crate) async fn find(
     docker: &Docker,
     version: &KafkaVersion,

@@ -33,8 +33,8 @@ pub enum Listener {
 }
 
 impl Listener {
-    /// The name in the broker's settings. None ends in `SSL`: the official image would then ask for key stores
-    /// of its own.
+    /// The name in the broker's settings. None ends in `SSL`: the official image would then ask for
+    /// key stores of its own.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Plaintext => "CLIENT",

@@ -28,8 +28,8 @@ const REFUSALS: &[(Api, &[i16])] = &[
 const WRITTEN_ALL_THE_SAME: &[i16] = &[6, 7, 20];
 
 /// Codes after which a producer has to give a batch up, take another identity, or split. Without
-/// INVALID_PRODUCER_EPOCH: a broker says so to a stranger only, and after a lie the next identity is one
-/// that does not fence requests still under way.
+/// INVALID_PRODUCER_EPOCH: a broker says so to a stranger only, and after a lie the next identity
+/// is one that does not fence requests still under way.
 const FINAL: &[i16] = &[-1, 2, 10, 29, 45, 59, 87, 9999];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,8 +81,8 @@ const KINDS: &[Kind] = &[
     Kind::Grow,
 ];
 
-/// Breaks things until all producers are done, and mends everything. Which kinds of faults there are,
-/// how many at once and how often, is another mixture in each run.
+/// Breaks things until all producers are done, and mends everything. Which kinds of faults there
+/// are, how many at once and how often, is another mixture in each run.
 pub(crate) async fn storm(world: &Arc<World>, rng: &mut StdRng) {
     let kinds: Vec<Kind> = KINDS
         .iter()

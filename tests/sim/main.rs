@@ -76,7 +76,8 @@ struct Report {
     failed: BTreeMap<u64, String>,
 }
 
-/// Runs so many seeds at once, and tells which invariants they broke. `test` is the name of the caller.
+/// Runs so many seeds at once, and tells which invariants they broke. `test` is the name of the
+/// caller.
 fn run_all(test: &str, seeds: &[u64], at_once: usize, place: fn(u64) -> Place) {
     static LOG: Once = Once::new();
     LOG.call_once(|| {

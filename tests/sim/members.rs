@@ -550,7 +550,8 @@ impl Member {
         }
     }
 
-    /// In order, or by dropping the consumer; an application that failed does not finish what it has in hand.
+    /// In order, or by dropping the consumer; an application that failed does not finish what it
+    /// has in hand.
     async fn end(mut self, rng: &mut StdRng) {
         self.let_go();
         let world = Arc::clone(&self.world);

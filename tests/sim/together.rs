@@ -1,5 +1,5 @@
-//! One client that has all roles: readers of a topic where nothing happens, and somebody who asks about
-//! everything with little patience. Neither may be in the way of the others.
+//! One client that has all roles: readers of a topic where nothing happens, and somebody who asks
+//! about everything with little patience. Neither may be in the way of the others.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -57,8 +57,8 @@ impl Place {
         }
     }
 
-    /// How much longer than its deadline an operation may take: the client may need a moment to see that time
-    /// is up, and in real time other programs want the processor.
+    /// How much longer than its deadline an operation may take: the client may need a moment to see
+    /// that time is up, and in real time other programs want the processor.
     fn patience(self) -> Duration {
         match self {
             Self::Simulated => Duration::from_secs(5),
@@ -66,7 +66,8 @@ impl Place {
         }
     }
 
-    /// How long the group may take to read everything in the calm; sessions of those that are gone are shorter.
+    /// How long the group may take to read everything in the calm; sessions of those that are gone
+    /// are shorter.
     fn drain(self) -> Duration {
         match self {
             Self::Simulated => Duration::from_secs(180),
@@ -137,7 +138,8 @@ pub(crate) enum Fate {
 pub(crate) struct Notes {
     pub(crate) sent: Vec<(String, Fate)>,
     groups: BTreeMap<&'static str, GroupNotes>,
-    /// The records sent while everybody else was idle: partition, offset, and when that was acknowledged.
+    /// The records sent while everybody else was idle: partition, offset, and when that was
+    /// acknowledged.
     pub(crate) probes: Vec<(i32, i64, Instant)>,
     /// Producers that have sent what they had for the calm, or for the quiet, of one client.
     pub(crate) calm_done: usize,
@@ -191,7 +193,8 @@ pub(crate) enum Phase {
     Mended,
     /// And that is long enough ago that nothing may fail any more.
     Calm,
-    /// Where one client has all roles: everything was read, and from now on everybody waits for new records.
+    /// Where one client has all roles: everything was read, and from now on everybody waits for new
+    /// records.
     Quiet,
     Over,
 }
@@ -520,8 +523,8 @@ async fn begin(seed: u64, place: Place, rng: &mut StdRng) -> Result<Arc<World>, 
     let brokers = rng.random_range(1..=4);
     let partitions = rng.random_range(1..=6);
     let session = Duration::from_secs(rng.random_range(6..=45)) / place.hurry();
-    // Commits by the names of topics, as before Kafka 4.2, in one run of four. Not drawn: a draw more makes
-    // every seed another one.
+    // Commits by the names of topics, as before Kafka 4.2, in one run of four. Not drawn: a draw
+    // more makes every seed another one.
     let by_name = if seed % 4 == 3 { 9 } else { i16::MAX };
     let builder = MockCluster::builder()
         .max_version(Api::OffsetCommit, by_name)

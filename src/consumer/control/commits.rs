@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::state::{End, Parting};
+use super::state::{CloseState, Unsubscribing};
 use super::{Answer, Control};
 use crate::clock::{Instant, now};
 use crate::consumer::commands::{MAYBE, timed_out};
@@ -13,12 +13,13 @@ use crate::offsets::{self, Identity, Offsets};
 impl Control {
     /// Asks for the commit that is due every `auto.commit.interval.ms`.
     pub(super) fn commit_at_interval(&mut self, time: Instant) {
-        if self.end != End::NotYet || self.next_commit.is_none_or(|at| at > time) {
+        if self.end != CloseState::NotYet || self.next_commit.is_none_or(|at| at > time) {
             return;
         }
         self.next_commit = Some(time + self.shared.config.auto_commit_interval);
         if self.shared.lock().held {
-            // A stream that waits for records looks whether those that it gave out are still in use.
+            // A stream that waits for records looks whether those that it gave out are still in
+            // use.
             self.shared.ready.notify_waiters();
         }
         // One of them at a time.
@@ -78,9 +79,9 @@ impl Control {
                 let who = || {
                     let inner = shared.lock();
                     let member = inner.member.clone();
-                    // Without an id a broker takes it for an administrator's, if nobody else is in the
-                    // group now. And a member that was thrown out and is in again has lost what it had:
-                    // others may be further.
+                    // Without an id a broker takes it for an administrator's, if nobody else is in
+                    // the group now. And a member that was thrown out and is in again has lost what
+                    // it had: others may be further.
                     if life.is_some_and(|life| member.is_none() || inner.life != life) {
                         return Err(offsets::not_a_member(&identity.group));
                     }
@@ -96,7 +97,7 @@ impl Control {
                 let outcome =
                     offsets::commit(&shared.cluster, who, next.offsets, &mut committed).await;
                 let took = now().saturating_duration_since(began);
-                shared.ledger.committed(took, outcome.is_ok());
+                shared.stats.committed(took, outcome.is_ok());
                 if let Some(seen) = seen {
                     let offsets = seen.into_iter().map(|(tp, one)| (tp, one.offset));
                     let told = outcome.as_ref().copied();
@@ -169,7 +170,7 @@ impl Control {
                 if let Err(error) = outcome {
                     tracing::warn!(%error, "commit at the end of the subscription failed; records will be read again");
                 }
-                self.parting = Some(Parting::Committed);
+                self.unsubscribing = Some(Unsubscribing::Committed);
             }
             Purpose::Close => {
                 if let Err(error) = outcome {

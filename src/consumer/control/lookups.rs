@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 use tokio::time::sleep_until;
 use uuid::Uuid;
 
-use super::{Answer, Control, End};
+use super::{Answer, CloseState, Control};
 use crate::clock::{Instant, now};
 use crate::consumer::positions::{ResetAsk, ResetTo};
 use crate::consumer::shared::Shared;
@@ -20,7 +20,7 @@ use crate::wire::codes;
 
 impl Control {
     pub(super) fn lookups(&mut self, time: Instant) {
-        if self.end != End::NotYet {
+        if self.end != CloseState::NotYet {
             return;
         }
         let mut inner = self.shared.lock();
@@ -167,8 +167,8 @@ impl Control {
     }
 }
 
-/// Whether the next attempt may end otherwise without anybody doing something: a member whose epoch has
-/// moved on, or that was thrown out, hears of it by its heartbeats.
+/// Whether the next attempt may end otherwise without anybody doing something: a member whose epoch
+/// has moved on, or that was thrown out, hears of it by its heartbeats.
 fn may_pass(error: &Error) -> bool {
     let code = error.code().map(|code| code.get());
     error.is_retriable()

@@ -8,11 +8,11 @@ use kafka_protocol::messages as kp;
 use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use uuid::Uuid;
 
-use super::state::{End, Heart, Parting};
+use super::state::{CloseState, HeartbeatSender, Unsubscribing};
 use super::{Answer, Control, Revoking};
 use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, CoordinatorKey, Snapshot};
-use crate::consumer::commands::{Farewell, News};
+use crate::consumer::commands::{PendingUnsubscribe, RebalanceEvent};
 use crate::consumer::group::kip848::{Effect, Heartbeat, HeartbeatAnswer, Parts, Token};
 use crate::consumer::metrics::Rebalance;
 use crate::consumer::shared::Shared;
@@ -24,7 +24,7 @@ use crate::offsets;
 use crate::types::TopicPartition;
 use crate::wire::{str_bytes, topic_name};
 
-impl Heart {
+impl HeartbeatSender {
     fn beat(&mut self, shared: Arc<Shared>, token: Token, heartbeat: Heartbeat) {
         let before = self.beat.take();
         let heard_of = Arc::clone(&self.heard_of);
@@ -47,7 +47,7 @@ impl Control {
     /// Leaves the group when the application does not poll, comes back when it does. Who waits in a
     /// poll is woken before the time is over, so as to say that it is still there.
     pub(super) fn presence(&mut self, time: Instant) {
-        let (Some(membership), End::NotYet) = (&mut self.membership, self.end) else {
+        let (Some(membership), CloseState::NotYet) = (&mut self.membership, self.end) else {
             return;
         };
         let polled_at = self.shared.lock().polled_at;
@@ -86,8 +86,8 @@ impl Control {
         drop(inner);
         let id = revoking.id;
         let deadline = time + self.shared.cluster.config().request_timeout;
-        // Even if there is nothing to commit: commits asked for before must not come after the partitions
-        // have gone to others.
+        // Even if there is nothing to commit: commits asked for before must not come after the
+        // partitions have gone to others.
         self.commit_finished(Purpose::Revocation(id), deadline);
     }
 
@@ -154,9 +154,9 @@ impl Control {
             }
             Effect::ForgetCoordinator => {}
             Effect::Left => {
-                if self.end == End::Leaving {
-                    self.end = End::Over;
-                } else if self.parting == Some(Parting::Leaving) {
+                if self.end == CloseState::Leaving {
+                    self.end = CloseState::Over;
+                } else if self.unsubscribing == Some(Unsubscribing::Leaving) {
                     self.parted();
                 }
             }
@@ -167,7 +167,7 @@ impl Control {
 impl Control {
     fn revoke(&mut self, partitions: Vec<TopicPartition>) {
         let mut inner = self.shared.lock();
-        if inner.farewell.is_some() {
+        if inner.unsubscribing.is_some() {
             // All is given up.
             return;
         }
@@ -177,7 +177,7 @@ impl Control {
         }
         inner
             .events
-            .push_back(News::Revoking(id, partitions.clone()));
+            .push_back(RebalanceEvent::Revoking(id, partitions.clone()));
         inner.revocation = Some((id, false));
         drop(inner);
         let count = partitions.len();
@@ -187,7 +187,7 @@ impl Control {
             ?partitions,
             "revoking"
         );
-        self.shared.ledger.rebalanced(Rebalance::Revoked);
+        self.shared.stats.rebalanced(Rebalance::Revoked);
         self.revoking = Some(Revoking {
             id,
             partitions,
@@ -199,16 +199,18 @@ impl Control {
     fn assign(&mut self, partitions: Vec<(TopicPartition, Uuid)>, snapshot: &Snapshot) {
         let names: Vec<_> = partitions.iter().map(|(tp, _)| tp.clone()).collect();
         let mut inner = self.shared.lock();
-        if inner.farewell.is_some() {
+        if inner.unsubscribing.is_some() {
             // The application wants nothing of this group any more.
             return;
         }
         inner.positions.assign(partitions);
-        inner.events.push_back(News::Assigned(names.clone()));
+        inner
+            .events
+            .push_back(RebalanceEvent::Assigned(names.clone()));
         drop(inner);
         let count = names.len();
         tracing::info!(group = self.group.as_deref(), count, partitions = ?names, "assigned");
-        self.shared.ledger.rebalanced(Rebalance::Assigned);
+        self.shared.stats.rebalanced(Rebalance::Assigned);
         self.shared.follow(snapshot);
     }
 
@@ -216,26 +218,28 @@ impl Control {
         self.revoking = None;
         let mut inner = self.shared.lock();
         inner.revocation = None;
-        match inner.farewell {
+        match inner.unsubscribing {
             // What is assigned now is not of this group, but for the rest of a revocation.
-            Some(Farewell::GivenUp) => {
+            Some(PendingUnsubscribe::GivenUp) => {
                 partitions.retain(|tp| inner.positions.is_revoking(tp));
                 if partitions.is_empty() {
                     return;
                 }
             }
-            Some(Farewell::Told(..)) => self.shared.end(&mut inner, &[]),
+            Some(PendingUnsubscribe::Told(..)) => self.shared.end(&mut inner, &[]),
             None => {}
         }
         inner.remove(&partitions);
         inner
             .events
-            .retain(|news| !matches!(news, News::Revoking(..)));
-        inner.events.push_back(News::Lost(partitions.clone()));
+            .retain(|news| !matches!(news, RebalanceEvent::Revoking(..)));
+        inner
+            .events
+            .push_back(RebalanceEvent::Lost(partitions.clone()));
         drop(inner);
         let count = partitions.len();
         tracing::warn!(group = self.group.as_deref(), count, ?partitions, "lost");
-        self.shared.ledger.rebalanced(Rebalance::Lost);
+        self.shared.stats.rebalanced(Rebalance::Lost);
         self.shared.control.notify_one();
         self.shared.ready.notify_waiters();
     }

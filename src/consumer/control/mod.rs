@@ -3,22 +3,22 @@
 //! Invariants:
 //! - One commit is under way at a time, and what is asked for meanwhile is merged into the next: an
 //!   older position never overtakes a newer one.
-//! - A revocation is reported as complete only after the application let go (it polls again, or drops
-//!   the guard) and what it has finished is committed.
+//! - A revocation is reported as complete only after the application let go (it polls again, or
+//!   drops the guard) and what it has finished is committed.
 //! - The end is bounded: whatever hangs, the tasks stop at the deadline.
 
 mod commits;
 mod lookups;
 mod membership;
-mod parting;
 mod state;
+mod unsubscribing;
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use self::state::{Answer, Answers, Control, End, Heart, Revoking};
+use self::state::{Answer, Answers, CloseState, Control, HeartbeatSender, Revoking};
 use super::fetcher;
 use super::group::kip848::{self, Membership, Settings};
 use super::pattern::Matching;
@@ -57,7 +57,7 @@ impl Control {
             checking: None,
             changes,
             membership: None,
-            heart: Heart::default(),
+            heart: HeartbeatSender::default(),
             woken_at: now(),
             answers: Vec::new(),
             committing: false,
@@ -65,8 +65,8 @@ impl Control {
             at_interval: false,
             revoking: None,
             missed: Vec::new(),
-            parting: None,
-            end: End::NotYet,
+            unsubscribing: None,
+            end: CloseState::NotYet,
             shared,
         }
     }
@@ -78,7 +78,7 @@ impl Control {
         self.shared.follow(&snapshot);
         loop {
             self.work();
-            if self.end == End::Over {
+            if self.end == CloseState::Over {
                 return;
             }
             let timeout = self.next_timeout();
@@ -98,7 +98,7 @@ impl Control {
     fn work(&mut self) {
         let time = now();
         self.begin_parting(time);
-        if self.parting.is_none() {
+        if self.unsubscribing.is_none() {
             self.take_up(time);
         }
         self.commit_at_interval(time);
@@ -203,7 +203,8 @@ impl Control {
         }
         if !self.interest.is(&matched) {
             tracing::debug!(?matched, "topics of the pattern");
-            // They exist; a topic that is deleted is not to come back because somebody asked for it.
+            // They exist; a topic that is deleted is not to come back because somebody asked for
+            // it.
             self.take_interest(&matched, false);
         }
     }
@@ -303,7 +304,7 @@ impl Control {
         let inner = self.shared.lock();
         let membership = self.membership.as_ref();
         let absent = membership
-            .filter(|membership| membership.is_in() && self.end == End::NotYet)
+            .filter(|membership| membership.is_in() && self.end == CloseState::NotYet)
             .map(|_| {
                 let absent = inner.polled_at + self.shared.config.max_poll_interval;
                 absent.min(self.next_wake(inner.polled_at))
@@ -315,10 +316,10 @@ impl Control {
             inner
                 .positions
                 .next_timeout()
-                .filter(|_| self.end == End::NotYet),
-            self.next_commit.filter(|_| self.end == End::NotYet),
+                .filter(|_| self.end == CloseState::NotYet),
+            self.next_commit.filter(|_| self.end == CloseState::NotYet),
             inner.closing.map(|closing| match self.end {
-                End::NotYet | End::Waiting => closing.patience.min(closing.deadline),
+                CloseState::NotYet | CloseState::Waiting => closing.patience.min(closing.deadline),
                 _ => closing.deadline,
             }),
         ]
@@ -344,7 +345,7 @@ fn membership(shared: &Shared) -> Membership {
 }
 
 /// The first of the answers that is there; the rest stay. Cancel safe.
-async fn next_answer(heart: &mut Heart, answers: &mut Answers) -> Answer {
+async fn next_answer(heart: &mut HeartbeatSender, answers: &mut Answers) -> Answer {
     poll_fn(|cx| {
         if let Some(beat) = &mut heart.beat
             && let Poll::Ready(answer) = beat.as_mut().poll(cx)

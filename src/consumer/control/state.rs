@@ -54,7 +54,7 @@ pub(super) struct Control {
     pub(super) changes: Changes,
     /// Of consumers that subscribed at some time.
     pub(super) membership: Option<Membership>,
-    pub(super) heart: Heart,
+    pub(super) heart: HeartbeatSender,
     /// When those who wait in a poll were last woken, to say that they are still there.
     pub(super) woken_at: Instant,
     pub(super) answers: Answers,
@@ -69,8 +69,8 @@ pub(super) struct Control {
     /// Topics of whose absence there was a word in the log.
     pub(super) missed: Vec<Arc<str>>,
     /// How far the end of the subscription is, and that of the consumer.
-    pub(super) parting: Option<Parting>,
-    pub(super) end: End,
+    pub(super) unsubscribing: Option<Unsubscribing>,
+    pub(super) end: CloseState,
 }
 
 pub(super) struct Revoking {
@@ -79,10 +79,10 @@ pub(super) struct Revoking {
     pub(super) committing: bool,
 }
 
-/// The heartbeat under way. One alone: a broker that hears the farewell before the greeting keeps a
-/// member that nobody is.
+/// At most one heartbeat is under way: if the leave overtook the join, the coordinator would keep a
+/// ghost member until its session expires.
 #[derive(Default)]
-pub(super) struct Heart {
+pub(super) struct HeartbeatSender {
     pub(super) beat: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     /// A broker may have heard of this member.
     pub(super) heard_of: Arc<AtomicBool>,
@@ -90,7 +90,7 @@ pub(super) struct Heart {
 
 /// The application unsubscribed (`subscription.rs` says what it did itself).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Parting {
+pub(super) enum Unsubscribing {
     /// For the application, which has not let go, or for the commit.
     Waiting,
     Committed,
@@ -99,7 +99,7 @@ pub(super) enum Parting {
 
 /// The consumer is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum CloseState {
     NotYet,
     /// For streams of single partitions that have something in hand.
     Waiting,

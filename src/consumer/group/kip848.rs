@@ -9,9 +9,10 @@
 //! - Partitions to be revoked are revoked before new ones are taken, and then the broker is told at
 //!   once, since others wait for it.
 //! - A member that was thrown out gives up all it has before it joins again with epoch 0.
-//! - Fields that the broker knows are not sent again (null means unchanged), except after a failure, when
-//!   nobody knows what it heard, and once a minute: a broker tells an assignment once, unless a
-//!   heartbeat has all fields, so what was damaged on its way, there or back, would stay for ever.
+//! - Fields that the broker knows are not sent again (null means unchanged), except after a
+//!   failure, when nobody knows what it heard, and once a minute: a broker tells an assignment
+//!   once, unless a heartbeat has all fields, so what was damaged on its way, there or back, would
+//!   stay for ever.
 //! - What the broker says counts at once, as in Java's client.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -34,10 +35,12 @@ mod messages;
 const LEAVE: i32 = -1;
 /// With this epoch a static member leaves for a while: its place is kept for the session time-out.
 const LEAVE_STATIC: i32 = -2;
-/// The longest pause between heartbeats: brokers allow no more unless told to (`group.consumer.max.heartbeat.interval.ms`),
-/// coming earlier harms nobody, and a damaged answer must not make a member forget the group.
+/// The longest pause between heartbeats: brokers allow no more unless told to
+/// (`group.consumer.max.heartbeat.interval.ms`), coming earlier harms nobody, and a damaged answer
+/// must not make a member forget the group.
 const MAX_INTERVAL: Duration = Duration::from_secs(15);
-/// So often a heartbeat has all fields in any case. It costs some hundred bytes, and nothing is written because of it.
+/// So often a heartbeat has all fields in any case. It costs some hundred bytes, and nothing is
+/// written because of it.
 const RETELL: Duration = Duration::from_secs(60);
 
 /// What the group protocol needs to know of the configuration.
@@ -202,14 +205,15 @@ impl Membership {
         }
     }
 
-    /// The application unsubscribed: nothing is taken in or given up any more, nor joined again. `leave` is to
-    /// follow when what is owned was given up; whether there is any.
+    /// The application unsubscribed: nothing is taken in or given up any more, nor joined again.
+    /// `leave` is to follow when what is owned was given up; whether there is any.
     pub(crate) fn retire(&mut self) -> bool {
         self.subscribed = false;
         self.is_in() && !self.owned.is_empty()
     }
 
-    /// Leaves, and says by [`Effect::Left`] when that is over. The partitions must have been given up before.
+    /// Leaves, and says by [`Effect::Left`] when that is over. The partitions must have been given
+    /// up before.
     pub(crate) fn leave(&mut self, now: Instant, operation: GroupMembershipOperation) {
         if self.state == State::Leaving {
             return;
@@ -479,8 +483,9 @@ impl Membership {
             return;
         }
         if std::mem::take(&mut self.tell_owned) {
-            // Said again even if nothing changes by it: what was given and taken back before it was owned
-            // goes to nobody else until the coordinator has heard that this member does not own it.
+            // Said again even if nothing changes by it: what was given and taken back before it was
+            // owned goes to nobody else until the coordinator has heard that this member does not
+            // own it.
             self.sent.owned = None;
         }
         let mut added = wanted;
@@ -506,7 +511,7 @@ impl Membership {
             return;
         }
         let due = self.next_heartbeat.is_none_or(|at| at <= now);
-        // News do not wait for the interval, only for the back-off after a failure.
+        // RebalanceEvent do not wait for the interval, only for the back-off after a failure.
         let news = self.urgent && self.failures == 0 && self.state != State::Joining;
         if due || news {
             let current = self.current();

@@ -1,7 +1,7 @@
 //! What to ask a broker next, and what its answers change.
 
 use super::part::State;
-use super::{Planned, Position, Positions};
+use super::{PartitionFetch, Position, Positions};
 use crate::clock::Instant;
 use crate::config::consumer::OffsetReset;
 use crate::error::{Error, ErrorKind};
@@ -42,7 +42,7 @@ impl Positions {
     pub(crate) fn accept(
         &mut self,
         from: BrokerId,
-        asked: &Planned,
+        asked: &PartitionFetch,
         answer: &Answer,
         now: Instant,
     ) -> Outcome {
@@ -51,7 +51,13 @@ impl Positions {
         outcome
     }
 
-    fn judge(&mut self, from: BrokerId, asked: &Planned, answer: &Answer, now: Instant) -> Outcome {
+    fn judge(
+        &mut self,
+        from: BrokerId,
+        asked: &PartitionFetch,
+        answer: &Answer,
+        now: Instant,
+    ) -> Outcome {
         let (base, max, keep) = (
             self.rules.backoff,
             self.rules.backoff_max,
@@ -142,7 +148,13 @@ impl Positions {
         }
     }
 
-    fn refused(&mut self, from: BrokerId, asked: &Planned, code: i16, now: Instant) -> Outcome {
+    fn refused(
+        &mut self,
+        from: BrokerId,
+        asked: &PartitionFetch,
+        code: i16,
+        now: Instant,
+    ) -> Outcome {
         let (base, max) = (self.rules.backoff, self.rules.backoff_max);
         let Some(part) = self.parts.get_mut(&asked.tp) else {
             return Outcome::default();
@@ -253,9 +265,10 @@ impl Positions {
     }
 }
 
-/// What in an answer contradicts itself or what was asked. The first offset of a batch and its leader epoch stand outside of
-/// its checksum: one that is wrong would skip records, or have the next request refused.
-fn damage(asked: &Planned, answer: &Answer) -> Option<&'static str> {
+/// What in an answer contradicts itself or what was asked. The first offset of a batch and its
+/// leader epoch stand outside of its checksum: one that is wrong would skip records, or have the
+/// next request refused.
+fn damage(asked: &PartitionFetch, answer: &Answer) -> Option<&'static str> {
     if let Some((epoch, _)) = answer.diverging {
         let beyond = epoch > asked.last_fetched_epoch;
         return beyond.then_some("the log parts from what was read in a later epoch");
@@ -268,8 +281,8 @@ fn damage(asked: &Planned, answer: &Answer) -> Option<&'static str> {
             Some("the batches lie before the offset")
         }
         Survey::Batches { damaged: true, .. } => Some("the checksum is wrong"),
-        // A broker looks up the end of the log before it reads, and what came in between it sends. These are
-        // records without gaps: nothing was compacted there yet.
+        // A broker looks up the end of the log before it reads, and what came in between it sends.
+        // These are records without gaps: nothing was compacted there yet.
         Survey::Batches {
             next_offset,
             records,

@@ -44,7 +44,8 @@ pub(super) struct Part {
     pub(super) parked: bool,
     /// An offset lookup is under way.
     pub(super) asking: bool,
-    /// The broker on whose agenda it is, which request of that asks for it, and the timer it has there.
+    /// The broker on whose planner it is, which request of that asks for it, and the timer it has
+    /// there.
     pub(super) home: Option<BrokerId>,
     pub(super) asked: Option<Slot>,
     pub(super) due: Option<Instant>,
@@ -52,8 +53,8 @@ pub(super) struct Part {
     /// Answers in a row whose bytes are damaged.
     pub(super) damaged: u32,
     pub(super) not_before: Option<Instant>,
-    /// Its topic seems to be deleted: what was read of it is not to be committed, lest a new topic of
-    /// the same name starts there.
+    /// Its topic seems to be deleted: what was read of it is not to be committed, lest a new topic
+    /// of the same name starts there.
     pub(super) gone: bool,
     /// Why the last answer or lookup made it wait.
     pub(super) trouble: Option<Error>,
@@ -133,7 +134,8 @@ impl Part {
         self.is_placed() && !self.gone
     }
 
-    /// Whether it is, or will be when it is finished with, further than what the group has committed.
+    /// Whether it is, or will be when it is finished with, further than what the group has
+    /// committed.
     pub(super) fn is_ahead(&self) -> bool {
         let offsets = [self.position.offset, self.finished.offset];
         self.is_placed() && offsets.iter().any(|offset| self.committed != Some(*offset))

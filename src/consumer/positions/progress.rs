@@ -28,8 +28,8 @@ impl Positions {
     }
 
     /// The application is being given everything before `next`; `false` (and nothing happens) if
-    /// the data is stale. Whether the partition may be handed out was asked when its data was taken:
-    /// a pause since then counts from the next time on.
+    /// the data is stale. Whether the partition may be handed out was asked when its data was
+    /// taken: a pause since then counts from the next time on.
     pub(crate) fn hand_out(
         &mut self,
         tp: &TopicPartition,
@@ -137,7 +137,8 @@ impl Positions {
             .collect()
     }
 
-    /// A partition of which something was handed out that cannot be committed, for its topic seems to be deleted.
+    /// A partition of which something was handed out that cannot be committed, for its topic seems
+    /// to be deleted.
     pub(crate) fn forlorn(&self) -> Option<&TopicPartition> {
         let mut ahead = self.ahead.iter();
         ahead.find(|tp| {

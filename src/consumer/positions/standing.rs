@@ -1,7 +1,7 @@
 //! What is known of the partitions, for lag and explanations.
 
 use super::part::{Part, State};
-use super::{Leader, PartEpoch, Planned, Position, Positions};
+use super::{Leader, PartEpoch, PartitionFetch, Position, Positions};
 use crate::clock::Instant;
 use crate::config::consumer::IsolationLevel;
 use crate::consumer::lag::PartitionLag;
@@ -10,8 +10,8 @@ use crate::types::{BrokerId, TopicPartition};
 
 /// How a partition stands; see `Positions::standing`.
 #[derive(Clone, Debug)]
-pub(crate) struct Standing {
-    pub(crate) stage: Stage,
+pub(crate) struct PartitionStatus {
+    pub(crate) stage: FetchState,
     pub(crate) paused: bool,
     pub(crate) revoking: bool,
     pub(crate) parked: bool,
@@ -29,7 +29,7 @@ pub(crate) struct Standing {
 
 /// How far a partition is on the way to a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum FetchState {
     AwaitingCommitted,
     AwaitingReset,
     Active,
@@ -37,8 +37,8 @@ pub(crate) enum Stage {
 }
 
 impl Positions {
-    /// Notes where the log ends, as a lookup begun at `asked` found it. If a fetch was answered since,
-    /// that may be newer, and the broker will not say it again (KIP-227).
+    /// Notes where the log ends, as a lookup begun at `asked` found it. If a fetch was answered
+    /// since, that may be newer, and the broker will not say it again (KIP-227).
     pub(crate) fn note_end(&mut self, tp: &TopicPartition, end: i64, asked: Instant, now: Instant) {
         let isolation = self.rules.isolation;
         let older = |part: &&mut Part| part.measured_at.is_none_or(|at| at < asked);
@@ -52,14 +52,14 @@ impl Positions {
     }
 
     /// All that decides whether records of the partition come.
-    pub(crate) fn standing(&self, tp: &TopicPartition) -> Option<Standing> {
+    pub(crate) fn standing(&self, tp: &TopicPartition) -> Option<PartitionStatus> {
         let part = self.parts.get(tp)?;
-        Some(Standing {
+        Some(PartitionStatus {
             stage: match part.state {
-                State::AwaitingCommitted => Stage::AwaitingCommitted,
-                State::AwaitingReset(_) => Stage::AwaitingReset,
-                State::Active => Stage::Active,
-                State::NoPosition => Stage::NoPosition,
+                State::AwaitingCommitted => FetchState::AwaitingCommitted,
+                State::AwaitingReset(_) => FetchState::AwaitingReset,
+                State::Active => FetchState::Active,
+                State::NoPosition => FetchState::NoPosition,
             },
             paused: part.paused,
             revoking: part.revoking,
@@ -75,9 +75,9 @@ impl Positions {
         })
     }
 
-    /// Partitions with records to be read whose first timestamp is not known: what to fetch, and from
-    /// whom, to learn it.
-    pub(crate) fn headless(&self) -> Vec<(BrokerId, Planned)> {
+    /// Partitions with records to be read whose first timestamp is not known: what to fetch, and
+    /// from whom, to learn it.
+    pub(crate) fn headless(&self) -> Vec<(BrokerId, PartitionFetch)> {
         let isolation = self.rules.isolation;
         let headless = self.parts.iter().filter_map(|(tp, part)| {
             let leader = part.leader?;
@@ -85,7 +85,7 @@ impl Positions {
             let behind = part.is_placed() && part.end(isolation) > offset;
             let known = part.head.is_some_and(|(at, _)| at == offset);
             (behind && !known).then(|| {
-                let planned = Planned {
+                let planned = PartitionFetch {
                     tp: tp.clone(),
                     topic_id: part.topic_id,
                     epoch: part.epoch,

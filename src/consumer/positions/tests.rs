@@ -83,7 +83,7 @@ fn refusal(code: i16) -> Answer {
 }
 
 /// All that is wanted of broker 1.
-fn plan(positions: &mut Positions, now: Instant) -> Vec<Planned> {
+fn plan(positions: &mut Positions, now: Instant) -> Vec<PartitionFetch> {
     wanted(positions, B1, now).0
 }
 
@@ -92,7 +92,7 @@ fn wanted(
     positions: &mut Positions,
     broker: BrokerId,
     now: Instant,
-) -> (Vec<Planned>, Option<Instant>) {
+) -> (Vec<PartitionFetch>, Option<Instant>) {
     let all: Vec<_> = positions.assigned().cloned().collect();
     all.iter().for_each(|tp| positions.touch(tp));
     let plan = positions.plan(broker, Slot::First, now, |_| false);
@@ -509,7 +509,8 @@ fn bytes_without_progress_are_an_error_and_not_a_loop() {
     }
 }
 
-/// Brokers look up the end of the log before they read: records that came in between lie beyond the end that they tell.
+/// Brokers look up the end of the log before they read: records that came in between lie beyond the
+/// end that they tell.
 #[test]
 fn records_may_have_come_while_the_broker_read() {
     let mut positions = active(&[tp(0)], rules());
@@ -577,12 +578,13 @@ fn what_cannot_be_right_moves_nothing() {
 
 proptest! {
     /// However answers, duplicates of them, seeks, pauses and rewinds interleave: what is handed
-    /// out runs on without gap or repetition from the last seek, and `finished <= position <= fetch`.
+    /// out runs on without gap or repetition from the last seek, and
+    /// `finished <= position <= fetch`.
     #[test]
     fn what_is_handed_out_runs_on(steps in prop::collection::vec((0..8_u8, 1..20_i64), 1..80)) {
         let mut positions = active(&[tp(0)], rules());
         let mut now = now();
-        let mut flying: Vec<Planned> = Vec::new();
+        let mut flying: Vec<PartitionFetch> = Vec::new();
         let mut buffer: Vec<(PartEpoch, i64, i64)> = Vec::new();
         let mut expected = 0;
         for (step, n) in steps {

@@ -64,8 +64,8 @@ impl Patterns {
         changed
     }
 
-    /// Notes whether the next heartbeat has reason to look. `new`: a member just came with an expression that
-    /// nobody else has.
+    /// Notes whether the next heartbeat has reason to look. `new`: a member just came with an
+    /// expression that nobody else has.
     pub(super) fn plan(&mut self, now: Instant, wanted: &BTreeSet<&str>, new: bool, made: usize) {
         self.found.retain(|regex, _| wanted.contains(&**regex));
         if self.found.is_empty() {

@@ -1,9 +1,11 @@
-//! How batches end: answers, expiry, purge, close; and what a batch that was given up leaves behind.
+//! How batches end: answers, expiry, purge, close; and what a batch that was given up leaves
+//! behind.
 //!
-//! Everything of the [invariants](super) about certainty and holes is here: what may have been written stays so, sequences
-//! given up without leaving a trace are used again, and otherwise everything settles before the next identity.
+//! Everything of the [invariants](super) about certainty and holes is here: what may have been
+//! written stays so, sequences given up without leaving a trace are used again, and otherwise
+//! everything settles before the next identity.
 
-use super::{BatchId, Entry, Hole, PartitionQueue, Payload, Rules, Spent, State};
+use super::{BatchId, Entry, ExhaustedEpoch, PartitionQueue, Payload, Rules, SequenceGap, State};
 use crate::clock::Instant;
 use crate::error::Certainty;
 
@@ -28,12 +30,12 @@ pub(crate) enum Answer {
 #[derive(Debug)]
 pub(crate) struct Finished<S> {
     pub(crate) batch: S,
-    pub(crate) end: End,
+    pub(crate) end: BatchOutcome,
 }
 
 /// How a batch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum BatchOutcome {
     Written,
     Failed(Certainty, Why),
 }
@@ -60,7 +62,8 @@ pub(crate) enum Settled {
     Done,
     /// The batch will be sent again.
     Again,
-    /// The batch is too large and has several records: [`PartitionQueue::take_oversized`] may split it.
+    /// The batch is too large and has several records: [`PartitionQueue::take_oversized`] may split
+    /// it.
     Oversized,
     /// It had been given up before.
     Late,
@@ -69,9 +72,11 @@ pub(crate) enum Settled {
 impl<O, S: Payload> PartitionQueue<O, S> {
     // Answers.
 
-    /// Takes the answer for a batch in flight. `retry_at` is when it may be sent again, if it is to be.
+    /// Takes the answer for a batch in flight. `retry_at` is when it may be sent again, if it is to
+    /// be.
     ///
-    /// Batches that end because of it are added to `out`; there may be others than the one answered.
+    /// Batches that end because of it are added to `out`; there may be others than the one
+    /// answered.
     pub(crate) fn settle(
         &mut self,
         rules: &Rules,
@@ -105,7 +110,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
                 Settled::Done
             }
             Answer::TooLarge if several && sure && !gone => {
-                // Not before it was taken out and split: `retry_at` only guards against a shell that does not.
+                // Not before it was taken out and split: `retry_at` only guards against a shell
+                // that does not.
                 self.entries[index].state = State::Waiting {
                     not_before: Some(retry_at),
                 };
@@ -145,7 +151,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         if gone { Settled::Late } else { settled }
     }
 
-    /// Takes out a batch that the broker called too large; its place is kept until [`put_pieces`](Self::put_pieces).
+    /// Takes out a batch that the broker called too large; its place is kept until
+    /// [`put_pieces`](Self::put_pieces).
     pub(crate) fn take_oversized(&mut self, id: BatchId) -> Option<S> {
         let index = self.position(id)?;
         let entry = &mut self.entries[index];
@@ -153,8 +160,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         entry.payload.take()
     }
 
-    /// Puts the pieces of a split batch where it was. They are new batches: sequences are given when they are sent.
-    /// Gives the pieces back if the place is gone.
+    /// Puts the pieces of a split batch where it was. They are new batches: sequences are given
+    /// when they are sent. Gives the pieces back if the place is gone.
     pub(crate) fn put_pieces(
         &mut self,
         id: BatchId,
@@ -198,7 +205,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             .map(|created| created + rules.delivery_timeout)
     }
 
-    /// Ends every batch whose delivery time is over. The open batch is returned: it has no payload to finish.
+    /// Ends every batch whose delivery time is over. The open batch is returned: it has no payload
+    /// to finish.
     pub(crate) fn expire(
         &mut self,
         rules: &Rules,
@@ -223,13 +231,15 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         }
     }
 
-    /// Ends what no request has carried yet and, if `sent`, everything else too; goes on with what comes. The open batch
-    /// is returned: it has no payload to finish.
+    /// Ends what no request has carried yet and, if `sent`, everything else too; goes on with what
+    /// comes. The open batch is returned: it has no payload to finish.
     ///
-    /// What was never sent has no sequence, and leaves no trace. For what was, the rules for batches given up hold.
+    /// What was never sent has no sequence, and leaves no trace. For what was, the rules for
+    /// batches given up hold.
     pub(crate) fn purge(&mut self, sent: bool, out: &mut Vec<Finished<S>>) -> Option<O> {
         let before = out.len();
-        // From the back, so that sequences certainly not written are used again one after the other.
+        // From the back, so that sequences certainly not written are used again one after the
+        // other.
         for index in (0..self.entries.len()).rev() {
             if sent || self.entries[index].attempts == 0 {
                 self.give_up(index, Why::Purged, out);
@@ -249,7 +259,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             if let Some(batch) = entry.payload.take() {
                 out.push(Finished {
                     batch,
-                    end: End::Failed(certainty, Why::Closed),
+                    end: BatchOutcome::Failed(certainty, Why::Closed),
                 });
             }
         }
@@ -269,23 +279,25 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             && !hole.certain
             && entry.id > hole.last
         {
-            // A broker takes no batch before those with lower sequences: what was given up had been written.
+            // A broker takes no batch before those with lower sequences: what was given up had been
+            // written.
             self.hole = None;
         }
         if let Some(batch) = entry.payload {
             out.push(Finished {
                 batch,
-                end: End::Written,
+                end: BatchOutcome::Written,
             });
         }
     }
 
-    /// Ends a batch without success. Returns whether it left the line; one in flight keeps its place for the answer.
+    /// Ends a batch without success. Returns whether it left the line; one in flight keeps its
+    /// place for the answer.
     fn give_up(&mut self, index: usize, why: Why, out: &mut Vec<Finished<S>>) -> bool {
         let entry = &mut self.entries[index];
         let in_flight = matches!(entry.state, State::InFlight { .. });
         if let Some(batch) = entry.payload.take() {
-            let end = End::Failed(certainty(entry.maybe_written || in_flight), why);
+            let end = BatchOutcome::Failed(certainty(entry.maybe_written || in_flight), why);
             out.push(Finished { batch, end });
         }
         if in_flight {
@@ -303,7 +315,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         true
     }
 
-    /// Removes a batch that is certainly not in the log. Its sequence is used again if nothing was stamped after it.
+    /// Removes a batch that is certainly not in the log. Its sequence is used again if nothing was
+    /// stamped after it.
     fn remove_unwritten(&mut self, index: usize) {
         let Some(entry) = self.entries.remove(index) else {
             return;
@@ -322,7 +335,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
     }
 
     fn dig(&mut self, id: BatchId, certain: bool, fenced: bool) {
-        let hole = self.hole.get_or_insert(Hole {
+        let hole = self.hole.get_or_insert(SequenceGap {
             last: id,
             certain,
             fenced,
@@ -340,16 +353,17 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             return;
         }
         self.hole = None;
-        self.spent = self.identity.map(|identity| Spent {
+        self.spent = self.identity.map(|identity| ExhaustedEpoch {
             identity,
             fenced: hole.fenced,
         });
-        // Those certainly not written go again under the next identity; for the others that could be a second time.
+        // Those certainly not written go again under the next identity; for the others that could
+        // be a second time.
         let mut index = 0;
         while let Some(entry) = self.entries.get_mut(index) {
             if entry.maybe_written && !crate::planted("maybe-written-goes-under-another-identity") {
                 if let Some(batch) = entry.payload.take() {
-                    let end = End::Failed(Certainty::MaybeWritten, Why::Gap);
+                    let end = BatchOutcome::Failed(Certainty::MaybeWritten, Why::Gap);
                     out.push(Finished { batch, end });
                 }
                 self.entries.remove(index);

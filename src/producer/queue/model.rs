@@ -1,9 +1,10 @@
 //! [`PartitionQueue`] against a model of brokers, in thousands of random runs.
 //!
-//! The model has several brokers that share one log (replication is perfect), a connection to each that keeps order,
-//! connections that break with requests on the way (some of which are still processed later: zombies), refusals before and
-//! after the append, leader moves and time-outs. It remembers five batches per producer, as a broker does. The topic may be
-//! deleted and made anew (requests name it by its id, and those under the old id are refused), the application may purge
+//! The model has several brokers that share one log (replication is perfect), a connection to each
+//! that keeps order, connections that break with requests on the way (some of which are still
+//! processed later: zombies), refusals before and after the append, leader moves and time-outs. It
+//! remembers five batches per producer, as a broker does. The topic may be deleted and made anew
+//! (requests name it by its id, and those under the old id are refused), the application may purge
 //! what it sent, and a broker forgets who has been silent for long.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -208,7 +209,7 @@ impl World {
         if let Some(open) = self.queue.purge(sent, &mut out) {
             self.not_sent.extend(open.0);
         }
-        let certain = |end| matches!(end, End::Failed(Certainty::NotSent, Why::Purged));
+        let certain = |end| matches!(end, BatchOutcome::Failed(Certainty::NotSent, Why::Purged));
         assert!(sent || out.iter().all(|finished| certain(finished.end)));
         self.finish(out);
     }
@@ -344,7 +345,8 @@ impl World {
             Answer::TooLarge
         } else {
             match self.log.append(request.stamp, &request.records) {
-                // Such as NOT_ENOUGH_REPLICAS_AFTER_APPEND, or the leader moves while replicas are waited for.
+                // Such as NOT_ENOUGH_REPLICAS_AFTER_APPEND, or the leader moves while replicas are
+                // waited for.
                 Appended::Written if roll < 14 => Answer::Again(Certainty::MaybeWritten),
                 Appended::Written => Answer::Written,
                 Appended::OutOfSequence => Answer::OutOfSequence,
@@ -381,14 +383,15 @@ impl World {
     fn finish(&mut self, out: Vec<Finished<Batch>>) {
         for Finished { batch, end } in out {
             match end {
-                End::Written => self.acknowledged.extend(batch.0),
-                End::Failed(Certainty::NotSent, _) => self.not_sent.extend(batch.0),
-                End::Failed(Certainty::MaybeWritten, _) => self.maybe.extend(batch.0),
+                BatchOutcome::Written => self.acknowledged.extend(batch.0),
+                BatchOutcome::Failed(Certainty::NotSent, _) => self.not_sent.extend(batch.0),
+                BatchOutcome::Failed(Certainty::MaybeWritten, _) => self.maybe.extend(batch.0),
             }
         }
     }
 
-    /// The client loses a connection: answers not read are lost; requests may never arrive, or late.
+    /// The client loses a connection: answers not read are lost; requests may never arrive, or
+    /// late.
     fn break_connection(&mut self) {
         if self.calm {
             return;

@@ -1,11 +1,12 @@
 //! Which batch goes next, when, and under which identity and sequence.
 //!
-//! Everything of the [invariants](super) that holds a batch back is here: one in flight until an identity is confirmed, a
-//! repeated batch alone, nothing to a new leader while the old one has something, nothing new over a hole.
+//! Everything of the [invariants](super) that holds a batch back is here: one in flight until an
+//! identity is confirmed, a repeated batch alone, nothing to a new leader while the old one has
+//! something, nothing new over a hole.
 
 use std::time::Duration;
 
-use super::{BatchId, Entry, PartitionQueue, Payload, Rules, Spent, Stamp, State};
+use super::{BatchId, Entry, ExhaustedEpoch, PartitionQueue, Payload, Rules, Stamp, State};
 use crate::clock::Instant;
 use crate::producer::identity::Identity;
 use crate::types::BrokerId;
@@ -24,7 +25,7 @@ pub(crate) enum Next<'a, S> {
     /// A batch is ready but does not fit into what is left of the request.
     NoRoom,
     /// A batch is ready but needs an identity other than this.
-    NeedsIdentity(Option<Spent>),
+    NeedsIdentity(Option<ExhaustedEpoch>),
     /// Nothing now; see [`PartitionQueue::wake_at`].
     Nothing,
 }
@@ -106,9 +107,9 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         self.entries.iter().any(unsent)
     }
 
-    /// When [`next`](Self::next) may have something although nothing happened until then: the end of a back-off or linger. In
-    /// the past if it may have something already.
-    /// `None` if only an event can bring something.
+    /// When [`next`](Self::next) may have something although nothing happened until then: the end
+    /// of a back-off or linger. In the past if it may have something already. `None` if only an
+    /// event can bring something.
     pub(crate) fn wake_at(&self, rules: &Rules) -> Option<Instant> {
         let first = self
             .entries
@@ -121,8 +122,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         }
     }
 
-    /// The place of the first batch not in flight if it may go to `broker` now; the line's length if all are in flight
-    /// and another may join them.
+    /// The place of the first batch not in flight if it may go to `broker` now; the line's length
+    /// if all are in flight and another may join them.
     fn candidate(&self, rules: &Rules, now: Instant, broker: BrokerId) -> Option<usize> {
         if self.leader != Some(broker) || self.in_flight >= rules.max_in_flight {
             return None;
@@ -193,8 +194,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
     }
 }
 
-/// After so long a silence a producer makes sure that the broker still knows it: one round trip, and far less than the time
-/// after which a broker may forget it.
+/// After so long a silence a producer makes sure that the broker still knows it: one round trip,
+/// and far less than the time after which a broker may forget it.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
 
 /// What to do about the identity offered for a new batch.
@@ -203,7 +204,7 @@ enum Adopt {
     New(Identity),
     /// Batches under the old one are still without an answer.
     Wait,
-    Needed(Option<Spent>),
+    Needed(Option<ExhaustedEpoch>),
 }
 
 fn entry_bytes<S: Payload>(entry: &Entry<S>) -> usize {

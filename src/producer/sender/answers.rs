@@ -1,8 +1,8 @@
 //! What becomes of the batches of a request that was answered or failed.
 //!
-//! An answer is taken apart partition by partition: the code's meaning (`verdict.rs`) goes to the slot's queue, which decides
-//! done, again or failed; batches end outside of every lock. Hints at new leaders are passed on to the cluster, and what ends
-//! the producer to its control task.
+//! An answer is taken apart partition by partition: the code's meaning (`produce_error.rs`) goes to
+//! the slot's queue, which decides done, again or failed; batches end outside of every lock. Hints
+//! at new leaders are passed on to the cluster, and what ends the producer to its control task.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::producer::batch::{ReadyBatch, end_all};
 use crate::producer::delivery::Outcome;
 use crate::producer::queue::{Answer, Settled, Why};
 use crate::producer::slot::unknown_offset;
-use crate::producer::{Acks, verdict};
+use crate::producer::{Acks, produce_error};
 use crate::types::BrokerId;
 
 impl Sender {
@@ -48,11 +48,11 @@ impl Sender {
             });
             partitions.sum()
         });
-        let ledger = &self.shared.slot_config.ledger;
+        let stats = &self.shared.slot_config.stats;
         let throttled = |response: &ProduceResponse| {
             Duration::from_millis(u64::try_from(response.throttle_time_ms).unwrap_or(0))
         };
-        ledger.request(took, answer.as_ref().ok().map(throttled), refused);
+        stats.request(took, answer.as_ref().ok().map(throttled), refused);
         span.record("took_ms", took.as_millis());
         span.record("refused", refused);
         if let Err(error) = &answer {
@@ -124,10 +124,11 @@ impl Sender {
                 guess = index + 1;
                 part.settled = true;
                 let code = answer.error_code;
-                let mut verdict = verdict::verdict(code, self.shared.config.acks);
+                let mut outcome =
+                    produce_error::classify_produce_error(code, self.shared.config.acks);
                 if self.shared.rules.idempotent && contradicts(code, answer.base_offset) {
                     // The broker knows a batch that it has, and tells its offset again.
-                    verdict = Answer::Again(Certainty::MaybeWritten);
+                    outcome = Answer::Again(Certainty::MaybeWritten);
                 }
                 let leader = &answer.current_leader;
                 if leader.leader_id.0 >= 0 {
@@ -152,9 +153,9 @@ impl Sender {
                     append_time: (answer.log_append_time_ms >= 0)
                         .then_some(answer.log_append_time_ms),
                 };
-                self.settle_part(part, verdict, time, &written, error.as_ref());
-                if matches!(verdict, Answer::Refused(_))
-                    && verdict::is_fatal(code, self.shared.rules.idempotent)
+                self.settle_part(part, outcome, time, &written, error.as_ref());
+                if matches!(outcome, Answer::Refused(_))
+                    && produce_error::is_fatal(code, self.shared.rules.idempotent)
                     && let Some(error) = error
                 {
                     self.shared
@@ -219,8 +220,8 @@ impl Sender {
         if let Some(error) = error {
             match settled {
                 Settled::Again => {
-                    let ledger = &self.shared.slot_config.ledger;
-                    ledger.repeats(now(), &slot.tp, error);
+                    let stats = &self.shared.slot_config.stats;
+                    stats.repeats(now(), &slot.tp, error);
                 }
                 Settled::Oversized => {
                     tracing::debug!(partition = %slot.tp, "a batch is too large and is split");
@@ -308,7 +309,8 @@ fn contradicts(code: i16, base_offset: i64) -> bool {
     }
 }
 
-/// An error about an identity ends the record and not the producer, which goes on under another one.
+/// An error about an identity ends the record and not the producer, which goes on under another
+/// one.
 fn of_the_record(error: Error) -> Error {
     match error.kind() {
         ErrorKind::Sequence | ErrorKind::Fenced if !crate::planted("a-lost-record-is-fatal") => {

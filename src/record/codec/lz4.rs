@@ -1,8 +1,9 @@
 //! LZ4 frames around the block codec of `lz4_flex`.
 //!
-//! The frame layer is here because it is small, and because it lets blocks be decompressed into their final place, with
-//! the output itself as the dictionary of linked blocks, and memory bounded by what can come instead of by the block size
-//! that the frame claims (4 MiB for a batch of 200 bytes is common).
+//! The frame layer is here because it is small, and because it lets blocks be decompressed into
+//! their final place, with the output itself as the dictionary of linked blocks, and memory bounded
+//! by what can come instead of by the block size that the frame claims (4 MiB for a batch of 200
+//! bytes is common).
 
 use lz4_flex::block::{
     CompressTable, DecompressError, compress_into_with_table, decompress_into,
@@ -16,8 +17,8 @@ use crate::record::error::RecordError;
 const MAGIC: u32 = 0x184d_2204;
 /// Skippable frames have this magic but for the last four bits.
 const SKIPPABLE_MAGIC: u32 = 0x184d_2a50;
-/// What Kafka's Java client writes: version 1, independent blocks of 64 KiB, no checksums, no content size; the last byte
-/// is the header checksum, a constant for constant flags.
+/// What Kafka's Java client writes: version 1, independent blocks of 64 KiB, no checksums, no
+/// content size; the last byte is the header checksum, a constant for constant flags.
 const HEADER: [u8; 7] = [0x04, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82];
 const BLOCK: usize = 64 << 10;
 const UNCOMPRESSED: u32 = 1 << 31;

@@ -1,17 +1,20 @@
 //! The codecs of record batches, with reused contexts and bounded output.
 //!
-//! A context is worth keeping: that of zstd is over a megabyte, that of gzip a quarter of one, and setting one up costs
-//! more than compressing a small batch. Batches are compressed by whichever task filled them, so contexts are kept in
-//! a pool of a few per kind instead of per thread: memory is bounded by the pool, not by the number of runtime threads,
-//! and goes away with the client. The pool's lock is taken for a push or a pop, twice per batch.
+//! A context is worth keeping: that of zstd is over a megabyte, that of gzip a quarter of one, and
+//! setting one up costs more than compressing a small batch. Batches are compressed by whichever
+//! task filled them, so contexts are kept in a pool of a few per kind instead of per thread: memory
+//! is bounded by the pool, not by the number of runtime threads, and goes away with the client. The
+//! pool's lock is taken for a push or a pop, twice per batch.
 //!
 //! Invariants:
 //!
-//! - Output never grows past the limit by more than a byte (gzip, zstd) or at all (snappy, lz4), and its buffer grows
-//!   with the data: no length that the input claims is allocated before it is known to be possible.
+//! - Output never grows past the limit by more than a byte (gzip, zstd) or at all (snappy, lz4),
+//!   and its buffer grows with the data: no length that the input claims is allocated before it is
+//!   known to be possible.
 //! - The memory of an output is used again only when nobody has a slice of it.
 //! - A context whose last use failed is dropped, not put back.
-//! - Checksums inside compressed data (lz4, zstd) are not verified: the CRC-32C of the batch covers the same bytes.
+//! - Checksums inside compressed data (lz4, zstd) are not verified: the CRC-32C of the batch covers
+//!   the same bytes.
 
 #[cfg(feature = "gzip")]
 mod gzip;
@@ -39,7 +42,8 @@ use super::compress::Compression;
 use super::error::RecordError;
 use output::Output;
 
-/// Contexts of all codecs, kept for the next batch. Shared by everything in a client that compresses or decompresses.
+/// Contexts of all codecs, kept for the next batch. Shared by everything in a client that
+/// compresses or decompresses.
 pub(crate) struct CodecPool {
     scratch: Idle<Vec<u8>>,
     outputs: Outputs,
@@ -88,7 +92,8 @@ impl CodecPool {
         self
     }
 
-    /// Compresses `input` and returns it behind `front` zero bytes, in the buffer that `buffer_for` gives for that size.
+    /// Compresses `input` and returns it behind `front` zero bytes, in the buffer that `buffer_for`
+    /// gives for that size.
     ///
     /// `None` if the result would not be smaller than the input.
     pub(crate) fn compress(
@@ -101,7 +106,8 @@ impl CodecPool {
         let mut scratch = self.scratch.take_or(Vec::new);
         scratch.clear();
         self.compress_into(compression, input, &mut scratch)?;
-        // The scratch buffer is as large as the worst case; the batch that waits for its broker should not be.
+        // The scratch buffer is as large as the worst case; the batch that waits for its broker
+        // should not be.
         let smaller = (scratch.len() < input.len()).then(|| {
             let mut buffer = buffer_for(front.saturating_add(scratch.len()));
             buffer.clear();
@@ -269,8 +275,8 @@ impl<T> Idle<T> {
     }
 }
 
-/// The memory of the last decompressed batches, for the next ones: fresh memory of their size comes from the system
-/// page by page, which costs about as much as decompressing fast codecs.
+/// The memory of the last decompressed batches, for the next ones: fresh memory of their size comes
+/// from the system page by page, which costs about as much as decompressing fast codecs.
 struct Outputs {
     /// The most bytes to keep.
     max: usize,
@@ -280,7 +286,8 @@ struct Outputs {
 struct Kept {
     /// Those that were given out, in that order.
     given: VecDeque<Bytes>,
-    /// Those that nobody has a slice of any more. The last one was in use last: it is the likeliest to be in a cache.
+    /// Those that nobody has a slice of any more. The last one was in use last: it is the likeliest
+    /// to be in a cache.
     free: VecDeque<Vec<u8>>,
     bytes: usize,
 }

@@ -7,8 +7,8 @@ use crate::record::error::RecordError;
 
 /// A growing buffer with an end.
 pub(super) struct Output {
-    /// The decompressed bytes and, behind them, what is left of an older output: memory that need not be filled again
-    /// before a codec writes to it.
+    /// The decompressed bytes and, behind them, what is left of an older output: memory that need
+    /// not be filled again before a codec writes to it.
     pub(super) bytes: Vec<u8>,
     pub(super) len: usize,
     pub(super) limit: usize,
@@ -21,7 +21,8 @@ const MAX_FIRST_GUESS: usize = 1 << 20;
 
 impl Output {
     pub(super) fn new(used: Option<Vec<u8>>, input_len: usize, limit: usize) -> Self {
-        // Records compress to a third or a quarter; a guess only, bounded in itself and by the limit.
+        // Records compress to a third or a quarter; a guess only, bounded in itself and by the
+        // limit.
         let guess = input_len.saturating_mul(4).min(MAX_FIRST_GUESS).min(limit);
         Self {
             bytes: used.unwrap_or_else(|| Vec::with_capacity(guess)),
@@ -48,7 +49,8 @@ impl Output {
         Ok(())
     }
 
-    /// What there is, and so many bytes behind it to be written to; who has done that adds to `len`.
+    /// What there is, and so many bytes behind it to be written to; who has done that adds to
+    /// `len`.
     pub(super) fn split(&mut self, more: usize) -> (&[u8], &mut [u8]) {
         let end = self.len.saturating_add(more);
         if self.bytes.len() < end {
@@ -59,8 +61,8 @@ impl Output {
         (done, room)
     }
 
-    /// For codecs that append to a vector: has it end where the output does. They say what they have added by
-    /// [`Output::grew`].
+    /// For codecs that append to a vector: has it end where the output does. They say what they
+    /// have added by [`Output::grew`].
     pub(super) fn vec(&mut self) -> &mut Vec<u8> {
         self.bytes.truncate(self.len);
         &mut self.bytes
@@ -70,8 +72,9 @@ impl Output {
         self.len = self.bytes.len();
     }
 
-    /// Makes sure that there is spare capacity, and never more than one byte past the limit: that byte is how a stream
-    /// that goes on is told from one that ends there. Fails once it has been written.
+    /// Makes sure that there is spare capacity, and never more than one byte past the limit: that
+    /// byte is how a stream that goes on is told from one that ends there. Fails once it has been
+    /// written.
     #[cfg(any(feature = "gzip", feature = "zstd"))]
     pub(super) fn make_spare(&mut self) -> Result<(), RecordError> {
         if self.len > self.limit {
@@ -85,8 +88,9 @@ impl Output {
         Ok(())
     }
 
-    /// The decompressed bytes, without much spare capacity: they may live as long as the records made of them. A
-    /// little is left, so that the memory is large enough for the next batch of about that size.
+    /// The decompressed bytes, without much spare capacity: they may live as long as the records
+    /// made of them. A little is left, so that the memory is large enough for the next batch of
+    /// about that size.
     pub(super) fn finish(mut self) -> Vec<u8> {
         self.bytes.truncate(self.len);
         if self.bytes.capacity() - self.len > self.len / 8 {

@@ -1,5 +1,5 @@
-//! Snappy, in the framing of xerial's `snappy-java`, which Kafka's Java client writes; bare blocks are read as well,
-//! since other clients have written them.
+//! Snappy, in the framing of xerial's `snappy-java`, which Kafka's Java client writes; bare blocks
+//! are read as well, since other clients have written them.
 
 use snap::raw::{Decoder, Encoder, decompress_len, max_compress_len};
 
@@ -12,7 +12,8 @@ const VERSION: u32 = 1;
 const COMPATIBLE_VERSION: u32 = 1;
 /// The block size of `SnappyOutputStream`.
 const BLOCK: usize = 32 << 10;
-/// No block grows by more than this when decompressed: the densest element is a copy of 64 bytes in 3.
+/// No block grows by more than this when decompressed: the densest element is a copy of 64 bytes in
+/// 3.
 const MAX_RATIO: usize = 22;
 
 pub(super) struct Compressor {

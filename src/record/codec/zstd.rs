@@ -9,8 +9,9 @@ use super::zstd_frame::check_header;
 use crate::record::codec_id::Codec;
 use crate::record::error::RecordError;
 
-/// The largest window read, that of level 22: 128 MiB. It is allocated for frames that ask for it but touched only as far
-/// as they really go, which is checked against the limit of the output all along.
+/// The largest window read, that of level 22: 128 MiB. It is allocated for frames that ask for it
+/// but touched only as far as they really go, which is checked against the limit of the output all
+/// along.
 const WINDOW_LOG_MAX: u32 = 27;
 /// A context that had to grow past this (windows above 8 MiB, levels above 19) is not kept.
 const MAX_IDLE_CONTEXT: usize = 10 << 20;

@@ -1,4 +1,5 @@
-//! What the header of a Zstandard frame promises (RFC 8878, section 3.1.1.1), read before a decoder may act on it.
+//! What the header of a Zstandard frame promises (RFC 8878, section 3.1.1.1), read before a decoder
+//! may act on it.
 
 use super::output::{Output, truncated};
 use crate::record::codec_id::Codec;
@@ -18,8 +19,8 @@ pub(super) struct FrameHeader {
     pub(super) content_size: Option<u64>,
 }
 
-/// Reads the header in front of `frame` and refuses a frame that says itself that it is too large, before anything is
-/// allocated for it. `None` for what is no frame, or not a whole header.
+/// Reads the header in front of `frame` and refuses a frame that says itself that it is too large,
+/// before anything is allocated for it. `None` for what is no frame, or not a whole header.
 pub(super) fn check_header(
     frame: &[u8],
     output: &Output,

@@ -57,9 +57,10 @@ impl Decompressor {
             .ok_or_else(|| truncated(Codec::Zstd))?;
         *input = rest;
 
-        // The decoder keeps a whole window of output to itself before it gives any away, and writers that do not know how
-        // long a batch is claim large ones: 128 MiB at level 22. But nothing refers further back than to the start of the
-        // output, which is limited, so a window of that limit serves as well.
+        // The decoder keeps a whole window of output to itself before it gives any away, and
+        // writers that do not know how long a batch is claim large ones: 128 MiB at level 22. But
+        // nothing refers further back than to the start of the output, which is limited, so a
+        // window of that limit serves as well.
         let mut patched = [0; MAX_HEADER_LEN];
         let patched = patched.get_mut(..header.len).unwrap_or_default();
         patched.copy_from_slice(front);

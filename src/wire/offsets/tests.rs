@@ -260,8 +260,8 @@ fn answers_about_no_group_or_several_are_refused() {
     }
 }
 
-/// What the client writes the mock reads, and the other way round. That the mock writes what brokers do is seen
-/// by the tests that compare them.
+/// What the client writes the mock reads, and the other way round. That the mock writes what
+/// brokers do is seen by the tests that compare them.
 #[cfg(feature = "mock")]
 mod both_sides {
     use super::broker::{OffsetFetchRequests, OffsetFetchResponses};

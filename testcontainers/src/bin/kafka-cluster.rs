@@ -5,8 +5,8 @@
 //! ```
 //!
 //! `{bootstrap}` in the command's arguments is replaced by the brokers' addresses, which the
-//! command also finds in the environment variable `OTTLA_BOOTSTRAP`. The exit status is the command's.
-//! Without a command it prints the addresses and runs until it gets Ctrl-C or SIGTERM.
+//! command also finds in the environment variable `OTTLA_BOOTSTRAP`. The exit status is the
+//! command's. Without a command it prints the addresses and runs until it gets Ctrl-C or SIGTERM.
 
 use std::process::ExitCode;
 
@@ -60,7 +60,8 @@ async fn main() -> ExitCode {
 
 async fn run(options: &Options) -> Result<ExitCode, Error> {
     let failed = |e: std::io::Error| Error::Usage(format!("cannot wait for signals: {e}"));
-    // From here on a signal no longer ends this process, so that the cluster is removed in any case.
+    // From here on a signal no longer ends this process, so that the cluster is removed in any
+    // case.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let told_to_end = async {

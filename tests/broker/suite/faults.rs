@@ -12,8 +12,8 @@ use crate::support::{LONG, Result, client, partitions, text};
 const RECORDS: usize = 200_000;
 const PARTITIONS: i32 = 6;
 
-/// Each acknowledged record of an idempotent producer is there exactly once, in the order in which it was accepted; of
-/// one that is not idempotent, none is missing.
+/// Each acknowledged record of an idempotent producer is there exactly once, in the order in which
+/// it was accepted; of one that is not idempotent, none is missing.
 #[tokio::test]
 async fn records_survive_kills_a_freeze_and_a_roll() -> Result {
     let cluster = Cluster::builder().brokers(3).start().await?;
@@ -80,7 +80,8 @@ fn mine(partition: i32, count: usize) -> impl Iterator<Item = usize> {
     (0..count).filter(move |number| *number as i32 % PARTITIONS == partition)
 }
 
-/// Sends numbers in half a minute; returns the offsets that were acknowledged, in the order of sending.
+/// Sends numbers in half a minute; returns the offsets that were acknowledged, in the order of
+/// sending.
 async fn produce(
     producer: &Producer,
     topic: &str,

@@ -440,7 +440,8 @@ async fn compacted_logs_are_read_over_their_holes() -> Result {
     }
 }
 
-/// Brokers 1, 2 and 3 in racks a, b and c, which send readers to the replica in their own (KIP-392).
+/// Brokers 1, 2 and 3 in racks a, b and c, which send readers to the replica in their own
+/// (KIP-392).
 async fn three_racks() -> Result<Cluster> {
     let cluster = Cluster::builder()
         .brokers(3)
@@ -673,8 +674,8 @@ async fn the_age_of_the_first_unread_record_is_known_without_having_fetched() ->
     Ok(())
 }
 
-/// Zeros, which take a thousandth of their room on the wire: an application that stalls and takes little at
-/// a time is given, and has buffered for it, no more than the budget and a batch.
+/// Zeros, which take a thousandth of their room on the wire: an application that stalls and takes
+/// little at a time is given, and has buffered for it, no more than the budget and a batch.
 #[tokio::test]
 async fn memory_is_bounded_however_well_data_is_compressed() -> Result {
     const BUDGET: usize = 4 << 20;

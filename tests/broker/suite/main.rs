@@ -1,5 +1,5 @@
-//! `ottla` against real brokers. Run with
-//! `testcontainers/run cargo test -p ottla-broker-tests`; without Docker every test fails and says so.
+//! `ottla` against real brokers. Run with `testcontainers/run cargo test -p ottla-broker-tests`;
+//! without Docker every test fails and says so.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! Leaving a group and remaining in it, as the coordinator sees it: unsubscribing, and the ways to close (KIP-1092).
+//! Leaving a group and remaining in it, as the coordinator sees it: unsubscribing, and the ways to
+//! close (KIP-1092).
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -154,8 +154,8 @@ async fn a_topic_made_anew_does_not_inherit_a_late_commit() -> Result {
     assert_ne!(before, after);
     let late = consumer.commit().await;
     let committed = admin.group_offsets(&group).await?;
-    // Refused, or nothing: if metadata told in time, what was read of the old topic is nobody's. Or, if the new beginning
-    // was looked up as well, that one; the 20 of the old topic in no case.
+    // Refused, or nothing: if metadata told in time, what was read of the old topic is nobody's.
+    // Or, if the new beginning was looked up as well, that one; the 20 of the old topic in no case.
     let inherited = committed.get(&tp).filter(|at| at.offset() != 0);
     assert_eq!(inherited, None, "{late:?}");
     if let Err(error) = late {

@@ -1,4 +1,5 @@
-//! Kafka 3.9 as it comes: without groups of KIP-848. Topics, classic groups and plain offsets are there all the same.
+//! Kafka 3.9 as it comes: without groups of KIP-848. Topics, classic groups and plain offsets are
+//! there all the same.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! Between clients and brokers: sees every request and answer, and may change answers or hold them back.
+//! Between clients and brokers: sees every request and answer, and may change answers or hold them
+//! back.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};

@@ -1,5 +1,5 @@
-//! A client over its quota is silent for as long as brokers say (KIP-219). That it is slow proves nothing: the broker reads
-//! nothing from it meanwhile. So a proxy looks at what is written when.
+//! A client over its quota is silent for as long as brokers say (KIP-219). That it is slow proves
+//! nothing: the broker reads nothing from it meanwhile. So a proxy looks at what is written when.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,8 +15,9 @@ const OFTEN: usize = 5;
 /// Clocks are read a moment before or after the event.
 const SLACK: Duration = Duration::from_millis(2);
 
-/// How often a connection was silent for as long as an answer of this API said. Only for connections with one request at a time:
-/// one that was written before the answer came breaks no silence.
+/// How often a connection was silent for as long as an answer of this API said. Only for
+/// connections with one request at a time: one that was written before the answer came breaks no
+/// silence.
 fn silences(seen: &[Seen], api: i16) -> usize {
     let mut until: BTreeMap<usize, Instant> = BTreeMap::new();
     let mut kept = 0;

@@ -18,7 +18,8 @@ const TOPICS: usize = 4;
 /// Of each producer, one in so much time.
 const RECORDS: usize = 200;
 const PAUSE: Duration = Duration::from_millis(20);
-/// Generous, and yet far less than readers of empty topics make each other wait for on one connection.
+/// Generous, and yet far less than readers of empty topics make each other wait for on one
+/// connection.
 const SLOW: Duration = Duration::from_secs(5);
 
 /// Reads what all producers of its topic write; how long each record took to come.

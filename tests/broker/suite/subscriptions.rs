@@ -54,7 +54,8 @@ async fn settle(consumer: &mut Consumer, topics: &[&str], values: &mut Vec<Strin
     }
 }
 
-/// A pattern follows topics that are made and deleted, and no others; at run time it can be another.
+/// A pattern follows topics that are made and deleted, and no others; at run time it can be
+/// another.
 async fn follows(pattern: impl Fn(&str) -> Result<TopicPattern>) -> Result {
     let cluster = one().await?;
     let bootstrap = cluster.bootstrap();

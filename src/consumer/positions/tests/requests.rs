@@ -1,4 +1,5 @@
-//! What brokers are asked for: by the first request, which goes on until told otherwise, and the second.
+//! What brokers are asked for: by the first request, which goes on until told otherwise, and the
+//! second.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,14 +12,14 @@ fn none_full(_: &TopicPartition) -> bool {
 }
 
 /// Begins the second request, with all there is for it.
-fn second(positions: &mut Positions, broker: BrokerId, now: Instant) -> Vec<Planned> {
+fn second(positions: &mut Positions, broker: BrokerId, now: Instant) -> Vec<PartitionFetch> {
     let plan = positions.plan(broker, Slot::Second, now, none_full);
     let asked: Vec<_> = plan.changes.into_iter().filter_map(|(_, it)| it).collect();
     positions.begun(broker, &keys(&asked));
     asked
 }
 
-fn keys(asked: &[Planned]) -> Vec<Key> {
+fn keys(asked: &[PartitionFetch]) -> Vec<Key> {
     let keys = asked.iter();
     keys.map(|asked| (asked.tp.clone(), asked.epoch)).collect()
 }
@@ -48,7 +49,7 @@ fn a_request_looks_at_what_changed_and_at_nothing_else() {
     positions.looks = 0;
     for offset in 0..100 {
         for asked in &busy {
-            let asked = Planned {
+            let asked = PartitionFetch {
                 offset,
                 ..asked.clone()
             };
@@ -167,26 +168,32 @@ fn brokers_that_lead_nothing_any_more_have_no_share() {
     assert!(brokers(&positions).is_empty());
 }
 
-/// Fetch tasks as the agenda is meant for: the first request of a broker keeps what it was told, and
-/// what is wanted is known by looking at every partition.
+/// Fetch tasks as the planner is meant for: the first request of a broker keeps what it was told,
+/// and what is wanted is known by looking at every partition.
 #[derive(Default)]
 struct Model {
-    asked: BTreeMap<BrokerId, BTreeMap<TopicPartition, Planned>>,
-    seconds: BTreeMap<BrokerId, Vec<Planned>>,
+    asked: BTreeMap<BrokerId, BTreeMap<TopicPartition, PartitionFetch>>,
+    seconds: BTreeMap<BrokerId, Vec<PartitionFetch>>,
     full: BTreeSet<TopicPartition>,
-    /// Where partitions are read from, and from where they were taken since the first request was told.
+    /// Where partitions are read from, and from where they were taken since the first request was
+    /// told.
     homes: BTreeMap<TopicPartition, BrokerId>,
     left: BTreeSet<(BrokerId, TopicPartition)>,
 }
 
 impl Model {
-    /// All that is wanted of a broker, by looking at every partition; how many are full; when there may be more.
+    /// All that is wanted of a broker, by looking at every partition; how many are full; when there
+    /// may be more.
     fn scan(
         &self,
         positions: &Positions,
         broker: BrokerId,
         now: Instant,
-    ) -> (BTreeMap<TopicPartition, Planned>, usize, Option<Instant>) {
+    ) -> (
+        BTreeMap<TopicPartition, PartitionFetch>,
+        usize,
+        Option<Instant>,
+    ) {
         let (mut wanted, mut full, mut next_at) = (BTreeMap::new(), 0, None::<Instant>);
         let second = self.seconds.get(&broker);
         for (tp, part) in &positions.parts {
@@ -211,7 +218,7 @@ impl Model {
             } else if self.full.contains(tp) {
                 full += 1;
             } else {
-                let planned = Planned {
+                let planned = PartitionFetch {
                     tp: tp.clone(),
                     topic_id: part.topic_id,
                     epoch: part.epoch,
@@ -296,8 +303,9 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
-    /// Whatever happens in whatever order: the first request of each broker asks for exactly what looking at
-    /// all partitions finds, and the second for exactly what of that the first does not ask for already.
+    /// Whatever happens in whatever order: the first request of each broker asks for exactly what
+    /// looking at all partitions finds, and the second for exactly what of that the first does not
+    /// ask for already.
     #[test]
     fn agendas_say_what_looking_at_all_partitions_finds(
         steps in prop::collection::vec((0..20_u8, 0..5_i32, 1..4_i32), 1..60)

@@ -1,5 +1,5 @@
-//! Commits in version 10, which names topics by id and by nothing else. The generated messages end before it, so that
-//! answers are compared byte by byte.
+//! Commits in version 10, which names topics by id and by nothing else. The generated messages end
+//! before it, so that answers are compared byte by byte.
 
 use std::fmt::Write as _;
 use std::time::Duration;

@@ -117,8 +117,8 @@ struct Beat<'a> {
     owned: Option<&'a [i32]>,
 }
 
-/// The first epoch of a group with a member is 1, and 2 since Kafka 4.3: epochs are told and written down
-/// as if it were 1. `shift` is how much more it was.
+/// The first epoch of a group with a member is 1, and 2 since Kafka 4.3: epochs are told and
+/// written down as if it were 1. `shift` is how much more it was.
 async fn beat(
     wire: &mut Wire,
     topic: &str,

@@ -90,8 +90,8 @@ impl Group<'_> {
             .collect()
     }
 
-    /// Heartbeats of all until everybody has so many topics; who has which of those that both want is left to
-    /// chance.
+    /// Heartbeats of all until everybody has so many topics; who has which of those that both want
+    /// is left to chance.
     async fn settle(&mut self, expected: &[(&'static str, usize)]) -> Result<String> {
         let mut told = String::new();
         for _ in 0..400 {

@@ -38,7 +38,8 @@ impl Wire {
         Ok(A::decode(&mut answer, version)?)
     }
 
-    /// The same for a request that the generated messages do not have: the bodies, beyond flexible headers.
+    /// The same for a request that the generated messages do not have: the bodies, beyond flexible
+    /// headers.
     pub(crate) async fn ask_bytes(&mut self, key: i16, version: i16, body: &[u8]) -> Result<Bytes> {
         let mut request = BytesMut::new();
         request.put_i16(key);

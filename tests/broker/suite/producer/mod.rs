@@ -1,5 +1,5 @@
-//! The producer where things go wrong: topics that go and come, replicas that are missing, brokers that are frozen,
-//! permissions and quotas.
+//! The producer where things go wrong: topics that go and come, replicas that are missing, brokers
+//! that are frozen, permissions and quotas.
 
 mod adaptive;
 mod refusals;

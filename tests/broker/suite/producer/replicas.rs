@@ -92,8 +92,9 @@ async fn a_shortage_of_replicas_is_waited_out_or_fails_with_the_truth() -> Resul
     Ok(())
 }
 
-/// A broker that has appended and then finds too few replicas says so, after the fact. From 3.7 on none does any more (its high
-/// watermark waits for the replicas, KIP-966): so the answers of one that has appended are made to say it.
+/// A broker that has appended and then finds too few replicas says so, after the fact. From 3.7 on
+/// none does any more (its high watermark waits for the replicas, KIP-966): so the answers of one
+/// that has appended are made to say it.
 #[tokio::test]
 async fn a_shortage_found_after_the_append_is_tried_again_and_costs_no_copies() -> Result {
     const AFTER_APPEND: i16 = 20;
@@ -199,7 +200,8 @@ async fn a_frozen_broker_costs_only_its_own_records_and_each_ends_in_time() -> R
         assert!(error.certainty().is_some(), "{error}");
     }
 
-    // Memory full of what cannot be sent: who does not wait is refused, and who waits gets an answer by its deadline.
+    // Memory full of what cannot be sent: who does not wait is refused, and who waits gets an
+    // answer by its deadline.
     let value = [b'1'; 10_000];
     let mut stuck = Vec::new();
     let full = loop {

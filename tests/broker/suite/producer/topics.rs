@@ -151,7 +151,8 @@ async fn made_anew(cluster: &Cluster) -> Result {
             log.windows(2).all(|pair| pair[0] < pair[1]),
             "partition {partition}: twice or out of order: {log:?}"
         );
-        // What was acknowledged is here where the broker said, or went to the old log, from the first on without a gap.
+        // What was acknowledged is here where the broker said, or went to the old log, from the
+        // first on without a gap.
         let here: BTreeSet<_> = log.iter().copied().collect();
         for (number, offset) in &acknowledged[&partition] {
             let offset = usize::try_from(*offset)?;

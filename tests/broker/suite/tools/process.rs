@@ -146,7 +146,8 @@ impl Tool {
         Ok(())
     }
 
-    /// Waits until it takes SIGTERM: what prints nothing at first would be killed by one that comes too early.
+    /// Waits until it takes SIGTERM: what prints nothing at first would be killed by one that comes
+    /// too early.
     pub(crate) async fn takes_signals(&self) -> Result {
         let status = format!("/proc/{}/status", self.child.id().ok_or("it has ended")?);
         let end = Instant::now() + LONG;
@@ -162,7 +163,8 @@ impl Tool {
         }
     }
 
-    /// Waits for its end. Standard input stays open meanwhile, unless [`Tool::input`] has closed it.
+    /// Waits for its end. Standard input stays open meanwhile, unless [`Tool::input`] has closed
+    /// it.
     pub(crate) async fn end(mut self, within: Duration) -> Result<Ended> {
         let _stdin = self.child.stdin.take();
         let status = timeout(within, self.child.wait()).await;

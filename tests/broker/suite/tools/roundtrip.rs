@@ -35,7 +35,8 @@ async fn consume(bootstrap: &str, topic: &str) -> Result<Vec<Value>> {
     Ok(records)
 }
 
-/// Every kind of absence and presence: base64 of `k`, `v`, nothing; repeated, empty and null headers.
+/// Every kind of absence and presence: base64 of `k`, `v`, nothing; repeated, empty and null
+/// headers.
 fn lines(codec: &str, partition: i64) -> Vec<Value> {
     let headers = json!([
         ["a", "MQ=="],

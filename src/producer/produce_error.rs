@@ -6,7 +6,7 @@ use crate::error::classify::{classify, write_certainty};
 use crate::producer::queue::Answer;
 
 /// The meaning of a code for the line of batches.
-pub(crate) fn verdict(code: i16, acks: Acks) -> Answer {
+pub(crate) fn classify_produce_error(code: i16, acks: Acks) -> Answer {
     match code {
         NONE | DUPLICATE_SEQUENCE_NUMBER => Answer::Written,
         NOT_LEADER_OR_FOLLOWER if crate::planted("acked-by-a-deposed-leader") => Answer::Written,
@@ -47,7 +47,8 @@ pub(crate) fn is_fatal(code: i16, idempotent: bool) -> bool {
 
 fn certainty(code: i16, acks: Acks) -> Certainty {
     match code {
-        // A leader that is deposed while it waits for replicas answers so as well, with the batch in its log.
+        // A leader that is deposed while it waits for replicas answers so as well, with the batch
+        // in its log.
         UNKNOWN_TOPIC_OR_PARTITION
         | NOT_LEADER_OR_FOLLOWER
         | UNKNOWN_TOPIC_ID
@@ -80,13 +81,13 @@ mod tests {
 
     #[test]
     fn codes_mean_what_brokers_mean_by_them() {
-        let again = |code, acks| match verdict(code, acks) {
+        let again = |code, acks| match classify_produce_error(code, acks) {
             Answer::Again(certainty) => certainty,
             other => panic!("{code}: {other:?}"),
         };
-        assert_eq!(verdict(0, Acks::All), Answer::Written);
-        assert_eq!(verdict(46, Acks::All), Answer::Written);
-        assert_eq!(verdict(45, Acks::All), Answer::OutOfSequence);
+        assert_eq!(classify_produce_error(0, Acks::All), Answer::Written);
+        assert_eq!(classify_produce_error(46, Acks::All), Answer::Written);
+        assert_eq!(classify_produce_error(45, Acks::All), Answer::OutOfSequence);
         assert_eq!(again(6, Acks::All), Certainty::MaybeWritten);
         assert_eq!(again(6, Acks::Leader), Certainty::NotSent);
         // UNKNOWN_TOPIC_ID
@@ -97,12 +98,12 @@ mod tests {
         assert_eq!(again(20, Acks::All), Certainty::MaybeWritten);
         // TOPIC_AUTHORIZATION_FAILED
         let refused = Answer::Refused(Certainty::NotSent);
-        assert_eq!(verdict(29, Acks::All), refused);
+        assert_eq!(classify_produce_error(29, Acks::All), refused);
         // OFFSET_OUT_OF_RANGE, which has nothing to do with batches, and a code of the future.
         let unknown = Answer::Refused(Certainty::MaybeWritten);
-        assert_eq!(verdict(1, Acks::All), unknown);
-        assert_eq!(verdict(9999, Acks::All), unknown);
+        assert_eq!(classify_produce_error(1, Acks::All), unknown);
+        assert_eq!(classify_produce_error(9999, Acks::All), unknown);
         // UNKNOWN_SERVER_ERROR
-        assert_eq!(verdict(-1, Acks::All), unknown);
+        assert_eq!(classify_produce_error(-1, Acks::All), unknown);
     }
 }

@@ -7,7 +7,7 @@ use crate::clock::Instant;
 
 /// Lets one event through per period, and counts those it holds back.
 #[derive(Debug, Default)]
-pub(crate) struct Gate(Mutex<State>);
+pub(crate) struct LogThrottle(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -18,7 +18,7 @@ struct State {
 /// How often the same trouble is a warning.
 const PERIOD: Duration = Duration::from_secs(30);
 
-impl Gate {
+impl LogThrottle {
     /// Whether to tell of an event, and of how many since the last one nothing was told.
     pub(crate) fn pass(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -45,7 +45,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_in_a_period_passes_and_the_others_are_counted() {
-        let gate = Gate::default();
+        let gate = LogThrottle::default();
         let start = now();
         assert_eq!(gate.pass(start), Some(0));
         for _ in 0..1000 {

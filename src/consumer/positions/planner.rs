@@ -1,19 +1,21 @@
-//! Which partitions the fetch tasks of a broker look at again, so that no request looks at all of them.
+//! Which partitions the fetch tasks of a broker look at again, so that no request looks at all of
+//! them.
 //!
 //! Invariants:
-//! - Whatever changes a partition ends with [`Positions::touch`], which puts it on the agenda of the broker
-//!   it is to be read from, and has the one it was read from before drop it. What was not touched is wanted,
-//!   or not, as it was when it was last looked at.
+//! - Whatever changes a partition ends with [`Positions::touch`], which puts it on the planner of
+//!   the broker it is to be read from, and has the one it was read from before drop it. What was
+//!   not touched is wanted, or not, as it was when it was last looked at.
 //! - What changes with time alone has a timer there.
-//! - The first request of a broker asks for all that is wanted until told otherwise, as a fetch session does
-//!   (KIP-227); the second for what it is given once, and the first leaves that out meanwhile.
+//! - The first request of a broker asks for all that is wanted until told otherwise, as a fetch
+//!   session does (KIP-227); the second for what it is given once, and the first leaves that out
+//!   meanwhile.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use indexmap::{IndexMap, IndexSet};
 
 use super::part::{Part, State};
-use super::{PartEpoch, Planned, Positions};
+use super::{PartEpoch, PartitionFetch, Positions};
 use crate::clock::Instant;
 use crate::types::{BrokerId, TopicPartition};
 
@@ -29,9 +31,9 @@ pub(crate) enum Slot {
 /// What a request is to do otherwise than the one before.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Partitions that changed: asked for so from now on, or no more. The second request is told only what
-    /// to ask for.
-    pub(crate) changes: Vec<(TopicPartition, Option<Planned>)>,
+    /// Partitions that changed: asked for so from now on, or no more. The second request is told
+    /// only what to ask for.
+    pub(crate) changes: Vec<(TopicPartition, Option<PartitionFetch>)>,
     /// Partitions left out because enough of them is buffered.
     pub(crate) full: usize,
     /// When there may be more to ask for, by time alone.
@@ -42,13 +44,13 @@ pub(crate) struct Plan {
 
 /// The partitions of one broker; see the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Agenda {
+pub(super) struct FetchPlanner {
     /// How many partitions are to be read from it.
     homes: usize,
     /// Those that changed, the first one first.
     changed: IndexSet<TopicPartition>,
-    /// Those that the first request has to look at besides: given up, read from elsewhere, or looked at for
-    /// the second request.
+    /// Those that the first request has to look at besides: given up, read from elsewhere, or
+    /// looked at for the second request.
     left: IndexSet<TopicPartition>,
     /// Those left out because enough of them is buffered.
     full: IndexSet<TopicPartition>,
@@ -56,7 +58,7 @@ pub(super) struct Agenda {
     timers: BTreeSet<(Instant, TopicPartition)>,
 }
 
-impl Agenda {
+impl FetchPlanner {
     /// The partition is not this broker's any more.
     fn leave(&mut self, tp: &TopicPartition, part: &mut Part) {
         self.homes -= 1;
@@ -99,15 +101,15 @@ impl Positions {
             part.asked = None;
             part.home = home;
             if let Some(home) = home {
-                let agenda = self.agendas.entry(home).or_default();
-                agenda.homes += 1;
-                agenda.set_timer(tp, part, None);
+                let planner = self.agendas.entry(home).or_default();
+                planner.homes += 1;
+                planner.set_timer(tp, part, None);
                 self.moved = true;
             }
         }
         if let Some(home) = home {
-            let agenda = self.agendas.entry(home).or_default();
-            agenda.changed.insert(tp.clone());
+            let planner = self.agendas.entry(home).or_default();
+            planner.changed.insert(tp.clone());
         }
     }
 
@@ -118,8 +120,8 @@ impl Positions {
         leave(&mut self.agendas, tp, part);
     }
 
-    /// What to ask a broker for otherwise than before, given of which partitions enough is buffered. If the
-    /// second request is not made, what it was told goes [back](Self::put_off).
+    /// What to ask a broker for otherwise than before, given of which partitions enough is
+    /// buffered. If the second request is not made, what it was told goes [back](Self::put_off).
     pub(crate) fn plan(
         &mut self,
         broker: BrokerId,
@@ -128,14 +130,14 @@ impl Positions {
         full: impl Fn(&TopicPartition) -> bool,
     ) -> Plan {
         self.ring(broker, now);
-        let agenda = self.agendas.entry(broker).or_default();
-        let mut changed = std::mem::take(&mut agenda.changed);
+        let planner = self.agendas.entry(broker).or_default();
+        let mut changed = std::mem::take(&mut planner.changed);
         if slot == Slot::First {
-            changed.extend(std::mem::take(&mut agenda.left));
+            changed.extend(std::mem::take(&mut planner.left));
         }
         let mut plan = Plan::default();
         for tp in changed {
-            let wanted = look(&mut self.parts, agenda, (broker, &tp), now, &full);
+            let wanted = look(&mut self.parts, planner, (broker, &tp), now, &full);
             #[cfg(test)]
             {
                 self.looks += 1;
@@ -155,39 +157,39 @@ impl Positions {
                     match wanted {
                         Some(_) if asked.is_none() => plan.changes.push((tp, wanted)),
                         _ => {
-                            agenda.left.insert(tp);
+                            planner.left.insert(tp);
                         }
                     }
                 }
             }
         }
         plan.moved = std::mem::take(&mut self.moved);
-        plan.full = agenda.full.len();
-        plan.next_at = agenda.timers.first().map(|(at, _)| *at);
+        plan.full = planner.full.len();
+        plan.next_at = planner.timers.first().map(|(at, _)| *at);
         plan
     }
 
     /// The second request is not made now.
     pub(crate) fn put_off(&mut self, broker: BrokerId, asked: Vec<(TopicPartition, PartEpoch)>) {
-        let agenda = self.agendas.entry(broker).or_default();
-        agenda.changed.extend(asked.into_iter().map(|(tp, _)| tp));
+        let planner = self.agendas.entry(broker).or_default();
+        planner.changed.extend(asked.into_iter().map(|(tp, _)| tp));
     }
 
     /// The second request asks for these partitions, until [`ended`](Self::ended).
     pub(crate) fn begun(&mut self, broker: BrokerId, asked: &[(TopicPartition, PartEpoch)]) {
-        let agenda = self.agendas.entry(broker).or_default();
+        let planner = self.agendas.entry(broker).or_default();
         for (tp, epoch) in asked {
             let part = self.parts.get_mut(tp);
             if let Some(part) = part.filter(|part| part.epoch == *epoch) {
                 part.asked = Some(Slot::Second);
-                agenda.left.insert(tp.clone());
+                planner.left.insert(tp.clone());
             }
         }
     }
 
-    /// A request to this broker is over, answered or not; what it asked for if it was the second. True if a
-    /// partition is now to be read from another broker, whose fetch task does not know: a follower was named
-    /// (KIP-392), gave up, or its time is over.
+    /// A request to this broker is over, answered or not; what it asked for if it was the second.
+    /// True if a partition is now to be read from another broker, whose fetch task does not know: a
+    /// follower was named (KIP-392), gave up, or its time is over.
     pub(crate) fn ended(
         &mut self,
         broker: BrokerId,
@@ -242,15 +244,15 @@ impl Positions {
 
     /// What counts as enough buffered is not the same any more.
     pub(crate) fn recheck(&mut self, broker: BrokerId) {
-        if let Some(agenda) = self.agendas.get_mut(&broker) {
-            agenda.changed.extend(agenda.full.iter().cloned());
+        if let Some(planner) = self.agendas.get_mut(&broker) {
+            planner.changed.extend(planner.full.iter().cloned());
         }
     }
 
     /// Whether anything is to be read from the broker.
     pub(crate) fn is_read(&self, broker: BrokerId) -> bool {
-        let agenda = self.agendas.get(&broker);
-        agenda.is_some_and(|agenda| agenda.homes > 0)
+        let planner = self.agendas.get(&broker);
+        planner.is_some_and(|planner| planner.homes > 0)
     }
 
     /// The broker left the cluster; nothing is to be read from it.
@@ -261,14 +263,14 @@ impl Positions {
     /// The brokers that fetches go to at present.
     pub(crate) fn brokers(&self) -> impl Iterator<Item = BrokerId> {
         let agendas = self.agendas.iter();
-        agendas.filter_map(|(broker, agenda)| (agenda.homes > 0).then_some(*broker))
+        agendas.filter_map(|(broker, planner)| (planner.homes > 0).then_some(*broker))
     }
 
     /// Looks after the timers.
     fn ring(&mut self, broker: BrokerId, now: Instant) {
-        while let Some(agenda) = self.agendas.get_mut(&broker)
-            && agenda.timers.first().is_some_and(|(at, _)| *at <= now)
-            && let Some((_, tp)) = agenda.timers.pop_first()
+        while let Some(planner) = self.agendas.get_mut(&broker)
+            && planner.timers.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, tp)) = planner.timers.pop_first()
         {
             if let Some(part) = self.parts.get_mut(&tp) {
                 part.due = None;
@@ -279,37 +281,37 @@ impl Positions {
     }
 }
 
-fn leave(agendas: &mut BTreeMap<BrokerId, Agenda>, tp: &TopicPartition, part: &mut Part) {
-    if let Some(agenda) = part.home.and_then(|home| agendas.get_mut(&home)) {
-        agenda.leave(tp, part);
+fn leave(agendas: &mut BTreeMap<BrokerId, FetchPlanner>, tp: &TopicPartition, part: &mut Part) {
+    if let Some(planner) = part.home.and_then(|home| agendas.get_mut(&home)) {
+        planner.leave(tp, part);
     }
 }
 
 /// How the partition is to be asked for, if it is; what there is to be noted for when it is not.
 fn look(
     parts: &mut IndexMap<TopicPartition, Part>,
-    agenda: &mut Agenda,
+    planner: &mut FetchPlanner,
     (broker, tp): (BrokerId, &TopicPartition),
     now: Instant,
     full: impl Fn(&TopicPartition) -> bool,
-) -> Option<Planned> {
+) -> Option<PartitionFetch> {
     let part = parts.get_mut(tp).filter(|part| part.home == Some(broker))?;
-    agenda.unlist(tp, part);
+    planner.unlist(tp, part);
     let fetchable = part.state == State::Active
         && !part.paused
         && !part.revoking
         && !part.parked
         && part.asked != Some(Slot::Second);
     let not_before = part.not_before.filter(|at| fetchable && *at > now);
-    agenda.set_timer(tp, part, not_before);
+    planner.set_timer(tp, part, not_before);
     if !fetchable || not_before.is_some() {
         return None;
     }
     if full(tp) {
-        agenda.full.insert(tp.clone());
+        planner.full.insert(tp.clone());
         return None;
     }
-    Some(Planned {
+    Some(PartitionFetch {
         tp: tp.clone(),
         topic_id: part.topic_id,
         epoch: part.epoch,
