@@ -438,7 +438,6 @@ impl Positions {
         let part = self.parts.get_mut(tp)?;
         part.renew(epoch);
         let to = policy(reset);
-        tracing::warn!(partition = %tp, cause, ?reset, "the position is given up");
         part.state = to.map_or(State::NoPosition, State::AwaitingReset);
         self.touch(tp);
         to.is_none().then(|| no_position(tp, cause))

@@ -174,6 +174,8 @@ impl Positions {
             }
             codes::OFFSET_OUT_OF_RANGE => {
                 let cause = format!("offset {} is outside the log", asked.offset);
+                let reset = self.rules.reset;
+                tracing::warn!(partition = %asked.tp, ?reset, "{cause}: auto.offset.reset decides");
                 Outcome {
                     discard: true,
                     error: self.reset_by_policy(&asked.tp, &cause),
