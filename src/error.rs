@@ -151,8 +151,8 @@ impl Error {
     }
 
     /// The offsets that cannot be read, of a consumer's error about damaged records: to leave them
-    /// out, [`seek`](crate::Consumer::seek) to the range's end. Where the damage hides how far it
-    /// goes, the range is one offset long, and the next attempt tells of the next one.
+    /// out, [`seek`](crate::ConsumerHandle::seek) to the range's end. Where the damage hides how
+    /// far it goes, the range is one offset long, and the next attempt tells of the next one.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {

@@ -55,10 +55,10 @@
 //! | `abort`, `rd_kafka_purge` | [`Producer::purge`] |
 //! | `rd_kafka_outq_len` | [`Producer::buffered_bytes`], [`Producer::metrics`] |
 //! | `ConsumerRebalanceListener` | [`Consumer::next_event`] |
-//! | `position(partition)`, which waits | [`Consumer::position`], `None` until it is known |
-//! | `seek(partition, OffsetAndMetadata)` | [`Consumer::seek_to_offset`] |
-//! | `currentLag`, `rd_kafka_get_watermark_offsets` | [`Consumer::lag`] |
-//! | `rd_kafka_query_watermark_offsets` | [`Consumer::beginning_offsets`], [`Consumer::end_offsets`] |
+//! | `position(partition)`, which waits | [`Consumer::position`](ConsumerHandle::position), `None` until it is known |
+//! | `seek(partition, OffsetAndMetadata)` | [`Consumer::seek_to_offset`](ConsumerHandle::seek_to_offset) |
+//! | `currentLag`, `rd_kafka_get_watermark_offsets` | [`Consumer::lag`](ConsumerHandle::lag) |
+//! | `rd_kafka_query_watermark_offsets` | [`Consumer::beginning_offsets`](ConsumerHandle::beginning_offsets), [`Consumer::end_offsets`](ConsumerHandle::end_offsets) |
 //! | `wakeup`, calls from other threads | [`ConsumerHandle`] |
 //! | `listTopics` | [`admin::Admin::list_topics`] |
 //! | `unsubscribe` | [`Consumer::unsubscribe`], which does not wait |

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::types::{BrokerId, TopicPartition};
 
 /// Why no records of a partition come at this moment; its text says what to do about it. See
-/// [`Consumer::explain`](super::Consumer::explain).
+/// [`Consumer::explain`](super::ConsumerHandle::explain).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Explanation {

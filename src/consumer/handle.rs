@@ -294,7 +294,8 @@ impl ConsumerHandle {
     /// How far behind this consumer is, with the ends of the logs as their leaders tell them now,
     /// the ages of first unread records that were not fetched yet (as of paused partitions), and
     /// how much younger the newest records are: a partition that is behind costs fetches of one to
-    /// three batches. An age that cannot be learnt is [`TimeLag::Unknown`].
+    /// three batches. An age that cannot be learnt is
+    /// [`TimeLag::Unknown`](crate::TimeLag::Unknown).
     ///
     /// # Errors
     ///
@@ -326,8 +327,9 @@ impl ConsumerHandle {
 
     /// The lag, at once and then every `interval`. Only partitions of which no fetch told the end
     /// within the interval are asked about. Ends when the consumer does; a broker that does not
-    /// answer leaves its partitions as they were ([`PartitionLag::measured`]). Whoever looks seldom
-    /// gets the latest only.
+    /// answer leaves its partitions as they were
+    /// ([`PartitionLag::measured`](crate::PartitionLag::measured)). Whoever looks seldom gets the
+    /// latest only.
     ///
     /// ```no_run
     /// # async fn example(consumer: &ottla::Consumer) {

@@ -24,8 +24,8 @@ pub struct PartitionLag {
     pub time: TimeLag,
     /// How much younger the log's newest record is than the last one handed out: the difference of
     /// their timestamps, which an idle producer does not make grow.
-    /// [`Consumer::fetch_lag`](super::Consumer::fetch_lag) asks for it; elsewhere it is unknown
-    /// unless all is caught up.
+    /// [`Consumer::fetch_lag`](super::ConsumerHandle::fetch_lag) asks for it; elsewhere it is
+    /// unknown unless all is caught up.
     pub behind_newest: TimeLag,
     /// How long ago `end_offset` was learnt; `None` if it was not.
     pub measured: Option<Duration>,

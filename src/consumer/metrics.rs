@@ -12,7 +12,7 @@ use crate::metrics::histogram::{Histogram, SizeHistogram};
 use crate::types::BrokerId;
 
 /// What a consumer did so far, and what it holds now; see
-/// [`Consumer::metrics`](super::Consumer::metrics). Counters start with the consumer.
+/// [`Consumer::metrics`](super::ConsumerHandle::metrics). Counters start with the consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerMetrics {

@@ -140,7 +140,7 @@ async fn measure(shared: &Shared, since: Instant, deadline: Instant) -> Lag {
     shared.lag()
 }
 
-/// The lag now and then; see [`Consumer::watch_lag`](super::Consumer::watch_lag).
+/// The lag now and then; see [`Consumer::watch_lag`](super::ConsumerHandle::watch_lag).
 pub struct LagStream {
     shared: Arc<Shared>,
     interval: Duration,

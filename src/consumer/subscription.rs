@@ -87,7 +87,8 @@ impl Consumer {
     }
 
     /// What this consumer was told to read last: topics by name or by pattern, partitions, or
-    /// nothing. Which partitions that means at present is told by [`assignment`](Self::assignment).
+    /// nothing. Which partitions that means at present is told by
+    /// [`assignment`](super::ConsumerHandle::assignment).
     #[must_use]
     pub fn subscription(&self) -> Subscription {
         self.shared.lock().wanted.clone()

@@ -40,7 +40,7 @@ impl Batches {
     /// partitions back:
     ///
     /// - [`ErrorKind::CorruptRecord`]: damaged records are fetched and reported again, at most once
-    ///   a second. To leave them out, [`seek`](super::ConsumerHandle::seek) to the end of
+    ///   a second. To leave them out, [`seek`](crate::ConsumerHandle::seek) to the end of
     ///   [`Error::unreadable`].
     /// - [`ErrorKind::Offset`]: without a position and with `auto.offset.reset=none`, a partition
     ///   waits for a seek.
@@ -180,8 +180,8 @@ impl PartitionBatch {
     /// checksum is right (or was not checked). It is the last item, [`Error::unreadable`] says
     /// which offsets cannot be read, and the partition stops there: nothing from there on counts as
     /// handed out or is committed, and polls return the error again, at most once a second, while
-    /// other partitions go on. To leave those offsets out, [`seek`](crate::Consumer::seek) to the
-    /// range's end.
+    /// other partitions go on. To leave those offsets out, [`seek`](crate::ConsumerHandle::seek) to
+    /// the range's end.
     #[must_use]
     pub fn records(&self) -> BatchRecords<'_> {
         BatchRecords {

@@ -428,7 +428,7 @@ up, that of gauges too. Counters and histograms are fed when a batch, request, p
 assignment and lag every 5 seconds, lag from what has been fetched and without a request of its own. The gauges of a partition\n\
 that is given up, and all of them when their owner ends, go to 0. The same numbers without a recorder:\n\
 [`Client::metrics`](crate::Client::metrics), [`Producer::metrics`](crate::Producer::metrics),\n\
-[`Consumer::metrics`](crate::Consumer::metrics), [`Consumer::lag`](crate::Consumer::lag).\n"
+[`Consumer::metrics`](crate::ConsumerHandle::metrics), [`Consumer::lag`](crate::ConsumerHandle::lag).\n"
         .to_owned();
     for (prefix, title) in [
         ("ottla_client_", "Clients"),
