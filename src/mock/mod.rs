@@ -25,8 +25,7 @@
 //!     .consumer("billing")
 //!     .subscribe(["orders"])
 //!     .offset_reset(OffsetReset::Earliest)
-//!     .build()
-//!     .await?;
+//!     .build()?;
 //! let batches = consumer.poll().await?.expect("the consumer is open");
 //! assert_eq!(batches.record_count(), 1);
 //! # Ok(())

@@ -184,8 +184,7 @@ impl ProducerBuilder {
     ///         None => println!("{} records in {} at {:?}", batch.records, batch.partition, batch.base_offset),
     ///         Some(error) => eprintln!("{} records of {}: {error}", batch.records, batch.partition),
     ///     })
-    ///     .build()
-    ///     .await?;
+    ///     .build()?;
     /// # Ok(())
     /// # }
     /// ```
