@@ -8,7 +8,7 @@ use ottla::{Client, Consumer, ErrorKind, IsolationLevel, OffsetReset, Record, To
 use ottla_testcontainers::Cluster;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{LONG, Result, client, one, partitions, take, text, unique};
+use crate::support::{LONG, Result, client, one, partition_error, partitions, take, text, unique};
 
 const CLOSE: Duration = Duration::from_secs(20);
 const SECOND: Duration = Duration::from_secs(1);
@@ -115,12 +115,7 @@ async fn a_log_cut_by_an_unclean_election_is_noticed_and_read_from_the_cut_on() 
     }
     produce(&client, topic, 1000..1050).await?;
     assert_eq!(pairs(&mut goes_back, 50).await?, numbered(100..150, 900));
-    let error = loop {
-        match timeout(LONG, is_told.poll()).await? {
-            Err(error) => break error,
-            Ok(batches) => assert!(batches.ok_or("closed")?.is_empty()),
-        }
-    };
+    let error = partition_error(&mut is_told).await?;
     assert_eq!(
         (error.kind(), error.topic_partition()),
         (ErrorKind::Offset, Some(&tp)),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use ottla::{Certainty, Class, Client, ErrorKind, OffsetReset, Record, TopicPartition};
 
-use crate::support::{Result, client, one, unique};
+use crate::support::{Result, client, one, partition_error, unique};
 
 const BLOCK: Duration = Duration::from_secs(2);
 
@@ -191,9 +191,7 @@ async fn no_position_and_no_reset_is_a_typed_error() -> Result {
         .assign([TopicPartition::new(topic.as_str(), 0)])
         .offset_reset(OffsetReset::None)
         .build()?;
-    let error = tokio::time::timeout(Duration::from_secs(20), consumer.poll())
-        .await?
-        .expect_err("nothing is committed");
+    let error = partition_error(&mut consumer).await?;
     assert_eq!(error.kind(), ErrorKind::Offset);
     assert!(error.to_string().contains("auto.offset.reset"), "{error}");
     Ok(())
