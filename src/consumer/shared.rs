@@ -62,6 +62,8 @@ pub(super) struct Inner {
     pub(super) fetches: Fetches,
     pub(super) events: VecDeque<RebalanceEvent>,
     pub(super) errors: VecDeque<Error>,
+    /// Keeps an error that comes again and again from filling the log.
+    errors_gate: LogThrottle,
     /// The consumer cannot go on.
     pub(super) fatal: Option<Error>,
     pub(super) wakeup: bool,
@@ -121,6 +123,7 @@ impl Shared {
                 fetches: Fetches::default(),
                 events: VecDeque::new(),
                 errors: VecDeque::new(),
+                errors_gate: LogThrottle::default(),
                 fatal: None,
                 wakeup: false,
                 held: false,
@@ -198,8 +201,7 @@ impl Shared {
         }
     }
 
-    /// Tells the application of an error. The same error of the same partition is kept once, so
-    /// that an application that does not poll does not collect them.
+    /// Tells the log and the application of an error.
     pub(super) fn tell(&self, error: Error) {
         self.lock().tell(error);
         self.ready.notify_waiters();
@@ -425,16 +427,26 @@ impl Shared {
 
 impl Inner {
     pub(super) fn tell(&mut self, error: Error) {
+        match self.errors_gate.pass(now()) {
+            Some(untold) => tracing::warn!(%error, untold, "not everything can be read"),
+            None => tracing::debug!(%error, "not everything can be read"),
+        }
+        self.keep(error);
+    }
+
+    /// Keeps an error until the application asks for it, unless it is there already: an application
+    /// that does not ask collects one of each kind and partition.
+    pub(super) fn keep(&mut self, error: Error) {
         let known = self.errors.iter().any(|known| {
             known.kind() == error.kind() && known.topic_partition() == error.topic_partition()
         });
-        if !known {
-            tracing::warn!(%error, "a partition cannot be read");
-            if let Some(tp) = error.topic_partition() {
-                self.split.wake(tp);
-            }
-            self.errors.push_back(error);
+        if known {
+            return;
         }
+        if let Some(tp) = error.topic_partition() {
+            self.split.wake(tp);
+        }
+        self.errors.push_back(error);
     }
 
     /// What is to be told of one partition, for its stream.

@@ -299,7 +299,7 @@ impl Drop for RecordStream<'_> {
             held.entry(given.tp).or_insert((given.epoch, given.start));
         }
         let mut inner = self.consumer.shared.lock();
-        inner.errors.extend(errors);
+        errors.into_iter().for_each(|error| inner.keep(error));
         let mut index = self.index;
         // From the front: the first batch of a partition takes those behind it along.
         for batch in self.batches.drain(..) {

@@ -35,9 +35,9 @@ impl Batches {
     }
 
     /// Why nothing comes of some partitions, which the error names ([`Error::topic_partition`]), or
-    /// of a topic: each is told when it begins, and again when it is tried again in vain. All of
-    /// them are in the log, too, as warnings. They do not end the consumer, nor hold other
-    /// partitions back:
+    /// of a topic: each is told when it begins, and again when it is tried again in vain. The log
+    /// has them, too (as warnings, while they go on one in 30 s, the others for debugging). They do
+    /// not end the consumer, nor hold other partitions back:
     ///
     /// - [`ErrorKind::CorruptRecord`]: damaged records are fetched and reported again, at most once
     ///   a second. To leave them out, [`seek`](crate::ConsumerHandle::seek) to the end of
