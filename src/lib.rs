@@ -154,9 +154,9 @@ pub use metrics::histogram::{Histogram, SizeHistogram};
 pub use net::traffic::{ApiMetrics, ClientMetrics};
 pub(crate) use planted::planted;
 pub use producer::{
-    Acks, AddedHeaders, BatchReport, Choice, Deliveries, Delivery, KeyPartitioner, Partitioner,
-    Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge, PurgeReport,
-    RecordMetadata, RoundRobin, TopicProducer, TopicView,
+    Acks, AddedHeaders, BatchReport, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner,
+    Partitioner, Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge,
+    PurgeReport, RecordMetadata, RoundRobin, TopicProducer, TopicView,
 };
 /// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]

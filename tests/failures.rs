@@ -93,7 +93,7 @@ async fn a_flush_tells_once_of_what_nobody_was_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_delivery_told_is_not_told_by_a_flush_nor_a_close() {
+async fn what_a_delivery_told_is_not_told_by_a_flush_but_counted_by_a_close() {
     let (mock, producer) = producer().await;
     let topic = producer.topic("orders");
     mock.on(Api::Produce).fail(TOPIC_AUTHORIZATION_FAILED);
@@ -115,7 +115,8 @@ async fn what_a_delivery_told_is_not_told_by_a_flush_nor_a_close() {
     assert_eq!(producer.purge(Purge::Unsent).not_sent, 1);
     drop(purged);
     producer.flush().await.unwrap();
-    producer.close_timeout(SECOND).await.unwrap();
+    let report = producer.close_timeout(SECOND).await.unwrap();
+    assert_eq!(report.failed, 64);
 }
 
 #[tokio::test(start_paused = true)]

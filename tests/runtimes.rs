@@ -152,7 +152,7 @@ fn who_waits_is_told_when_the_runtime_ends() {
             }),
             world.waits(async move { flushing.flush().await }),
             world.waits(async move { client.admin().list_groups().await.map(drop) }),
-            world.waits(async move { closing.close_timeout(4 * PATIENCE).await }),
+            world.waits(async move { closing.close_timeout(4 * PATIENCE).await.map(drop) }),
         ]
     };
     // For memory.

@@ -106,6 +106,16 @@ impl Drop for Handle {
     }
 }
 
+/// What became of a producer's records, for [`Producer::close`]: of failures that the application
+/// was not told of, `close` is an error instead, which says how many they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// How many records failed in the producer's life, as their deliveries told. Those that the
+    /// application dropped ([`Producer::purge`]) do not count.
+    pub failed: u64,
+}
+
 impl Producer {
     fn new(shared: Arc<Shared>) -> Self {
         Self {
@@ -373,7 +383,7 @@ impl Producer {
     ///
     /// Dropped while it waits, the producer takes no more records, and the rest of the closing
     /// happens in the background once all clones are gone.
-    pub async fn close(self) -> Result<()> {
+    pub async fn close(self) -> Result<CloseReport> {
         self.close_timeout(CLOSE_TIMEOUT).await
     }
 
@@ -386,12 +396,13 @@ impl Producer {
     /// # Cancel safety
     ///
     /// As there.
-    pub async fn close_timeout(self, timeout: Duration) -> Result<()> {
+    pub async fn close_timeout(self, timeout: Duration) -> Result<CloseReport> {
         let shared = self.shared();
         shared.close(timeout).await;
         // They end at their next await, unless nobody drives the client's runtime.
         let _ = tokio::time::timeout(LAST_STEPS, shared.tasks.idle()).await;
-        self.untold()
+        let failed = shared.slot_config.stats.failures.failed();
+        self.untold().map(|()| CloseReport { failed })
     }
 
     /// How this producer, all its clones together, has fared so far. Costs a copy of some counters.

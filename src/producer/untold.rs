@@ -17,6 +17,8 @@ pub(crate) struct Failures(Mutex<List>);
 
 #[derive(Default)]
 struct List {
+    /// All records that failed so far, told or not.
+    failed: u64,
     /// In the order of their ends.
     batches: VecDeque<Arc<BatchDone>>,
     /// What is known of batches that are not kept.
@@ -42,10 +44,16 @@ impl Failures {
         }
         batch.fails(records);
         let mut list = self.list();
+        list.failed += u64::from(records);
         list.batches.push_back(Arc::clone(batch));
         if list.batches.len() > MOST {
             list.shrink();
         }
+    }
+
+    /// All records that failed so far, told or not.
+    pub(crate) fn failed(&self) -> u64 {
+        self.list().failed
     }
 
     /// An error for the records that failed and nobody was told of; they count as told from now on.
