@@ -122,6 +122,7 @@ mod config;
 mod consumer;
 mod error;
 mod fetched;
+mod group;
 mod hooks;
 mod log_throttle;
 mod metrics;

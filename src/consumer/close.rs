@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::timeout_at;
 
 use super::Consumer;
-use super::commands::{Closing, GroupMembershipOperation};
+use super::commands::Closing;
 use super::shared::Shared;
 use crate::clock::{FOREVER, now};
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::GroupMembershipOperation;
 
 /// How long a consumer that is dropped may take to commit and to leave its group.
 const DROP_TIMEOUT: Duration = Duration::from_secs(5);

@@ -22,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["net"],
     &["cluster"],
     &["fetched"],
-    &["offsets"],
+    &["offsets", "group"],
     &["producer", "consumer", "admin"],
     &["client"],
     &["mock"],

@@ -20,7 +20,6 @@ use std::task::Poll;
 
 use self::state::{Answer, Answers, CloseState, Control, HeartbeatSender, Revoking};
 use super::fetcher;
-use super::group::kip848::{self, Membership, Settings};
 use super::pattern::Matching;
 use super::shared::Shared;
 use super::wanted::Subscription;
@@ -28,6 +27,7 @@ use crate::clock::{Instant, now, sleep_at};
 use crate::cluster::Snapshot;
 use crate::cluster::snapshot::{Listed, is_refusal};
 use crate::error::Error;
+use crate::group::kip848::{self, Membership, Settings};
 use crate::types::TopicPartition;
 
 pub(super) async fn run(shared: Arc<Shared>) {

@@ -11,13 +11,13 @@ use indexmap::IndexMap;
 use crate::clock::Instant;
 use crate::cluster::snapshot::Listed;
 use crate::cluster::{AllTopics, Changes, Interest};
-use crate::consumer::group::kip848::{HeartbeatAnswer, Membership, Token};
 use crate::consumer::positions::ResetAsk;
 use crate::consumer::shared::Shared;
 use crate::consumer::unsent::Waiter;
 use crate::consumer::wanted::Subscription;
 use crate::error::{Error, Result};
 use crate::fetched::PartEpoch;
+use crate::group::kip848::{HeartbeatAnswer, Membership, Token};
 use crate::offsets::{Found, Lookup, Offsets};
 use crate::types::TopicPartition;
 

@@ -5,10 +5,11 @@
 
 use super::state::{CloseState, Control, Unsubscribing};
 use crate::clock::{Instant, now};
-use crate::consumer::commands::{Closing, GroupMembershipOperation};
+use crate::consumer::commands::Closing;
 use crate::consumer::metrics::Rebalance;
 use crate::consumer::unsent::Purpose;
 use crate::consumer::wanted::Subscription;
+use crate::group::GroupMembershipOperation;
 
 impl Control {
     /// From now on the group gives this member nothing more, nor takes it anything but all it has.

@@ -24,8 +24,8 @@ use uuid::Uuid;
 use self::messages::JOIN;
 pub(crate) use self::messages::{Effect, Heartbeat, HeartbeatAnswer, Parts, Subscription, Token};
 use crate::clock::Instant;
-use crate::consumer::commands::GroupMembershipOperation;
 use crate::error::{Class, Error};
+use crate::group::GroupMembershipOperation;
 use crate::types::TopicPartition;
 use crate::wire::codes;
 

@@ -1,3 +1,0 @@
-//! Group membership: who owns which partitions.
-
-pub(crate) mod kip848;
