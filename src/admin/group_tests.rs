@@ -10,6 +10,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const UNKNOWN_SERVER_ERROR: i16 = -1;
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 const NOT_COORDINATOR: i16 = 16;
+const NOT_CONTROLLER: i16 = 41;
 
 /// Four records in `t-0`, a second apart in their timestamps; the group `g` has committed 2 of
 /// them.
@@ -196,4 +197,80 @@ async fn a_broker_that_does_not_answer_holds_back_its_groups_alone() {
     }
     let errors = lags.errors().count();
     assert!((1..6).contains(&errors), "{errors}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn brokers_that_take_one_group_at_a_time_are_asked_about_each() {
+    let builder = MockCluster::builder().brokers(3).topic("t", 2).seed(3);
+    let builder = builder.max_version(Api::FindCoordinator, 3);
+    let mock = builder.max_version(Api::OffsetFetch, 7).start().await;
+    let mock = mock.unwrap();
+    let groups = six_groups(&mock).await;
+    let client = mock.client();
+    let found = mock.on(Api::FindCoordinator).delay(Duration::ZERO);
+    let fetched = mock.on(Api::OffsetFetch).delay(Duration::ZERO);
+    let admin = client.admin();
+    for (group, offset) in groups.iter().zip(0..) {
+        let offsets = admin.group_offsets(group).await.unwrap();
+        let offsets: Vec<_> = offsets.values().map(|found| found.offset()).collect();
+        assert_eq!(offsets, [offset]);
+    }
+    assert_eq!((found.hits(), fetched.hits()), (6, 6));
+    let lags = mock.client().admin().group_lags(groups.clone()).await;
+    assert_eq!(lags.unwrap().errors().count(), 0);
+    assert_eq!(fetched.hits(), 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_that_may_have_been_made_says_so_and_a_look_up_does_not() {
+    let mock = behind().await;
+    let client = mock.client();
+    let admin = client.admin().with_timeout(3 * SECOND);
+    let lost = mock.on(Api::CreateTopics).times(1).apply_then_drop();
+    let created = admin.create_topics([NewTopic::new("lost")]).await.unwrap();
+    let error = created.get("lost").unwrap().as_ref().unwrap_err();
+    // The second attempt finds it.
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    assert!(error.to_string().contains("an earlier attempt"), "{error}");
+    lost.remove();
+    // The first attempt makes it, and no later one can take that back.
+    mock.on(Api::CreateTopics).times(1).apply_then_drop();
+    let refused = mock.on(Api::CreateTopics).fail(NOT_CONTROLLER);
+    let created = admin.create_topics([NewTopic::new("told")]).await.unwrap();
+    let error = created.get("told").unwrap().as_ref().unwrap_err();
+    let code = error.code().map(|code| code.get());
+    assert_eq!(code, Some(NOT_CONTROLLER), "{error}");
+    assert!(error.is_maybe_written(), "{error}");
+    let created = admin.create_topics([NewTopic::new("never")]).await.unwrap();
+    let error = created.get("never").unwrap().as_ref().unwrap_err();
+    assert_eq!(error.certainty(), None, "{error}");
+    refused.remove();
+    mock.on(Api::CreateTopics).delay(60 * SECOND);
+    let created = admin.create_topics([NewTopic::new("late")]).await;
+    let error = created.unwrap_err();
+    assert!(error.is_timeout() && error.is_maybe_written(), "{error}");
+    mock.on(Api::OffsetFetch).delay(60 * SECOND);
+    let error = admin.group_offsets("g").await.unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    assert_eq!(error.certainty(), None, "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_moved_is_found_and_a_partition_that_is_not_there_is_told_at_once() {
+    let mock = behind().await;
+    let client = mock.client();
+    let tp = TopicPartition::new("t", 0);
+    let consumer = client.consumer("g").assign([tp.clone()]).build().unwrap();
+    let ends = consumer.end_offsets([&tp]).await.unwrap();
+    assert_eq!(ends.get(&tp), Some(&4));
+    let (leader, _) = mock.leader("t", 0).unwrap();
+    mock.move_leader("t", 0, (leader + 1) % 3).unwrap();
+    let ends = consumer.end_offsets([&tp]).await.unwrap();
+    assert_eq!(ends.get(&tp), Some(&4));
+    let none = TopicPartition::new("t", 7);
+    let start = tokio::time::Instant::now();
+    let error = consumer.end_offsets([&none]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownPartition, "{error}");
+    assert_eq!(error.topic_partition(), Some(&none));
+    assert!(start.elapsed() < SECOND);
 }

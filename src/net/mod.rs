@@ -24,9 +24,10 @@ pub(crate) enum Lane {
     Fetch,
     /// Fetches of other partitions meanwhile. One per consumer.
     FetchMore,
-    /// Groups and transactions: one per member, and one for the requests of administrators.
+    /// Groups and transactions, where joins wait for other members. One per member.
     Coordinator,
-    /// What is short: metadata, coordinators, producer ids. Shared by all roles.
+    /// What is short: metadata, coordinators, producer ids, what groups are and have committed. Shared
+    /// by all roles.
     Metadata,
     /// Administration, which may wait at the broker until it is carried out. Shared by all roles.
     Admin,
