@@ -73,6 +73,10 @@ pub(super) struct Part {
     /// Something was handed out since the position was set.
     pub(super) given: bool,
     pub(super) committed: Option<i64>,
+    /// The committed offset that the position was set to, until the log proves to have it.
+    pub(super) unproven: Option<Position>,
+    /// The committed offset that the log does not have: it counts if it is found again.
+    pub(super) outside: Option<Position>,
     pub(super) high_watermark: i64,
     pub(super) last_stable: i64,
     pub(super) log_start: i64,
@@ -114,6 +118,8 @@ impl Part {
             attempts: 0,
             given: false,
             committed: None,
+            unproven: None,
+            outside: None,
             high_watermark: -1,
             last_stable: -1,
             log_start: -1,
@@ -198,6 +204,7 @@ impl Part {
         self.failures = 0;
         self.damaged = 0;
         self.not_before = None;
+        self.unproven = None;
     }
 
     /// Whether damaged bytes are still taken for damage on their way, to be asked for again.
@@ -229,6 +236,8 @@ impl Part {
         self.not_before = None;
         self.gone = false;
         self.trouble = None;
+        self.unproven = None;
+        self.outside = None;
     }
 
     /// The application has finished with all it was given.
