@@ -40,8 +40,9 @@ pub(super) struct Part {
     pub(super) preferred: Option<(BrokerId, Instant)>,
     pub(super) paused: bool,
     pub(super) revoking: bool,
-    /// Its memory was needed for others: not to be fetched until it is asked for.
-    pub(super) parked: bool,
+    /// Memory was short and nobody took of it for a while, so that what was fetched of it was
+    /// dropped. It is not fetched until its stream asks for more, or partitions have no streams.
+    pub(super) evicted: bool,
     /// An offset lookup is under way.
     pub(super) asking: bool,
     /// The broker on whose planner it is, which request of that asks for it, and the timer it has
@@ -99,7 +100,7 @@ impl Part {
             preferred: None,
             paused: false,
             revoking: false,
-            parked: false,
+            evicted: false,
             asking: false,
             home: None,
             asked: None,
