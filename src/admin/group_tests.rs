@@ -117,3 +117,83 @@ async fn groups_of_all_brokers_are_listed_and_one_that_is_none_is_an_error() {
     let error = admin.describe_group("nobody").await.unwrap_err();
     assert_eq!(error.code().map(|code| code.get()), Some(69), "{error}");
 }
+
+/// A group in each of the six names, with one offset committed.
+async fn six_groups(mock: &MockCluster) -> [String; 6] {
+    let tp = TopicPartition::new("t", 1);
+    let groups = [0, 1, 2, 3, 4, 5].map(|number| format!("group-{number}"));
+    for (group, offset) in groups.iter().zip(0..) {
+        let client = mock.client();
+        let consumer = client.consumer(group).assign([tp.clone()]);
+        let consumer = consumer.auto_commit(false).build().unwrap();
+        let offset = OffsetAndMetadata::new(offset);
+        let committed = consumer.commit_offsets([(tp.clone(), offset)]).await;
+        committed.unwrap();
+    }
+    groups
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_of_one_coordinator_share_a_request() {
+    let mock = behind().await;
+    let groups = six_groups(&mock).await;
+    let client = mock.client();
+    let seen = [
+        Api::FindCoordinator,
+        Api::OffsetFetch,
+        Api::ConsumerGroupDescribe,
+        Api::ListOffsets,
+    ]
+    .map(|api| mock.on(api).delay(Duration::ZERO));
+    let lags = client.admin().group_lags(groups.clone()).await.unwrap();
+    let order: Vec<_> = lags.iter().map(|(group, _)| group.clone()).collect();
+    assert_eq!(order, groups, "in the order of the call");
+    for (group, lag) in &lags {
+        let partitions = lag.as_ref().unwrap().partitions();
+        assert_eq!(partitions.len(), 1, "{group}");
+    }
+    let [found, fetched, described, listed] = seen.map(|rule| rule.hits());
+    // Committed offsets and members are asked for side by side: each looks for the coordinators.
+    assert_eq!(found, 2, "all coordinators in one request");
+    assert!((2..=3).contains(&fetched), "one to each broker: {fetched}");
+    assert!((2..=3).contains(&described), "one to each: {described}");
+    assert_eq!(
+        listed, 2,
+        "the partition's end and its newest record, once for all groups"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_whose_coordinator_moved_are_asked_for_there() {
+    let mock = behind().await;
+    let groups = six_groups(&mock).await;
+    let client = mock.client();
+    let admin = client.admin();
+    let lags = admin.group_lags(groups.clone()).await.unwrap();
+    assert_eq!(lags.errors().count(), 0);
+    let at = mock.coordinator(&groups[0]).unwrap();
+    mock.move_coordinator(&groups[0], (at + 1) % 3).unwrap();
+    let found = mock.on(Api::FindCoordinator).delay(Duration::ZERO);
+    let lags = admin.group_lags(groups.clone()).await.unwrap();
+    assert_eq!(lags.errors().count(), 0);
+    let lag = lags.get(&groups[0]).unwrap().as_ref().unwrap();
+    assert_eq!(lag.partitions().len(), 1);
+    assert!((1..=2).contains(&found.hits()), "for offsets and members");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_that_does_not_answer_holds_back_its_groups_alone() {
+    let mock = behind().await;
+    let groups = six_groups(&mock).await;
+    let client = mock.client();
+    let admin = client.admin().with_timeout(5 * SECOND);
+    let slow = mock.coordinator(&groups[0]).unwrap();
+    mock.on(Api::OffsetFetch).broker(slow).delay(3600 * SECOND);
+    let lags = admin.group_lags(groups).await.unwrap();
+    for (group, lag) in &lags {
+        let expected = (mock.coordinator(group) == Some(slow)).then_some(ErrorKind::Timeout);
+        assert_eq!(lag.as_ref().err().map(|error| error.kind()), expected);
+    }
+    let errors = lags.errors().count();
+    assert!((1..6).contains(&errors), "{errors}");
+}

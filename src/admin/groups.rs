@@ -8,19 +8,15 @@ use kafka_protocol::messages as kp;
 use kafka_protocol::messages::consumer_group_describe_response as new;
 use kafka_protocol::messages::describe_groups_response as old;
 
-use futures_util::future::try_join_all;
-
 use super::Admin;
-use crate::clock::{Instant, now};
+use crate::clock::Instant;
 use crate::cluster::CoordinatorKey;
-use crate::error::{Error, ErrorKind, Result, classify};
-use crate::net::Lane;
-use crate::net::backoff::Backoff;
-use crate::offsets::{self, ask_coordinator};
+use crate::cluster::ask::{Answers, Asking, Operation, Refusal, Route};
+use crate::cluster::per_key::PerKey;
+use crate::error::{Error, ErrorKind, Result};
+use crate::offsets::{self, GroupsToLookUp};
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
-use crate::wire::{Call, str_bytes};
-
-const GROUP_ID_NOT_FOUND: i16 = 69;
+use crate::wire::{codes, str_bytes};
 
 /// A group in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,10 +85,9 @@ impl Admin {
     pub async fn list_groups(&self) -> Result<Vec<GroupListing>> {
         let deadline = self.deadline();
         let brokers = self.describe_cluster().await?.brokers;
-        let lists = brokers
-            .iter()
-            .map(|broker| self.groups_at(broker.id, deadline));
-        let mut groups: Vec<_> = try_join_all(lists).await?.into_iter().flatten().collect();
+        let brokers = PerKey::awaiting(brokers.iter().map(|broker| broker.id));
+        let lists = self.cluster.ask_each(&List, deadline, brokers).await?;
+        let mut groups: Vec<_> = lists.all()?.into_iter().flatten().collect();
         groups.sort_unstable_by(|a, b| a.group.cmp(&b.group));
         // A group whose coordinator has just moved may be listed by both.
         groups.dedup_by(|a, b| a.group == b.group);
@@ -120,7 +115,36 @@ impl Admin {
     ///
     /// The future can be dropped at any time; nothing is changed by this call.
     pub async fn describe_group(&self, group: &str) -> Result<GroupDescription> {
-        self.describe(group, self.deadline()).await
+        let described = self.describe([group.to_owned()], self.deadline()).await?;
+        described.only()
+    }
+
+    /// Groups and their members, of either protocol: one request to each coordinator, and one more
+    /// about groups of the classic protocol.
+    ///
+    /// # Errors
+    ///
+    /// Of the call, if nothing is known about any group; of each group as
+    /// [`describe_group`](Self::describe_group).
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// for (group, described) in admin.describe_groups(["billing", "mail"]).await? {
+    ///     println!("{group}: {:?}", described.map(|described| described.members.len()));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn describe_groups(
+        &self,
+        groups: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<PerKey<String, GroupDescription>> {
+        let groups = groups.into_iter().map(Into::into);
+        self.describe(groups, self.deadline()).await
     }
 
     /// Everything that a group has committed. Empty for a group that does not exist.
@@ -137,215 +161,173 @@ impl Admin {
         &self,
         group: &str,
     ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
-        self.offsets_of(group, self.deadline()).await
-    }
-
-    /// Asks a group's coordinator until it answers for the group or the deadline passes. `code` is
-    /// what the answer says about the group.
-    async fn of_group<R: Call>(
-        &self,
-        group: &str,
-        deadline: Instant,
-        build: impl Fn() -> R + Send + Sync,
-        code: impl Fn(&R::Response) -> i16 + Send,
-    ) -> Result<(BrokerId, R::Response)> {
-        let config = self.cluster.config();
-        let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
-        loop {
-            let asked = ask_coordinator(&self.cluster, group, deadline, |version| {
-                Ok((version, build()))
-            });
-            let error = match asked.await {
-                Ok((broker, response)) => {
-                    let code = code(&response);
-                    let meaning = classify::classify(code);
-                    let error =
-                        Error::from_code(code, format_args!("asking about group '{group}'"));
-                    if code == 0 || !meaning.is_retriable() {
-                        return Ok((broker, response));
-                    }
-                    if meaning.refresh == classify::Refresh::Coordinator {
-                        let key = CoordinatorKey::Group(group);
-                        self.cluster.forget_coordinator(key, broker);
-                    }
-                    error
-                }
-                Err(error) => error,
-            };
-            let pause = backoff.fail(self.cluster.clock());
-            if !error.is_retriable() || now() + pause >= deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(pause).await;
-        }
+        let groups = GroupsToLookUp::from([(group.to_owned(), None)]);
+        let deadline = self.deadline();
+        offsets::committed_of(&self.cluster, groups, deadline)
+            .await?
+            .only()
     }
 
     pub(super) async fn describe(
         &self,
-        group: &str,
+        groups: impl IntoIterator<Item = String>,
         deadline: Instant,
-    ) -> Result<GroupDescription> {
-        let described = self.describe_new(group, deadline).await;
-        let elsewhere = match &described {
-            Ok(None) => true,
-            Err(error) => error.kind() == ErrorKind::UnsupportedVersion,
-            Ok(Some(_)) => false,
-        };
-        match (elsewhere, described) {
-            (true, _) => self.describe_old(group, deadline).await,
-            (_, Ok(Some(described))) => Ok(described),
-            (_, Ok(None)) => Err(not_found(group)),
-            (_, Err(error)) => Err(error),
-        }
-    }
-
-    /// `None` if there is no such group of the protocol of KIP-848.
-    async fn describe_new(
-        &self,
-        group: &str,
-        deadline: Instant,
-    ) -> Result<Option<GroupDescription>> {
-        let build = || {
-            let id = kp::GroupId(str_bytes(group));
-            kp::ConsumerGroupDescribeRequest::default().with_group_ids(vec![id])
-        };
-        let code = |answer: &kp::ConsumerGroupDescribeResponse| {
-            answer.groups.first().map_or(0, |group| group.error_code)
-        };
-        let (coordinator, response) = self.of_group(group, deadline, build, code).await?;
-        let described = only(response.groups, group)?;
-        match described.error_code {
-            0 => {}
-            GROUP_ID_NOT_FOUND => return Ok(None),
-            code => return Err(refused(group, code, described.error_message.as_deref())),
-        }
-        let mut members: Vec<_> = described.members.into_iter().map(new_member).collect();
-        members.sort_unstable_by(|a, b| a.member.cmp(&b.member));
-        Ok(Some(GroupDescription {
-            group: group.to_owned(),
-            state: described.group_state.to_string(),
-            coordinator,
-            assignor: described.assignor_name.to_string(),
-            members,
-        }))
-    }
-
-    async fn describe_old(&self, group: &str, deadline: Instant) -> Result<GroupDescription> {
-        let build = || {
-            let id = kp::GroupId(str_bytes(group));
-            kp::DescribeGroupsRequest::default().with_groups(vec![id])
-        };
-        let code = |answer: &kp::DescribeGroupsResponse| {
-            answer.groups.first().map_or(0, |group| group.error_code)
-        };
-        let (coordinator, response) = self.of_group(group, deadline, build, code).await?;
-        let described = only(response.groups, group)?;
-        // Before version 6 a group that does not exist was described as dead.
-        match (described.error_code, described.group_state.as_str()) {
-            (0, "Dead") | (GROUP_ID_NOT_FOUND, _) => return Err(not_found(group)),
-            (0, _) => {}
-            (code, _) => return Err(refused(group, code, described.error_message.as_deref())),
-        }
-        let mut members = described
-            .members
-            .into_iter()
-            .map(|member| old_member(group, member))
-            .collect::<Result<Vec<_>>>()?;
-        members.sort_unstable_by(|a, b| a.member.cmp(&b.member));
-        Ok(GroupDescription {
-            group: group.to_owned(),
-            state: described.group_state.to_string(),
-            coordinator,
-            assignor: described.protocol_data.to_string(),
-            members,
-        })
-    }
-
-    pub(super) async fn offsets_of(
-        &self,
-        group: &str,
-        deadline: Instant,
-    ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
-        let config = self.cluster.config();
-        let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
-        loop {
-            let found = offsets::all_committed(&self.cluster, group, deadline).await;
-            let error = match found.and_then(|found| offsets::settle(found, group)) {
-                Ok(found) => return Ok(found),
-                Err(error) => error,
-            };
-            let pause = backoff.fail(self.cluster.clock());
-            if !error.is_retriable() || now() + pause >= deadline {
-                return Err(error);
+    ) -> Result<PerKey<String, GroupDescription>> {
+        let groups = PerKey::awaiting(groups);
+        let new = self
+            .cluster
+            .ask_each(&DescribeNew, deadline, groups.clone());
+        let described = match new.await {
+            Ok(mut described) => {
+                described.take_back(is_elsewhere);
+                described
             }
-            tokio::time::sleep(pause).await;
-        }
+            Err(error) if is_elsewhere(&error) => groups,
+            Err(error) => return Err(error),
+        };
+        self.cluster
+            .ask_each(&DescribeOld, deadline, described)
+            .await
+    }
+}
+
+/// Whether the group may be one of the classic protocol.
+fn is_elsewhere(error: &Error) -> bool {
+    let code = error.code().map(|code| code.get());
+    error.kind() == ErrorKind::UnsupportedVersion || code == Some(codes::GROUP_ID_NOT_FOUND)
+}
+
+/// The groups that each broker coordinates.
+struct List;
+
+impl Operation for List {
+    type Key = BrokerId;
+    type Request = kp::ListGroupsRequest;
+    type Value = Vec<GroupListing>;
+
+    const DOING: &'static str = "listing the groups of broker";
+
+    fn route<'a>(&'a self, broker: &'a BrokerId) -> Route<'a> {
+        Route::Broker(*broker)
     }
 
-    /// The groups that one broker coordinates.
-    pub(super) async fn groups_at(
+    fn request(&self, _: &[BrokerId], _: &Asking<'_>) -> kp::ListGroupsRequest {
+        kp::ListGroupsRequest::default()
+    }
+
+    fn read(
         &self,
+        _: &[BrokerId],
         broker: BrokerId,
-        deadline: Instant,
-    ) -> Result<Vec<GroupListing>> {
-        let config = self.cluster.config();
-        let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
-        loop {
-            let error = match self.groups_once(broker, deadline).await {
-                Ok(groups) => return Ok(groups),
-                Err(error) => error,
-            };
-            let pause = backoff.fail(self.cluster.clock());
-            if !error.is_retriable() || now() + pause >= deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(pause).await;
-        }
-    }
-
-    async fn groups_once(&self, broker: BrokerId, deadline: Instant) -> Result<Vec<GroupListing>> {
-        let link = self.cluster.link(broker, Lane::Metadata, deadline).await?;
-        let version = link.version::<kp::ListGroupsRequest>()?;
-        let request = kp::ListGroupsRequest::default();
-        let response = link.ask(version, &request, deadline).await?;
-        if response.error_code != 0 {
-            let doing = format_args!("listing the groups of broker {broker}");
-            return Err(Error::from_code(response.error_code, doing));
-        }
+        response: kp::ListGroupsResponse,
+    ) -> Answers<Self> {
         let told = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let groups = response.groups.iter().map(|group| GroupListing {
             group: group.group_id.to_string(),
             kind: told(&group.group_type),
             state: told(&group.group_state),
         });
-        Ok(groups.collect())
+        vec![(broker, Ok(groups.collect()))]
     }
 }
 
-fn not_found(group: &str) -> Error {
-    Error::from_code(
-        GROUP_ID_NOT_FOUND,
-        format_args!("describing group '{group}'"),
-    )
-}
+/// Groups of the protocol of KIP-848.
+struct DescribeNew;
 
-fn refused(group: &str, code: i16, message: Option<&str>) -> Error {
-    let message = message.unwrap_or_default();
-    let colon = if message.is_empty() { "" } else { ": " };
-    Error::from_code(
-        code,
-        format_args!("describing group '{group}'{colon}{message}"),
-    )
-}
+impl Operation for DescribeNew {
+    type Key = String;
+    type Request = kp::ConsumerGroupDescribeRequest;
+    type Value = GroupDescription;
 
-fn only<T>(mut groups: Vec<T>, group: &str) -> Result<T> {
-    match (groups.pop(), groups.is_empty()) {
-        (Some(described), true) => Ok(described),
-        _ => {
-            let message = format!("the answer is not about group '{group}' alone");
-            Err(Error::new(ErrorKind::Protocol, message))
-        }
+    const DOING: &'static str = "describing group";
+
+    fn route<'a>(&'a self, group: &'a String) -> Route<'a> {
+        Route::Coordinator(CoordinatorKey::Group(group))
     }
+
+    fn request(&self, groups: &[String], _: &Asking<'_>) -> kp::ConsumerGroupDescribeRequest {
+        kp::ConsumerGroupDescribeRequest::default().with_group_ids(ids(groups))
+    }
+
+    fn read(
+        &self,
+        _: &[String],
+        coordinator: BrokerId,
+        response: kp::ConsumerGroupDescribeResponse,
+    ) -> Answers<Self> {
+        let groups = response.groups.into_iter().map(|described| {
+            let group = described.group_id.to_string();
+            let refused = Refusal::check(described.error_code, described.error_message);
+            let answer = refused.map(|()| GroupDescription {
+                group: group.clone(),
+                state: described.group_state.to_string(),
+                coordinator,
+                assignor: described.assignor_name.to_string(),
+                members: sorted(described.members.into_iter().map(new_member).collect()),
+            });
+            (group, answer)
+        });
+        groups.collect()
+    }
+}
+
+/// Groups of the classic protocol.
+struct DescribeOld;
+
+impl Operation for DescribeOld {
+    type Key = String;
+    type Request = kp::DescribeGroupsRequest;
+    type Value = GroupDescription;
+
+    const DOING: &'static str = "describing group";
+
+    fn route<'a>(&'a self, group: &'a String) -> Route<'a> {
+        Route::Coordinator(CoordinatorKey::Group(group))
+    }
+
+    fn request(&self, groups: &[String], _: &Asking<'_>) -> kp::DescribeGroupsRequest {
+        kp::DescribeGroupsRequest::default().with_groups(ids(groups))
+    }
+
+    fn read(
+        &self,
+        _: &[String],
+        coordinator: BrokerId,
+        response: kp::DescribeGroupsResponse,
+    ) -> Answers<Self> {
+        let groups = response.groups.into_iter().map(|described| {
+            let group = described.group_id.to_string();
+            // Before version 6 a group that does not exist was described as dead.
+            let code = match (described.error_code, described.group_state.as_str()) {
+                (codes::NONE, "Dead") => codes::GROUP_ID_NOT_FOUND,
+                (code, _) => code,
+            };
+            let refused = Refusal::check(code, described.error_message);
+            let answer = refused.and_then(|()| {
+                let members = described.members.into_iter();
+                let members: Result<_> = members.map(|member| old_member(&group, member)).collect();
+                Ok(GroupDescription {
+                    group: group.clone(),
+                    state: described.group_state.to_string(),
+                    coordinator,
+                    assignor: described.protocol_data.to_string(),
+                    members: sorted(members.map_err(Refusal::Error)?),
+                })
+            });
+            (group, answer)
+        });
+        groups.collect()
+    }
+}
+
+fn ids(groups: &[String]) -> Vec<kp::GroupId> {
+    let groups = groups.iter();
+    groups.map(|group| kp::GroupId(str_bytes(group))).collect()
+}
+
+fn sorted(mut members: Vec<MemberDescription>) -> Vec<MemberDescription> {
+    members.sort_unstable_by(|a, b| a.member.cmp(&b.member));
+    members
 }
 
 fn new_member(member: new::Member) -> MemberDescription {

@@ -1,24 +1,21 @@
 //! How far behind a group is, asked from outside.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use uuid::Uuid;
 
 use super::Admin;
-use crate::clock::{Instant, now};
+use super::groups::GroupDescription;
+use crate::clock::Instant;
+use crate::cluster::per_key::PerKey;
 use crate::config::consumer::IsolationLevel;
-use crate::error::{Class, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::fetched::Reading;
-use crate::net::backoff::Backoff;
 use crate::offsets::peek::{self, Peek};
-use crate::offsets::{self, EARLIEST, LATEST, NEWEST};
+use crate::offsets::{self, CommittedOffsets, EARLIEST, LATEST, NEWEST};
 use crate::types::{BrokerId, OffsetAndMetadata, TimeLag, TopicPartition};
-
-const OFFSET_OUT_OF_RANGE: i16 = 1;
-/// How often leaders are asked again for what they did not tell.
-const ATTEMPTS: usize = 5;
+use crate::wire::codes;
 
 /// How far behind the end of a partition's log a group is.
 #[derive(Clone, Debug)]
@@ -118,187 +115,212 @@ impl Admin {
     ///
     /// The future can be dropped at any time; nothing is changed by this call.
     pub async fn group_lag(&self, group: &str) -> Result<GroupLag> {
-        self.lag_of(group).await
+        self.lags_of(&[group.to_owned()]).await?.only()
     }
 
-    pub(super) async fn lag_of(&self, group: &str) -> Result<GroupLag> {
-        let deadline = self.deadline();
-        let committed = self.offsets_of(group, deadline).await?;
-        let mut members = BTreeMap::new();
-        match self.describe(group, deadline).await {
-            Ok(described) => {
-                for member in described.members {
-                    let id = member.member;
-                    let parts = member.partitions.into_iter();
-                    members.extend(parts.map(|tp| (tp, id.clone())));
-                }
-            }
-            // Offsets say enough. A group of something else than consumers has them, too.
-            Err(error) if !committed.is_empty() => {
-                tracing::debug!(%error, "the group's members are not known");
-            }
-            Err(error) => return Err(error),
-        }
-        let partitions: BTreeSet<_> = committed.keys().chain(members.keys()).cloned().collect();
-        let mut lags: BTreeMap<TopicPartition, GroupPartitionLag> = partitions
-            .into_iter()
-            .map(|tp| {
-                let lag = GroupPartitionLag {
-                    committed: committed.get(&tp).cloned(),
-                    end_offset: None,
-                    records: None,
-                    time: TimeLag::Unknown,
-                    behind_newest: TimeLag::Unknown,
-                    member: members.remove(&tp),
-                    error: None,
-                    topic_partition: tp.clone(),
-                };
-                (tp, lag)
-            })
-            .collect();
-        let config = self.cluster.config();
-        let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
-        for _ in 0..ATTEMPTS {
-            self.measure(&mut lags, deadline).await;
-            let may_pass = |lag: &GroupPartitionLag| {
-                let error = lag.error.as_ref();
-                error.is_some_and(|error| error.is_retriable())
-            };
-            let pause = backoff.fail(self.cluster.clock());
-            if !lags.values().any(may_pass) || now() + pause >= deadline {
-                break;
-            }
-            self.cluster.refresh();
-            tokio::time::sleep(pause).await;
-        }
-        Ok(GroupLag {
-            partitions: lags.into_values().collect(),
-        })
-    }
-
-    /// Fills in what is not known yet, all leaders side by side.
-    async fn measure(
+    /// How far behind several groups are, in one pass: the coordinators and leaders are asked about
+    /// all of them at once, and a partition that several of them read is looked up once.
+    ///
+    /// # Errors
+    ///
+    /// Of the call, if nothing is known about any group; of each group as
+    /// [`group_lag`](Self::group_lag).
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// for (group, lag) in admin.group_lags(["billing", "mail"]).await? {
+    ///     println!("{group}: {} records", lag?.records());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn group_lags(
         &self,
-        lags: &mut BTreeMap<TopicPartition, GroupPartitionLag>,
-        deadline: Instant,
-    ) {
-        let left = lags.values_mut().filter(|lag| lag.end_offset.is_none());
-        let mut left: Vec<&mut GroupPartitionLag> = left.collect();
-        let topics: BTreeSet<Arc<str>> = left
+        groups: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<PerKey<String, GroupLag>> {
+        let groups: Vec<String> = groups.into_iter().map(Into::into).collect();
+        self.lags_of(&groups).await
+    }
+
+    async fn lags_of(&self, groups: &[String]) -> Result<PerKey<String, GroupLag>> {
+        let deadline = self.deadline();
+        let all = groups.iter().map(|group| (group.clone(), None)).collect();
+        let (committed, described) = join(
+            offsets::committed_of(&self.cluster, all, deadline),
+            self.describe(groups.iter().cloned(), deadline),
+        )
+        .await;
+        let mut committed = committed?;
+        let (mut described, failure) = match described {
+            Ok(described) => (described, None),
+            Err(error) => (PerKey::awaiting([]), Some(error)),
+        };
+        let mut lags = PerKey::awaiting(groups.iter().cloned());
+        for group in groups {
+            let (Some(committed), described) = (committed.remove(group), described.remove(group))
+            else {
+                continue; // named twice
+            };
+            let described = described.or_else(|| failure.clone().map(Err));
+            lags.put(group.clone(), unmeasured(committed, described));
+        }
+        self.measure(&mut lags, deadline).await;
+        Ok(lags)
+    }
+
+    /// Fills in the ends of logs and ages of records, all leaders side by side.
+    async fn measure(&self, lags: &mut PerKey<String, GroupLag>, deadline: Instant) {
+        let partitions: BTreeSet<TopicPartition> = lags
             .iter()
-            .map(|lag| Arc::clone(&lag.topic_partition.topic))
+            .filter_map(|(_, lag)| lag.as_ref().ok())
+            .flat_map(|lag| lag.partitions.iter().map(|lag| lag.topic_partition.clone()))
             .collect();
-        let left_time = deadline.saturating_duration_since(now());
-        let described = self
-            .with_timeout(left_time)
-            .describe_topics(topics.iter().map(|name| &**name))
-            .await;
+        let places = self.places(partitions, deadline).await;
+        let wanted = |which: i64| {
+            let places = places.iter().filter(|(_, place)| place.is_ok());
+            places.map(move |(tp, _)| (tp.clone(), which))
+        };
+        let level = IsolationLevel::ReadUncommitted;
+        let (ends, newest) = join(
+            offsets::list_each(&self.cluster, wanted(LATEST), level, deadline),
+            offsets::list_each(&self.cluster, wanted(NEWEST), level, deadline),
+        )
+        .await;
         let mut by_leader: BTreeMap<BrokerId, Vec<(&mut GroupPartitionLag, Place)>> =
             BTreeMap::new();
-        for lag in left.drain(..) {
+        let lags = lags.values_mut().flat_map(|lag| &mut lag.partitions);
+        for lag in lags {
             let tp = &lag.topic_partition;
-            let topic = match &described {
-                Ok(described) => described.get(&tp.topic),
-                Err(error) => {
+            let place = match places.get(tp) {
+                Some(Ok(place)) => *place,
+                Some(Err(error)) => {
                     lag.error = Some(error.clone());
                     continue;
                 }
+                None => continue,
             };
-            let found = match topic {
-                Some(Ok(topic)) => {
-                    let mut parts = topic.partitions.iter();
-                    let part = parts.find(|part| part.partition == tp.partition);
-                    part.map(|part| (part, topic.id))
-                        .ok_or_else(|| offsets::no_partition(tp, topic.partitions.len()))
+            match ends.as_ref().map(|ends| ends.get(tp)) {
+                Ok(Some(Ok(end))) => lag.end_offset = Some(end.offset),
+                Ok(Some(Err(error))) | Err(error) => {
+                    lag.error = Some(error.clone().with_topic_partition(tp.clone()));
                 }
-                Some(Err(error)) => Err(error.clone().with_topic_partition(tp.clone())),
-                None => Err(unanswered(tp)),
+                Ok(None) => {}
+            }
+            let committed = lag.committed.as_ref().map(OffsetAndMetadata::offset);
+            let (Some(end), Some(committed)) = (lag.end_offset, committed) else {
+                continue;
             };
-            match found.map(|(part, id)| (part.leader, part.leader_epoch, id)) {
-                Ok((Some(broker), epoch, id)) => {
-                    let topic_id = id.map_or(Uuid::nil(), |id| Uuid::from_bytes(*id.as_bytes()));
-                    let place = Place {
-                        broker,
-                        epoch,
-                        topic_id,
-                    };
-                    by_leader.entry(broker).or_default().push((lag, place));
-                }
-                Ok((None, ..)) => {
-                    let error = Error::new(ErrorKind::NotLeader, "the partition has no leader");
-                    lag.error = Some(error.with_topic_partition(tp.clone()));
-                }
-                Err(error) => lag.error = Some(error),
+            let records = u64::try_from(end.saturating_sub(committed)).unwrap_or(0);
+            lag.records = Some(records);
+            match records {
+                0 => (lag.time, lag.behind_newest) = (TimeLag::CaughtUp, TimeLag::CaughtUp),
+                _ => by_leader
+                    .entry(place.broker)
+                    .or_default()
+                    .push((lag, place)),
             }
         }
-        let leaders = by_leader
-            .into_iter()
-            .map(|(broker, lags)| self.measure_at(broker, lags, deadline));
-        join_all(leaders).await;
-    }
-
-    async fn measure_at(
-        &self,
-        broker: BrokerId,
-        lags: Vec<(&mut GroupPartitionLag, Place)>,
-        deadline: Instant,
-    ) {
-        let level = IsolationLevel::ReadUncommitted;
-        let asked = |which: i64| {
-            let asked = lags.iter();
-            let asked = asked.map(|(lag, at)| (lag.topic_partition.clone(), at.epoch, which));
-            asked.collect::<Vec<_>>()
-        };
-        let (ends, newest) = (asked(LATEST), asked(NEWEST));
-        let (ends, newest) = futures_util::future::join(
-            offsets::list_once(&self.cluster, broker, &ends, level, deadline),
-            offsets::list_once(&self.cluster, broker, &newest, level, deadline),
-        )
-        .await;
         let reading = Reading::uncommitted();
-        let peek = Peek {
+        let peek = &Peek {
             cluster: &self.cluster,
             reading: &reading,
             level,
             deadline,
         };
-        for (lag, at) in lags {
-            let tp = &lag.topic_partition;
-            let end = match &ends {
-                Ok(ends) => match ends.get(tp) {
-                    Some(Ok(end)) => Ok(end.offset),
-                    Some(Err(code)) => Err(Error::from_code(*code, "looking up the log's end")),
-                    None => Err(unanswered(tp)),
-                },
-                Err(error) => Err(error.clone()),
-            };
-            let end = match end {
-                Ok(end) => end,
-                Err(error) => {
-                    lag.error = Some(error.with_topic_partition(tp.clone()));
-                    continue;
-                }
-            };
-            lag.error = None;
-            lag.end_offset = Some(end);
-            let Some(committed) = lag.committed.as_ref().map(OffsetAndMetadata::offset) else {
-                continue;
-            };
-            let records = u64::try_from(end.saturating_sub(committed)).unwrap_or(0);
-            lag.records = Some(records);
-            if records == 0 {
-                (lag.time, lag.behind_newest) = (TimeLag::CaughtUp, TimeLag::CaughtUp);
-                continue;
+        let newest = &newest;
+        let leaders = by_leader.into_values().map(|lags| async move {
+            for (lag, at) in lags {
+                let tp = &lag.topic_partition;
+                let committed = lag.committed.as_ref().map_or(0, OffsetAndMetadata::offset);
+                let newest = newest.as_ref().ok().and_then(|newest| newest.get(tp));
+                let newest = newest.and_then(|newest| newest.as_ref().ok());
+                let wall = peek.cluster.clock().wall_millis();
+                let (first, last) = around(peek, tp, at, committed).await;
+                lag.time = TimeLag::between(first, Some(wall));
+                lag.behind_newest = TimeLag::between(last, newest.map(|newest| newest.timestamp));
             }
-            let newest = newest.as_ref().ok().and_then(|newest| newest.get(tp));
-            let newest = newest.and_then(|newest| newest.as_ref().ok());
-            let newest = newest.map(|newest| newest.timestamp);
-            let wall = self.cluster.clock().wall_millis();
-            let (first, last) = around(&peek, tp, at, committed).await;
-            lag.time = TimeLag::between(first, Some(wall));
-            lag.behind_newest = TimeLag::between(last, newest);
-        }
+        });
+        join_all(leaders).await;
     }
+
+    /// Who leads the partitions, or why nobody does.
+    async fn places(
+        &self,
+        partitions: BTreeSet<TopicPartition>,
+        deadline: Instant,
+    ) -> BTreeMap<TopicPartition, Result<Place>> {
+        let topics: BTreeSet<&str> = partitions.iter().map(|tp| &*tp.topic).collect();
+        let topics = topics.into_iter().map(str::to_owned);
+        let described = self.cluster.describe_topics(deadline, topics).await;
+        let place = |tp: &TopicPartition| {
+            let described = described.as_ref().map_err(Error::clone)?;
+            let topic = match described.get(&*tp.topic) {
+                Some(topic) => topic.as_ref().map_err(Error::clone)?,
+                None => return Err(Error::new(ErrorKind::UnknownTopic, "it is not described")),
+            };
+            let mut parts = topic.partitions.iter();
+            let part = parts
+                .find(|part| part.partition == tp.partition)
+                .ok_or_else(|| offsets::no_partition(tp, topic.partitions.len()))?;
+            let broker = part
+                .leader
+                .ok_or_else(|| Error::new(ErrorKind::NotLeader, "the partition has no leader"))?;
+            Ok(Place {
+                broker,
+                epoch: part.leader_epoch,
+                topic_id: topic
+                    .id
+                    .map_or(Uuid::nil(), |id| Uuid::from_bytes(*id.as_bytes())),
+            })
+        };
+        let places = partitions.iter().map(|tp| {
+            let place = place(tp).map_err(|error| error.with_topic_partition(tp.clone()));
+            (tp.clone(), place)
+        });
+        places.collect()
+    }
+}
+
+/// What is known of a group before its partitions are looked at.
+fn unmeasured(
+    committed: Result<CommittedOffsets>,
+    described: Option<Result<GroupDescription>>,
+) -> Result<GroupLag> {
+    let committed = committed?;
+    let mut members = BTreeMap::new();
+    match described {
+        Some(Ok(described)) => {
+            for member in described.members {
+                let id = member.member;
+                let parts = member.partitions.into_iter();
+                members.extend(parts.map(|tp| (tp, id.clone())));
+            }
+        }
+        // Offsets say enough. A group of something else than consumers has them, too.
+        Some(Err(error)) if !committed.is_empty() => {
+            tracing::debug!(%error, "the group's members are not known");
+        }
+        Some(Err(error)) => return Err(error),
+        None => {}
+    }
+    let partitions: BTreeSet<_> = committed.keys().chain(members.keys()).cloned().collect();
+    let partitions = partitions.into_iter().map(|tp| GroupPartitionLag {
+        committed: committed.get(&tp).cloned(),
+        end_offset: None,
+        records: None,
+        time: TimeLag::Unknown,
+        behind_newest: TimeLag::Unknown,
+        member: members.remove(&tp),
+        error: None,
+        topic_partition: tp,
+    });
+    Ok(GroupLag {
+        partitions: partitions.collect(),
+    })
 }
 
 /// The timestamps of the first record not read, and of the last one read.
@@ -313,7 +335,7 @@ async fn around(
         Err(error)
             if error
                 .code()
-                .is_some_and(|code| code.get() == OFFSET_OUT_OF_RANGE) =>
+                .is_some_and(|code| code.get() == codes::OFFSET_OUT_OF_RANGE) =>
         {
             // Retention was faster: what is left begins later.
             match start(peek, tp, at).await {
@@ -341,11 +363,4 @@ async fn start(peek: &Peek<'_>, tp: &TopicPartition, at: Place) -> Result<Option
     let found = offsets::list_once(cluster, at.broker, &asked, level, deadline).await?;
     let found = found.get(tp).and_then(|found| found.as_ref().ok());
     Ok(found.map(|found| found.offset))
-}
-
-fn unanswered(tp: &TopicPartition) -> Error {
-    let error = Error::new(ErrorKind::Protocol, "the broker's answer leaves it out");
-    // It may be damaged.
-    let error = error.with_class(Class::Retriable);
-    error.with_topic_partition(tp.clone())
 }

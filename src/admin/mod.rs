@@ -1,6 +1,6 @@
 //! Administration: topics, groups and the cluster itself.
 //!
-//! Every call about several topics answers for each of them ([`PerTopic`]), so that trouble with
+//! Every call about several topics answers for each of them ([`PerKey`]), so that trouble with
 //! one hides nothing about the others.
 
 #[cfg(test)]
@@ -23,7 +23,7 @@ use crate::net::Lane;
 use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 
 pub use crate::cluster::describe::{PartitionDescription, TopicDescription, TopicId};
-pub use crate::cluster::per_topic::{IntoIter, Iter, PerTopic};
+pub use crate::cluster::per_key::{IntoIter, Iter, PerKey};
 pub use groups::{GroupDescription, GroupListing, MemberDescription};
 pub use lag::{GroupLag, GroupPartitionLag};
 pub use results::{BrokerDescription, ClusterDescription, CreatedTopic, TopicListing};
@@ -152,8 +152,8 @@ impl Admin {
     pub async fn describe_topics(
         &self,
         topics: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Result<PerTopic<TopicDescription>> {
-        let topics = topics.into_iter().map(Into::into).collect();
+    ) -> Result<PerKey<String, TopicDescription>> {
+        let topics = topics.into_iter().map(Into::into);
         self.cluster.describe_topics(self.deadline(), topics).await
     }
 

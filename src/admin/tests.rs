@@ -195,7 +195,7 @@ fn topics<const N: usize>(names: [&str; N]) -> [NewTopic; N] {
     names.map(NewTopic::new)
 }
 
-fn kind<T>(results: &PerTopic<T>, topic: &str) -> Option<ErrorKind> {
+fn kind<T>(results: &PerKey<String, T>, topic: &str) -> Option<ErrorKind> {
     let result = results.get(topic).unwrap().as_ref();
     result.err().map(Error::kind)
 }
@@ -205,7 +205,7 @@ async fn trouble_with_one_topic_hides_nothing_about_the_others() {
     let (admin, script) = admin();
     script.change(&[("a", 0), ("b", 36), ("c", 38)]);
     let created = admin.create_topics(topics(["c", "a", "b"])).await.unwrap();
-    let order: Vec<&str> = created.iter().map(|(topic, _)| topic).collect();
+    let order: Vec<&str> = created.iter().map(|(topic, _)| &**topic).collect();
     assert_eq!(order, ["c", "a", "b"], "the order of the call");
     let a = created.get("a").unwrap().as_ref().unwrap();
     assert_eq!((a.partitions, a.replication), (Some(3), Some(1)));

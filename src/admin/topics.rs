@@ -4,17 +4,17 @@ use indexmap::IndexMap;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
+    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
 };
 
 use super::Admin;
 use super::results::CreatedTopic;
-use crate::cluster::Target;
-use crate::cluster::ask::{Item, Operation};
-use crate::cluster::describe::{TopicId, named};
-use crate::cluster::per_topic::PerTopic;
+use crate::cluster::ask::{Answers, Asking, Operation, Refusal, Route};
+use crate::cluster::describe::TopicId;
+use crate::cluster::per_key::PerKey;
 use crate::error::{Error, ErrorKind, Result};
-use crate::wire::str_bytes;
+use crate::types::BrokerId;
+use crate::wire::{codes, str_bytes, topic_name};
 
 /// A topic to be created.
 ///
@@ -88,7 +88,7 @@ impl NewTopic {
                 .with_value(Some(str_bytes(value)))
         });
         CreatableTopic::default()
-            .with_name(TopicName(str_bytes(&self.name)))
+            .with_name(topic_name(&self.name))
             .with_num_partitions(partitions)
             .with_replication_factor(replication)
             .with_configs(configs.collect())
@@ -136,7 +136,7 @@ impl Admin {
     pub async fn create_topics(
         &self,
         topics: impl IntoIterator<Item = NewTopic>,
-    ) -> Result<PerTopic<CreatedTopic>> {
+    ) -> Result<PerKey<String, CreatedTopic>> {
         create(self, topics.into_iter().collect(), false).await
     }
 
@@ -164,7 +164,7 @@ impl Admin {
     pub async fn validate_topics(
         &self,
         topics: impl IntoIterator<Item = NewTopic>,
-    ) -> Result<PerTopic<CreatedTopic>> {
+    ) -> Result<PerKey<String, CreatedTopic>> {
         create(self, topics.into_iter().collect(), true).await
     }
 
@@ -196,59 +196,55 @@ impl Admin {
     pub async fn delete_topics(
         &self,
         topics: impl IntoIterator<Item = impl Into<String>>,
-    ) -> Result<PerTopic<()>> {
-        delete(self, topics.into_iter().map(Into::into).collect()).await
+    ) -> Result<PerKey<String, ()>> {
+        let topics = PerKey::awaiting(topics.into_iter().map(Into::into));
+        let deadline = self.deadline();
+        self.cluster.ask_each(&Delete, deadline, topics).await
     }
 }
 
 struct Create {
+    topics: IndexMap<String, NewTopic>,
     validate_only: bool,
 }
 
 impl Operation for Create {
+    type Key = String;
     type Request = CreateTopicsRequest;
-    type Ask = NewTopic;
     type Value = CreatedTopic;
 
     const DOING: &'static str = "creating topic";
     const DONE_ALREADY: Option<(i16, &'static str)> = Some((
-        36,
+        codes::TOPIC_ALREADY_EXISTS,
         "the request was repeated, so an earlier attempt may have created it",
     ));
 
-    fn target(&self) -> Target<'static> {
-        Target::Controller
+    fn route<'a>(&'a self, _: &'a String) -> Route<'a> {
+        Route::Controller
     }
 
-    fn request(
-        &self,
-        _: i16,
-        asks: &IndexMap<String, NewTopic>,
-        timeout_ms: i32,
-    ) -> CreateTopicsRequest {
+    fn request(&self, names: &[String], asking: &Asking<'_>) -> CreateTopicsRequest {
+        let topics = names.iter().filter_map(|name| self.topics.get(name));
         CreateTopicsRequest::default()
-            .with_topics(asks.values().map(NewTopic::to_wire).collect())
-            .with_timeout_ms(timeout_ms)
+            .with_topics(topics.map(NewTopic::to_wire).collect())
+            .with_timeout_ms(asking.timeout_ms)
             .with_validate_only(self.validate_only)
     }
 
-    fn read(&self, response: CreateTopicsResponse) -> Vec<Item<CreatedTopic>> {
+    fn read(&self, _: &[String], _: BrokerId, response: CreateTopicsResponse) -> Answers<Self> {
         let topics = response.topics.into_iter();
         topics
             .map(|topic| {
                 let name = topic.name.to_string();
-                Item {
-                    code: topic.error_code,
-                    message: topic.error_message.map(|message| message.to_string()),
-                    value: CreatedTopic {
-                        name: name.clone(),
-                        // What was only validated gets a random id that no topic will have.
-                        id: TopicId::known(topic.topic_id).filter(|_| !self.validate_only),
-                        partitions: u32::try_from(topic.num_partitions).ok(),
-                        replication: u16::try_from(topic.replication_factor).ok(),
-                    },
-                    name,
-                }
+                let created = CreatedTopic {
+                    name: name.clone(),
+                    // What was only validated gets a random id that no topic will have.
+                    id: TopicId::known(topic.topic_id).filter(|_| !self.validate_only),
+                    partitions: u32::try_from(topic.num_partitions).ok(),
+                    replication: u16::try_from(topic.replication_factor).ok(),
+                };
+                let refused = Refusal::check(topic.error_code, topic.error_message);
+                (name, refused.map(|()| created))
             })
             .collect()
     }
@@ -258,52 +254,46 @@ async fn create(
     admin: &Admin,
     topics: Vec<NewTopic>,
     validate_only: bool,
-) -> Result<PerTopic<CreatedTopic>> {
-    let mut results = PerTopic::awaiting(topics.iter().map(|topic| &topic.name));
-    let mut asks = IndexMap::with_capacity(topics.len());
+) -> Result<PerKey<String, CreatedTopic>> {
+    let mut results = PerKey::awaiting(topics.iter().map(|topic| topic.name.clone()));
+    let mut asked = IndexMap::with_capacity(topics.len());
     for topic in topics {
         let name = topic.name.clone();
-        if asks.insert(name.clone(), topic).is_some() {
+        if asked.insert(name.clone(), topic).is_some() {
             // Which of the two is meant? Brokers refuse this as well.
             let text = format!("creating topic '{name}': the call names it twice");
             results.put(name, Err(Error::new(ErrorKind::InvalidArgument, text)));
         }
     }
-    asks.retain(|name, _| !results.is_settled(name));
-    let create = Create { validate_only };
+    let create = Create {
+        topics: asked,
+        validate_only,
+    };
     let deadline = admin.deadline();
-    admin
-        .cluster
-        .ask_each(&create, deadline, asks, results)
-        .await
+    admin.cluster.ask_each(&create, deadline, results).await
 }
 
 struct Delete;
 
 impl Operation for Delete {
+    type Key = String;
     type Request = DeleteTopicsRequest;
-    type Ask = ();
     type Value = ();
 
     const DOING: &'static str = "deleting topic";
     const DONE_ALREADY: Option<(i16, &'static str)> = Some((
-        3,
+        codes::UNKNOWN_TOPIC_OR_PARTITION,
         "the request was repeated, so an earlier attempt may have deleted it",
     ));
 
-    fn target(&self) -> Target<'static> {
-        Target::Controller
+    fn route<'a>(&'a self, _: &'a String) -> Route<'a> {
+        Route::Controller
     }
 
-    fn request(
-        &self,
-        version: i16,
-        asks: &IndexMap<String, ()>,
-        timeout_ms: i32,
-    ) -> DeleteTopicsRequest {
-        let names = asks.keys().map(|name| TopicName(str_bytes(name)));
-        let request = DeleteTopicsRequest::default().with_timeout_ms(timeout_ms);
-        if version >= 6 {
+    fn request(&self, names: &[String], asking: &Asking<'_>) -> DeleteTopicsRequest {
+        let names = names.iter().map(|name| topic_name(name));
+        let request = DeleteTopicsRequest::default().with_timeout_ms(asking.timeout_ms);
+        if asking.version >= 6 {
             let topics = names.map(|name| DeleteTopicState::default().with_name(Some(name)));
             request.with_topics(topics.collect())
         } else {
@@ -311,25 +301,13 @@ impl Operation for Delete {
         }
     }
 
-    fn read(&self, response: DeleteTopicsResponse) -> Vec<Item<()>> {
+    fn read(&self, _: &[String], _: BrokerId, response: DeleteTopicsResponse) -> Answers<Self> {
         let topics = response.responses.into_iter();
         topics
             .filter_map(|topic| {
-                Some(Item {
-                    name: topic.name?.to_string(),
-                    code: topic.error_code,
-                    message: topic.error_message.map(|message| message.to_string()),
-                    value: (),
-                })
+                let refused = Refusal::check(topic.error_code, topic.error_message);
+                Some((topic.name?.to_string(), refused))
             })
             .collect()
     }
-}
-
-async fn delete(admin: &Admin, topics: Vec<String>) -> Result<PerTopic<()>> {
-    let results = PerTopic::awaiting(topics.iter());
-    let (cluster, deadline) = (&admin.cluster, admin.deadline());
-    cluster
-        .ask_each(&Delete, deadline, named(topics), results)
-        .await
 }

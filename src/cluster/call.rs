@@ -29,8 +29,9 @@ impl Cluster {
         // Once an attempt to write may have been carried out, no later failure can take that back.
         let mut maybe_done = false;
         loop {
+            let build = |version| Ok((version, build(version)?));
             let error = match self.attempt(target, lane, deadline, &build).await {
-                Ok(response) => return Ok(response),
+                Ok((_, response)) => return Ok(response),
                 Err(error) => error,
             };
             maybe_done |= error.certainty() == Some(Certainty::MaybeWritten);
@@ -52,25 +53,26 @@ impl Cluster {
         }
     }
 
-    async fn attempt<R: Call>(
+    /// One attempt, which tells who answered. `build` may choose a lower version than it is
+    /// offered.
+    pub(super) async fn attempt<R: Call>(
         &self,
         target: Target<'_>,
         lane: Lane,
         deadline: Instant,
-        build: &(impl Fn(i16) -> Result<R> + Send + Sync),
-    ) -> Result<R::Response> {
+        build: &(impl Fn(i16) -> Result<(i16, R)> + Send + Sync),
+    ) -> Result<(BrokerId, R::Response)> {
         let link = self.route(target, lane, deadline).await.inspect_err(|_| {
             // The broker may have moved; the coordinator may live elsewhere by now.
             self.refresh();
         })?;
-        let version = link.version::<R>()?;
-        let request = build(version)?;
+        let (version, request) = build(link.version::<R>()?)?;
         let answer = link.ask(version, &request, deadline).await;
         let response = answer.inspect_err(|_| self.doubt(target, link.broker()))?;
         let code = R::error_code(&response);
         let meaning = classify::classify(code);
         if code == 0 || !meaning.is_retriable() {
-            return Ok(response);
+            return Ok((link.broker(), response));
         }
         match meaning.refresh {
             Refresh::Nothing => {}
@@ -107,6 +109,7 @@ impl Cluster {
                 })?;
                 self.link(controller, lane, deadline).await
             }
+            Target::Broker(broker) => self.link(broker, lane, deadline).await,
             Target::Any => {
                 self.ready(deadline).await?;
                 let broker = self.any(lane).ok_or_else(|| {

@@ -1,20 +1,22 @@
 //! Who coordinates a group or a transactional id.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
+use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{
     BrokerId as WireBrokerId, FindCoordinatorRequest, FindCoordinatorResponse,
 };
-use kafka_protocol::protocol::StrBytes;
 
+use super::ask::{Answers, Asking, Key, Operation, Refusal, Route, refused};
 use super::coordinators::CoordinatorKey;
+use super::per_key::PerKey;
 use super::snapshot::Broker;
 use super::{Cluster, Target};
-use crate::clock::{Instant, now};
-use crate::error::{Class, Error, ErrorKind, Result, classify};
-use crate::net::Lane;
-use crate::net::backoff::Backoff;
+use crate::clock::Instant;
+use crate::error::{Class, Error, ErrorKind, Result};
 use crate::types::BrokerId;
+use crate::wire::str_bytes;
 
 /// The first version that asks for several keys at once, and answers so.
 const MANY_KEYS: i16 = 4;
@@ -30,38 +32,31 @@ impl Cluster {
         if let Some(broker) = self.inner.coordinators.get(key) {
             return Ok(broker);
         }
-        let mut backoff =
-            Backoff::new(self.config().retry_backoff, self.config().retry_backoff_max);
-        loop {
-            let (kind, id) = key.parts();
-            let build = |version| {
-                let id = StrBytes::from_string(id.to_owned());
-                let request = FindCoordinatorRequest::default().with_key_type(kind);
-                Ok(match version {
-                    MANY_KEYS.. => request.with_coordinator_keys(vec![id]),
-                    _ => request.with_key(id),
-                })
-            };
-            let response = self
-                .call(Target::Any, Lane::Metadata, deadline, build)
-                .await?;
-            let found = Found::read(&response, key)?;
-            if found.code == 0 {
-                self.learn(&[], std::slice::from_ref(&found.broker));
-                self.inner.coordinators.put(key, found.broker.id);
-                return Ok(found.broker.id);
-            }
-            let error =
-                Error::from_code(found.code, format_args!("finding the coordinator of {key}"));
-            if !classify::classify(found.code).is_retriable() {
-                return Err(error);
-            }
-            let wait = backoff.fail(self.clock());
-            if now() + wait >= deadline {
-                return Err(error);
-            }
-            tokio::time::sleep(wait).await;
-        }
+        let asked = PerKey::awaiting([key.owned()]);
+        self.ask_each(&Find(self), deadline, asked).await?.only()
+    }
+
+    /// Looks once for coordinators that are not known; those that were not told, and why. Brokers
+    /// that tell one at a time are asked about the first.
+    pub(super) async fn find_coordinators(
+        &self,
+        keys: &[(i8, String)],
+        deadline: Instant,
+    ) -> Result<HashMap<(i8, String), Error>> {
+        let find = Find(self);
+        let (keys, broker, response) = self
+            .attempt_each(&find, keys, Target::Any, deadline)
+            .await?;
+        let answers = find.read(keys, broker, response).into_iter();
+        Ok(answers
+            .filter_map(|(key, found)| {
+                let error = match found.err()? {
+                    Refusal::Code(code, message) => refused(&find, &key, code, message, false),
+                    Refusal::Error(error) => error,
+                };
+                Some((key, error))
+            })
+            .collect())
     }
 
     /// Drops a cached coordinator that proved wrong, unless another is known by now.
@@ -80,47 +75,95 @@ impl Cluster {
     }
 }
 
-/// One coordinator out of an answer of either shape.
-pub(super) struct Found {
-    code: i16,
-    broker: Broker,
+/// FindCoordinator, which notes what it is told.
+pub(super) struct Find<'a>(pub(super) &'a Cluster);
+
+impl Key for (i8, String) {
+    fn doing(&self, doing: &str) -> String {
+        format!("{doing} {}", CoordinatorKey::of(self))
+    }
 }
 
-impl Found {
-    pub(super) fn read(
-        response: &FindCoordinatorResponse,
-        key: CoordinatorKey<'_>,
-    ) -> Result<Self> {
-        // Either an error or a broker; both or neither is damaged.
-        let read = |code, id: WireBrokerId, host: &StrBytes, port| {
-            let there = id.0 >= 0 && !host.is_empty() && (1..=0xffff).contains(&port);
-            (there != (code != 0)).then(|| Self {
-                code,
-                broker: Broker {
-                    id: BrokerId(id.0),
-                    host: Arc::from(host.as_str()),
-                    port: u16::try_from(port).unwrap_or(0),
-                    rack: None,
-                },
-            })
-        };
-        let unclear = || {
-            let message = format!("the FindCoordinator answer does not tell who coordinates {key}");
-            Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable)
-        };
-        let (_, id) = key.parts();
-        if let Some(found) = response
+impl Operation for Find<'_> {
+    type Key = (i8, String);
+    type Request = FindCoordinatorRequest;
+    type Value = BrokerId;
+
+    const DOING: &'static str = "finding the coordinator of";
+    const MANY_KEYS: i16 = MANY_KEYS;
+
+    fn route<'a>(&'a self, _: &'a (i8, String)) -> Route<'a> {
+        Route::Any
+    }
+
+    /// All keys are of one kind.
+    fn request(&self, keys: &[(i8, String)], asking: &Asking<'_>) -> FindCoordinatorRequest {
+        let kind = keys.first().map_or(0, |(kind, _)| *kind);
+        let request = FindCoordinatorRequest::default().with_key_type(kind);
+        let mut ids = keys.iter().map(|(_, id)| str_bytes(id));
+        match asking.version {
+            MANY_KEYS.. => request.with_coordinator_keys(ids.collect()),
+            _ => request.with_key(ids.next().unwrap_or_default()),
+        }
+    }
+
+    fn read(
+        &self,
+        keys: &[(i8, String)],
+        _: BrokerId,
+        response: FindCoordinatorResponse,
+    ) -> Answers<Self> {
+        let told: HashMap<&str, &Coordinator> = response
             .coordinators
             .iter()
-            .find(|found| found.key.as_str() == id)
-        {
-            let (node, host) = (found.node_id, &found.host);
-            return read(found.error_code, node, host, found.port).ok_or_else(unclear);
-        }
-        if !response.coordinators.is_empty() {
-            return Err(unclear());
-        }
-        let (node, host) = (response.node_id, &response.host);
-        read(response.error_code, node, host, response.port).ok_or_else(unclear)
+            .map(|found| (found.key.as_str(), found))
+            .collect();
+        let answers = keys.iter().map(|key| {
+            // Up to version 3 the answer is about the one key.
+            let found = match told.is_empty() {
+                true => read(
+                    response.error_code,
+                    response.node_id,
+                    &response.host,
+                    response.port,
+                ),
+                false => told.get(&*key.1).and_then(|found| {
+                    read(found.error_code, found.node_id, &found.host, found.port)
+                }),
+            };
+            let whose = CoordinatorKey::of(key);
+            let answer = match found {
+                None => Err(Refusal::Error(unclear(whose))),
+                Some(Err(code)) => Err(Refusal::Code(code, None)),
+                Some(Ok(broker)) => {
+                    let id = broker.id;
+                    self.0.learn(&[], &[broker]);
+                    self.0.inner.coordinators.put(whose, id);
+                    Ok(id)
+                }
+            };
+            (key.clone(), answer)
+        });
+        answers.collect()
     }
+}
+
+/// Either an error or a broker; both or neither is damaged.
+fn read(code: i16, id: WireBrokerId, host: &str, port: i32) -> Option<Result<Broker, i16>> {
+    let there = id.0 >= 0 && !host.is_empty() && (1..=0xffff).contains(&port);
+    match (code, there) {
+        (0, true) => Some(Ok(Broker {
+            id: BrokerId(id.0),
+            host: Arc::from(host),
+            port: u16::try_from(port).unwrap_or(0),
+            rack: None,
+        })),
+        (0, false) | (_, true) => None,
+        (code, false) => Some(Err(code)),
+    }
+}
+
+fn unclear(key: CoordinatorKey<'_>) -> Error {
+    let message = format!("the FindCoordinator answer does not tell who coordinates {key}");
+    Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable)
 }

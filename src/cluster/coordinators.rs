@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::types::BrokerId;
 
 /// Whom a coordinator is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum CoordinatorKey<'a> {
     Group(&'a str),
     #[cfg_attr(not(test), allow(dead_code, reason = "transactions go this way"))]
@@ -19,6 +19,14 @@ impl<'a> CoordinatorKey<'a> {
         match self {
             Self::Group(id) => (0, id),
             Self::Transaction(id) => (1, id),
+        }
+    }
+
+    /// The key of these parts.
+    pub(super) fn of((kind, id): &'a (i8, String)) -> Self {
+        match kind {
+            0 => Self::Group(id),
+            _ => Self::Transaction(id),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use indexmap::IndexMap;
 use kafka_protocol::messages::metadata_request::MetadataRequestTopic;
 use kafka_protocol::messages::metadata_response::{
     MetadataResponsePartition, MetadataResponseTopic,
@@ -10,11 +9,11 @@ use kafka_protocol::messages::metadata_response::{
 use kafka_protocol::messages::{MetadataRequest, MetadataResponse, TopicName};
 use uuid::Uuid;
 
-use super::ask::{Item, Operation};
-use super::per_topic::PerTopic;
-use super::{Cluster, Target};
+use super::Cluster;
+use super::ask::{Answers, Asking, Operation, Refusal, Route};
+use super::per_key::PerKey;
 use crate::clock::{FOREVER, Instant, now};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::types::BrokerId;
 use crate::wire::str_bytes;
 
@@ -141,33 +140,32 @@ pub(crate) fn known_broker(id: i32) -> Option<BrokerId> {
 struct Describe;
 
 impl Operation for Describe {
+    type Key = String;
     type Request = MetadataRequest;
-    type Ask = ();
     type Value = TopicDescription;
 
     const DOING: &'static str = "describing topic";
-    const DONE_ALREADY: Option<(i16, &'static str)> = None;
 
-    fn target(&self) -> Target<'static> {
-        Target::Any
+    fn route<'a>(&'a self, _: &'a String) -> Route<'a> {
+        Route::Any
     }
 
-    fn request(&self, _: i16, asks: &IndexMap<String, ()>, _: i32) -> MetadataRequest {
+    fn request(&self, topics: &[String], _: &Asking<'_>) -> MetadataRequest {
         MetadataRequest::default()
-            .with_topics(Some(to_describe(asks.keys())))
+            .with_topics(Some(to_describe(topics)))
             .with_allow_auto_topic_creation(false)
     }
 
-    fn read(&self, response: MetadataResponse) -> Vec<Item<TopicDescription>> {
+    fn read(&self, _: &[String], _: BrokerId, response: MetadataResponse) -> Answers<Self> {
         let topics = response.topics.into_iter();
         topics
             .filter_map(|topic| {
-                Some(Item {
-                    name: topic.name.as_ref()?.to_string(),
-                    code: topic.error_code,
-                    message: None,
-                    value: TopicDescription::read(topic)?,
-                })
+                let name = topic.name.as_ref()?.to_string();
+                let answer = match topic.error_code {
+                    0 => Ok(TopicDescription::read(topic)?),
+                    code => Err(Refusal::Code(code, None)),
+                };
+                Some((name, answer))
             })
             .collect()
     }
@@ -177,29 +175,19 @@ impl Cluster {
     pub(crate) async fn describe_topics(
         &self,
         deadline: Instant,
-        topics: Vec<String>,
-    ) -> Result<PerTopic<TopicDescription>> {
-        let results = PerTopic::awaiting(topics.iter());
-        self.ask_each(&Describe, deadline, named(topics), results)
-            .await
+        topics: impl IntoIterator<Item = String>,
+    ) -> Result<PerKey<String, TopicDescription>> {
+        let topics = PerKey::awaiting(topics);
+        self.ask_each(&Describe, deadline, topics).await
     }
 
     /// What producers and consumers tell of one topic.
     pub(crate) async fn partitions_for(&self, topic: &str) -> Result<Vec<PartitionDescription>> {
         let deadline = now() + self.config().api_timeout.min(FOREVER);
-        let topics = vec![topic.to_owned()];
-        let mut described = self.describe_topics(deadline, topics).await?;
-        let found = described.remove(topic).unwrap_or_else(|| {
-            let message = format!("the broker's answer leaves out topic '{topic}'");
-            Err(Error::new(ErrorKind::Protocol, message))
-        })?;
-        Ok(found.partitions)
+        let topics = [topic.to_owned()];
+        let described = self.describe_topics(deadline, topics).await?;
+        Ok(described.only()?.partitions)
     }
-}
-
-/// Without repetitions: to name a topic twice means no more than once here.
-pub(crate) fn named(topics: Vec<String>) -> IndexMap<String, ()> {
-    topics.into_iter().map(|name| (name, ())).collect()
 }
 
 pub(crate) fn to_describe<'a>(

@@ -7,7 +7,7 @@ mod coordinators;
 pub(crate) mod describe;
 mod driver;
 mod metadata;
-pub(crate) mod per_topic;
+pub(crate) mod per_key;
 pub(crate) mod snapshot;
 mod start;
 
@@ -95,11 +95,12 @@ struct Metadata {
 }
 
 /// Where a request goes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target<'a> {
     /// Whichever broker is connected or can be.
     Any,
     Controller,
+    Broker(BrokerId),
     #[cfg_attr(not(test), allow(dead_code, reason = "transactions go this way"))]
     Coordinator(CoordinatorKey<'a>),
 }

@@ -15,6 +15,8 @@ use kafka_protocol::protocol::StrBytes;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use super::ask::{Operation, Refusal};
+use super::coordinator::Find;
 use super::*;
 use crate::clock::now;
 use crate::net::connector::Connector;
@@ -262,7 +264,8 @@ async fn a_hint_that_is_no_news_means_that_metadata_is_wrong() {
 #[tokio::test(start_paused = true)]
 async fn a_coordinator_without_address_or_beside_an_error_is_asked_for_again() {
     use kafka_protocol::messages::find_coordinator_response::Coordinator;
-    let key = CoordinatorKey::Transaction("tx");
+    let (cluster, _, _) = cluster(&["one"]);
+    let keys = [CoordinatorKey::Transaction("tx").owned()];
     let sound = || {
         Coordinator::default()
             .with_key(StrBytes::from_static_str("tx"))
@@ -272,19 +275,24 @@ async fn a_coordinator_without_address_or_beside_an_error_is_asked_for_again() {
     };
     let read = |found: Coordinator| {
         let answer = FindCoordinatorResponse::default().with_coordinators(vec![found]);
-        super::coordinator::Found::read(&answer, key).map(|_| ())
+        let mut answers = Find(&cluster).read(&keys, BrokerId(1), answer);
+        assert_eq!(answers[0].0, keys[0]);
+        answers.remove(0).1
     };
-    read(sound()).unwrap();
+    assert!(matches!(read(sound()), Ok(BrokerId(1))));
     // COORDINATOR_NOT_AVAILABLE
     let nobody = sound().with_error_code(15).with_node_id((-1).into());
-    read(nobody).unwrap();
+    assert!(matches!(read(nobody), Err(Refusal::Code(15, None))));
     for damaged in [
         sound().with_error_code(16),
         sound().with_node_id((-3).into()),
         sound().with_port(1 << 20),
         sound().with_key(StrBytes::from_static_str("tz")),
     ] {
-        assert!(read(damaged).unwrap_err().is_retriable());
+        match read(damaged) {
+            Err(Refusal::Error(error)) => assert!(error.is_retriable()),
+            _ => panic!("it makes no sense"),
+        }
     }
 }
 

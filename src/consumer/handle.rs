@@ -16,7 +16,7 @@ use super::wanted::Subscription;
 use crate::clock::{Instant, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetched::Position;
-use crate::offsets::{self, EARLIEST, Found, Identity, LATEST};
+use crate::offsets::{self, EARLIEST, Found, LATEST};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 
 /// Looks at and steers a [`Consumer`](super::Consumer), from any task. Cheap to clone.
@@ -157,17 +157,13 @@ impl ConsumerHandle {
         &self,
         partitions: impl IntoIterator<Item = impl Borrow<TopicPartition>>,
     ) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
-        let identity = Identity {
-            group: self.shared.group()?,
-            instance_id: None,
-            member: None,
-        };
+        let group = self.shared.group()?;
         let partitions: Vec<_> = owned(partitions).collect();
         if partitions.is_empty() {
             return Ok(BTreeMap::new());
         }
         let deadline = self.deadline();
-        offsets::committed(&self.shared.cluster, &identity, &partitions, deadline).await
+        offsets::committed(&self.shared.cluster, &group, partitions, deadline).await
     }
 
     /// The first offset that each log still has.

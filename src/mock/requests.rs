@@ -8,7 +8,7 @@ use crate::wire::guard::Guarded;
 /// The generated messages, but for those that are written by hand here.
 mod kp {
     pub(super) use crate::wire::offsets::OffsetCommitRequest;
-    pub(super) use crate::wire::offsets::broker::OffsetFetchRequests;
+    pub(super) use crate::wire::offsets::OffsetFetchRequest;
     pub(super) use kafka_protocol::messages::*;
 }
 
@@ -78,7 +78,7 @@ apis! {
     ListOffsets = 2, 6..=10, ListOffsetsRequest;
     Metadata = 3, 9..=13, MetadataRequest;
     OffsetCommit = 8, 8..=10, OffsetCommitRequest;
-    OffsetFetch = 9, 6..=10, OffsetFetchRequests;
+    OffsetFetch = 9, 6..=10, OffsetFetchRequest;
     FindCoordinator = 10, 3..=6, FindCoordinatorRequest;
     DescribeGroups = 15, 5..=6, DescribeGroupsRequest;
     ListGroups = 16, 3..=5, ListGroupsRequest;
@@ -142,7 +142,7 @@ impl Request {
                 .filter_map(|topic| named(&topic.name, topic.id))
                 .collect(),
             Self::OffsetFetch(request) => {
-                let topics = request.0.iter().flat_map(|group| &group.topics);
+                let topics = request.groups.iter().flat_map(|group| &group.topics);
                 topics
                     .flatten()
                     .filter_map(|topic| named(&topic.name, topic.id))
@@ -178,7 +178,7 @@ impl Request {
         match self {
             Self::OffsetCommit(request) => Some(&request.group_id),
             Self::ConsumerGroupHeartbeat(request) => Some(&request.group_id),
-            Self::OffsetFetch(request) => request.0.first().map(|group| &*group.group_id),
+            Self::OffsetFetch(request) => request.groups.first().map(|group| &*group.group_id),
             _ => None,
         }
     }

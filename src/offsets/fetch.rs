@@ -1,66 +1,134 @@
-//! What is committed: OffsetFetch, asked of the group's coordinator.
+//! What is committed: OffsetFetch, asked of the groups' coordinators.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use uuid::Uuid;
 
-use super::coordinator::{Identity, ask_coordinator, doubt_coordinator, nameable, named};
-use crate::clock::{Instant, now};
-use crate::cluster::Cluster;
-use crate::error::{Error, Result};
-use crate::net::backoff::Backoff;
-use crate::types::{OffsetAndMetadata, TopicPartition};
+use super::coordinator::{Identity, ask_coordinator, doubt_coordinator, nameable};
+use crate::clock::Instant;
+use crate::cluster::ask::{Answers, Asking, Operation, Refusal, Route};
+use crate::cluster::per_key::PerKey;
+use crate::cluster::{Cluster, CoordinatorKey, Snapshot};
+use crate::error::{Error, Result, classify};
+use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
 use crate::wire::codes;
 use crate::wire::offsets::{
-    BY_TOPIC_ID, FetchTopic, FetchedOffset, OffsetFetchRequest, OffsetFetchResponse,
+    Answered, BY_TOPIC_ID, FetchGroup, FetchTopic, FetchedGroup, FetchedOffset, MANY_GROUPS,
+    OffsetFetchRequest, OffsetFetchResponse,
 };
 use crate::wire::str_bytes;
 
 /// What the group has committed of a partition (`None`: nothing), or why that is not known.
 pub(crate) type Lookup = Result<Option<OffsetAndMetadata>, i16>;
 
-/// The committed offsets of partitions (absent: none is committed); retries until the deadline.
+/// What groups have committed, by partition.
+pub(crate) type CommittedOffsets = BTreeMap<TopicPartition, OffsetAndMetadata>;
+
+/// The partitions to look up of each group; of one without a list, all that it has committed.
+pub(crate) type GroupsToLookUp = IndexMap<String, Option<Vec<TopicPartition>>>;
+
+/// The committed offsets of a group's partitions (absent: none is committed).
 pub(crate) async fn committed(
     cluster: &Cluster,
-    identity: &Identity,
-    partitions: &[TopicPartition],
+    group: &str,
+    partitions: Vec<TopicPartition>,
     deadline: Instant,
-) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
-    let mut backoff = Backoff::new(
-        cluster.config().retry_backoff,
-        cluster.config().retry_backoff_max,
-    );
-    loop {
-        // Anew for each attempt: the topic may have been made anew.
-        let snapshot = cluster.snapshot();
-        let id = |tp: &TopicPartition| snapshot.topic(&tp.topic).map(|topic| topic.id);
-        let asked = partitions.iter().map(|tp| (tp.clone(), id(tp)));
-        let asked: Vec<_> = asked.map(|(tp, id)| (tp, id.unwrap_or_default())).collect();
-        let found = committed_once(cluster, identity, &asked, deadline).await;
-        let error = match found.and_then(|found| settle(found, &identity.group)) {
-            Ok(found) => return Ok(found),
-            Err(error) => error,
-        };
-        if error
-            .code()
-            .is_some_and(|code| code.get() == codes::UNKNOWN_TOPIC_ID)
-        {
-            cluster.refresh();
+) -> Result<CommittedOffsets> {
+    let groups = IndexMap::from([(group.to_owned(), Some(partitions))]);
+    committed_of(cluster, groups, deadline).await?.only()
+}
+
+/// The same of several groups.
+pub(crate) async fn committed_of(
+    cluster: &Cluster,
+    groups: GroupsToLookUp,
+    deadline: Instant,
+) -> Result<PerKey<String, CommittedOffsets>> {
+    let asked = PerKey::awaiting(groups.keys().cloned());
+    let look_up = LookUp { cluster, groups };
+    cluster.ask_each(&look_up, deadline, asked).await
+}
+
+struct LookUp<'a> {
+    cluster: &'a Cluster,
+    groups: GroupsToLookUp,
+}
+
+impl Operation for LookUp<'_> {
+    type Key = String;
+    type Request = OffsetFetchRequest;
+    type Value = CommittedOffsets;
+
+    const DOING: &'static str = "looking up committed offsets of group";
+    const MANY_KEYS: i16 = MANY_GROUPS;
+
+    fn route<'a>(&'a self, group: &'a String) -> Route<'a> {
+        Route::Coordinator(CoordinatorKey::Group(group))
+    }
+
+    fn version(&self, offered: i16, groups: &[String], snapshot: &Snapshot) -> i16 {
+        let asked = || groups.iter().filter_map(|group| self.groups.get(group));
+        if asked().any(Option::is_none) {
+            // By name: those of topics that were deleted have no other that is known here.
+            return offered.min(BY_TOPIC_ID - 1);
         }
-        let pause = backoff.fail(cluster.clock());
-        if !error.is_retriable() || now() + pause >= deadline {
-            return Err(error);
-        }
-        tokio::time::sleep(pause).await;
+        let topics = asked().flatten().flatten().map(|tp| &tp.topic);
+        nameable(offered, topics.map(|topic| id_of(snapshot, topic)))
+    }
+
+    fn request(&self, groups: &[String], asking: &Asking<'_>) -> OffsetFetchRequest {
+        let groups = groups.iter().map(|group| {
+            let asked = self.groups.get(group).and_then(Option::as_ref);
+            let topics = asked.map(|asked| {
+                let asked = asked.iter();
+                let asked = asked.map(|tp| (tp, id_of(asking.snapshot, &tp.topic)));
+                topics(asked).into_values().collect()
+            });
+            FetchGroup {
+                group_id: str_bytes(group),
+                member: None,
+                topics,
+            }
+        });
+        stable(groups.collect())
+    }
+
+    fn read(
+        &self,
+        groups: &[String],
+        _: BrokerId,
+        mut response: OffsetFetchResponse,
+    ) -> Answers<Self> {
+        let snapshot = self.cluster.snapshot();
+        let name = |id| snapshot.topic_by_id(id).map(|topic| &*topic.name);
+        let answers = groups.iter().filter_map(|group| {
+            let told = take(&mut response, group)?;
+            let answer = Refusal::check(told.error_code, None).and_then(|()| {
+                let mut found = lookups(&told.topics, name);
+                if let Some(Some(asked)) = self.groups.get(group) {
+                    complete(&mut found, asked.iter());
+                }
+                settle(found, group).map_err(|error| {
+                    if error.code().map(|code| code.get()) == Some(codes::UNKNOWN_TOPIC_ID) {
+                        self.cluster.refresh();
+                    }
+                    Refusal::Error(error)
+                })
+            });
+            Some((group.clone(), answer))
+        });
+        answers.collect()
+    }
+
+    fn may_pass(&self, code: i16) -> bool {
+        classify::classify(code).is_retriable()
     }
 }
 
 /// All that is known, if everything is.
-pub(crate) fn settle(
-    found: BTreeMap<TopicPartition, Lookup>,
-    group: &str,
-) -> Result<BTreeMap<TopicPartition, OffsetAndMetadata>> {
+fn settle(found: BTreeMap<TopicPartition, Lookup>, group: &str) -> Result<CommittedOffsets> {
     let mut settled = BTreeMap::new();
     for (tp, found) in found {
         match found {
@@ -74,120 +142,128 @@ pub(crate) fn settle(
 
 /// Why a committed offset could not be looked up.
 pub(crate) fn lookup_error(code: i16, group: &str) -> Error {
-    Error::from_code(
-        code,
-        format_args!("looking up committed offsets of group '{group}'"),
-    )
+    Error::from_code(code, format_args!("{} '{group}'", LookUp::DOING))
 }
 
-/// The same, one attempt, with an outcome for every partition that was asked about.
+/// The committed offsets of a consumer's partitions, which carry the ids of their topics: one
+/// attempt, with an outcome for every partition, since the consumer judges failures itself.
 pub(crate) async fn committed_once(
     cluster: &Cluster,
     identity: &Identity,
     partitions: &[(TopicPartition, Uuid)],
     deadline: Instant,
 ) -> Result<BTreeMap<TopicPartition, Lookup>> {
-    let mut topics: BTreeMap<&str, FetchTopic> = BTreeMap::new();
-    for (tp, id) in partitions {
-        let topic = topics.entry(&tp.topic).or_insert_with(|| FetchTopic {
-            name: str_bytes(&tp.topic),
-            id: *id,
-            partitions: Vec::new(),
-        });
-        topic.partitions.push(tp.partition);
-    }
+    let topics = topics(partitions.iter().map(|(tp, id)| (tp, *id)));
     let names: BTreeMap<Uuid, &str> = topics
         .iter()
         .map(|(name, topic)| (topic.id, *name))
         .collect();
-    let request = OffsetFetchRequest {
-        group_id: str_bytes(&identity.group),
-        member: identity
-            .member
-            .as_ref()
-            .map(|(id, epoch)| (str_bytes(id), *epoch)),
+    let group = &identity.group;
+    let member = identity.member.as_ref();
+    let request = stable(vec![FetchGroup {
+        group_id: str_bytes(group),
+        member: member.map(|(id, epoch)| (str_bytes(id), *epoch)),
         topics: Some(topics.values().cloned().collect()),
-        // Offsets still pending in a transaction are waited for (KIP-447).
-        require_stable: true,
-    };
+    }]);
     let version = |offered| nameable(offered, topics.values().map(|topic| topic.id));
-    let mut answers = offset_fetch(cluster, request, version, deadline).await?;
+    let build = |offered| Ok((version(offered), request.clone()));
+    let (broker, mut response) = ask_coordinator(cluster, group, deadline, build).await?;
+    let Some(told) = take(&mut response, group) else {
+        return Err(lookup_error(codes::CORRUPT_MESSAGE, group));
+    };
+    if told.error_code != codes::NONE {
+        doubt_coordinator(cluster, told.error_code, group, broker);
+        return Err(lookup_error(told.error_code, group));
+    }
+    let mut found = lookups(&told.topics, |id| names.get(&id).copied());
+    complete(&mut found, partitions.iter().map(|(tp, _)| tp));
+    Ok(found)
+}
+
+/// Offsets still pending in a transaction are waited for (KIP-447).
+fn stable(groups: Vec<FetchGroup>) -> OffsetFetchRequest {
+    OffsetFetchRequest {
+        groups,
+        require_stable: true,
+    }
+}
+
+fn topics<'a>(
+    asked: impl Iterator<Item = (&'a TopicPartition, Uuid)>,
+) -> BTreeMap<&'a str, FetchTopic> {
+    let mut topics: BTreeMap<&str, FetchTopic> = BTreeMap::new();
+    for (tp, id) in asked {
+        let topic = topics.entry(&tp.topic).or_insert_with(|| FetchTopic {
+            name: str_bytes(&tp.topic),
+            id,
+            partitions: Vec::new(),
+        });
+        topic.partitions.push(tp.partition);
+    }
+    topics
+}
+
+fn id_of(snapshot: &Snapshot, topic: &str) -> Uuid {
+    snapshot.topic(topic).map_or(Uuid::nil(), |topic| topic.id)
+}
+
+/// What is said about a group, which goes without a name where it is the only one.
+fn take(response: &mut OffsetFetchResponse, group: &str) -> Option<FetchedGroup> {
+    let groups = &mut response.groups;
+    let only = groups.len() == 1;
+    let told = |told: &FetchedGroup| *told.group_id == *group || only && told.group_id.is_empty();
+    let place = groups.iter().position(told)?;
+    Some(groups.swap_remove(place))
+}
+
+fn lookups<'a>(
+    topics: &[Answered<FetchedOffset>],
+    name: impl Fn(Uuid) -> Option<&'a str>,
+) -> BTreeMap<TopicPartition, Lookup> {
     let mut found = BTreeMap::new();
-    for topic in std::mem::take(&mut answers.topics) {
-        let Some(name) = named(&topic.name, topic.id, &names) else {
+    for topic in topics {
+        let name = match topic.id.is_nil() {
+            true => Some(&*topic.name),
+            false => name(topic.id),
+        };
+        let Some(name) = name.map(Arc::<str>::from) else {
             continue;
         };
-        for (partition, answer) in topic.partitions {
-            let tp = TopicPartition::new(name, partition);
+        for (partition, answer) in &topic.partitions {
+            let tp = TopicPartition::new(Arc::clone(&name), *partition);
             if found.insert(tp.clone(), lookup(answer)).is_some() {
                 // Which of the two is its own nobody knows.
                 found.insert(tp, Err(codes::CORRUPT_MESSAGE));
             }
         }
     }
-    // What is left out is not known: taking it for "nothing committed" would start anew.
-    for (tp, _) in partitions {
+    found
+}
+
+/// What is left out is not known: taking it for "nothing committed" would start anew.
+fn complete<'a>(
+    found: &mut BTreeMap<TopicPartition, Lookup>,
+    asked: impl Iterator<Item = &'a TopicPartition>,
+) {
+    for tp in asked {
         found
             .entry(tp.clone())
             .or_insert(Err(codes::CORRUPT_MESSAGE));
     }
-    Ok(found)
-}
-
-/// Everything that a group has committed, with an outcome for every partition; one attempt.
-pub(crate) async fn all_committed(
-    cluster: &Cluster,
-    group: &str,
-    deadline: Instant,
-) -> Result<BTreeMap<TopicPartition, Lookup>> {
-    let request = OffsetFetchRequest {
-        group_id: str_bytes(group),
-        require_stable: true,
-        ..OffsetFetchRequest::default()
-    };
-    // By name: those of topics that were deleted have no other that is known here.
-    let version = |offered: i16| offered.min(BY_TOPIC_ID - 1);
-    let answer = offset_fetch(cluster, request, version, deadline).await?;
-    let topics = answer.topics.into_iter();
-    let each = topics.flat_map(|topic| {
-        let name: Arc<str> = Arc::from(topic.name.as_str());
-        let partitions = topic.partitions.into_iter();
-        partitions.map(move |(partition, answer)| {
-            let tp = TopicPartition::new(Arc::clone(&name), partition);
-            (tp, lookup(answer))
-        })
-    });
-    Ok(each.collect())
 }
 
 /// What is committed where nothing is.
 const NO_OFFSET: i64 = -1;
 
-fn lookup(answer: FetchedOffset) -> Lookup {
+fn lookup(answer: &FetchedOffset) -> Lookup {
     if answer.error_code != codes::NONE {
         return Err(answer.error_code);
     }
-    let metadata = answer.metadata.unwrap_or_default();
+    let metadata = answer.metadata.as_deref().unwrap_or_default();
     let epoch = answer.leader_epoch;
     Ok((answer.offset != NO_OFFSET).then(|| {
         OffsetAndMetadata::new(answer.offset)
-            .with_metadata(metadata.as_str())
+            .with_metadata(metadata)
             .with_leader_epoch((epoch >= 0).then_some(epoch))
     }))
-}
-
-async fn offset_fetch(
-    cluster: &Cluster,
-    request: OffsetFetchRequest,
-    version: impl Fn(i16) -> i16 + Send + Sync,
-    deadline: Instant,
-) -> Result<OffsetFetchResponse> {
-    let group = request.group_id.clone();
-    let build = |offered| Ok((version(offered), request.clone()));
-    let (broker, response) = ask_coordinator(cluster, &group, deadline, build).await?;
-    if response.error_code != codes::NONE {
-        doubt_coordinator(cluster, response.error_code, &group, broker);
-        return Err(lookup_error(response.error_code, &group));
-    }
-    Ok(response)
 }

@@ -6,12 +6,13 @@ use indexmap::IndexMap;
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 
-use crate::clock::{Instant, now};
+use crate::clock::Instant;
 use crate::cluster::Cluster;
+use crate::cluster::ask::{Answers, Asking, Operation, Refusal, Route};
+use crate::cluster::per_key::PerKey;
 use crate::config::consumer::IsolationLevel;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Result, classify};
 use crate::net::Lane;
-use crate::net::backoff::Backoff;
 use crate::types::{BrokerId, TopicPartition};
 use crate::wire::{codes, topic_name};
 
@@ -31,7 +32,8 @@ pub(crate) struct Found {
     pub(crate) leader_epoch: i32,
 }
 
-/// Asks one leader, once. Partitions with an error come with its code.
+/// Asks one leader, once, since consumers judge failures themselves. Partitions with an error come
+/// with its code.
 pub(crate) async fn list_once(
     cluster: &Cluster,
     broker: BrokerId,
@@ -39,36 +41,135 @@ pub(crate) async fn list_once(
     level: IsolationLevel,
     deadline: Instant,
 ) -> Result<IndexMap<TopicPartition, Result<Found, i16>>> {
+    let link = cluster.link(broker, Lane::Log, deadline).await?;
+    let version = link.version::<kp::ListOffsetsRequest>()?;
+    let timeout_ms = cluster.config().request_timeout.as_millis();
+    let timeout_ms = i32::try_from(timeout_ms).unwrap_or(i32::MAX);
+    let parts = asked
+        .iter()
+        .map(|(tp, epoch, timestamp)| (tp, *epoch, *timestamp));
+    let request = request(parts, level, version, timeout_ms);
+    let response = link.ask(version, &request, deadline).await?;
+    Ok(read(asked.iter().map(|(tp, ..)| tp), &response))
+}
+
+/// Offsets by timestamp ([`LATEST`] and its like included), asked of the leaders; the first
+/// partition's error if there is one.
+pub(crate) async fn list(
+    cluster: &Cluster,
+    wanted: Vec<(TopicPartition, i64)>,
+    level: IsolationLevel,
+    deadline: Instant,
+) -> Result<BTreeMap<TopicPartition, Found>> {
+    let found = list_each(cluster, wanted, level, deadline).await?;
+    let found = found.into_iter();
+    found
+        .map(|(tp, found)| found.map(|found| (tp, found)))
+        .collect()
+}
+
+/// The same, with the partitions' errors. A topic that is not known is waited for.
+pub(crate) async fn list_each(
+    cluster: &Cluster,
+    wanted: impl IntoIterator<Item = (TopicPartition, i64)>,
+    level: IsolationLevel,
+    deadline: Instant,
+) -> Result<PerKey<TopicPartition, Found>> {
+    let wanted: IndexMap<_, _> = wanted.into_iter().collect();
+    let asked = PerKey::awaiting(wanted.keys().cloned());
+    let list = List { wanted, level };
+    cluster.ask_each(&list, deadline, asked).await
+}
+
+struct List {
+    wanted: IndexMap<TopicPartition, i64>,
+    level: IsolationLevel,
+}
+
+impl Operation for List {
+    type Key = TopicPartition;
+    type Request = kp::ListOffsetsRequest;
+    type Value = Found;
+
+    const DOING: &'static str = "looking up offsets";
+    const LANE: Lane = Lane::Log;
+
+    fn route<'a>(&'a self, tp: &'a TopicPartition) -> Route<'a> {
+        Route::Leader(tp)
+    }
+
+    fn request(
+        &self,
+        partitions: &[TopicPartition],
+        asking: &Asking<'_>,
+    ) -> kp::ListOffsetsRequest {
+        let parts = partitions.iter().map(|tp| {
+            let epoch = asking.snapshot.leader(tp).map_or(-1, |(_, epoch)| epoch);
+            let timestamp = self.wanted.get(tp).copied();
+            (tp, epoch, timestamp.unwrap_or(LATEST))
+        });
+        request(parts, self.level, asking.version, asking.timeout_ms)
+    }
+
+    fn read(
+        &self,
+        partitions: &[TopicPartition],
+        _: BrokerId,
+        response: kp::ListOffsetsResponse,
+    ) -> Answers<Self> {
+        let mut found = read(partitions.iter(), &response);
+        for tp in partitions {
+            found
+                .entry(tp.clone())
+                .or_insert(Err(codes::CORRUPT_MESSAGE));
+        }
+        let found = found.into_iter();
+        found
+            .map(|(tp, found)| (tp, found.map_err(|code| Refusal::Code(code, None))))
+            .collect()
+    }
+
+    /// The leader may not have heard of a new topic.
+    fn may_pass(&self, code: i16) -> bool {
+        classify::classify(code).is_retriable()
+    }
+}
+
+fn request<'a>(
+    asked: impl Iterator<Item = (&'a TopicPartition, i32, i64)>,
+    level: IsolationLevel,
+    version: i16,
+    timeout_ms: i32,
+) -> kp::ListOffsetsRequest {
     let mut topics: BTreeMap<&str, Vec<ListOffsetsPartition>> = BTreeMap::new();
     for (tp, leader_epoch, timestamp) in asked {
         let partition = ListOffsetsPartition::default()
             .with_partition_index(tp.partition)
-            .with_current_leader_epoch(*leader_epoch)
-            .with_timestamp(*timestamp);
+            .with_current_leader_epoch(leader_epoch)
+            .with_timestamp(timestamp);
         topics.entry(&tp.topic).or_default().push(partition);
     }
-    let topics: Vec<_> = topics
-        .into_iter()
-        .map(|(name, partitions)| {
-            ListOffsetsTopic::default()
-                .with_name(topic_name(name))
-                .with_partitions(partitions)
-        })
-        .collect();
+    let topics = topics.into_iter().map(|(name, partitions)| {
+        ListOffsetsTopic::default()
+            .with_name(topic_name(name))
+            .with_partitions(partitions)
+    });
     let request = kp::ListOffsetsRequest::default()
         .with_replica_id(kp::BrokerId(-1))
         .with_isolation_level(level.code())
-        .with_topics(topics);
-    let link = cluster.link(broker, Lane::Log, deadline).await?;
-    let version = link.version::<kp::ListOffsetsRequest>()?;
-    let timeout = cluster.config().request_timeout;
-    let request = match version {
-        10.. => request.with_timeout_ms(i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX)),
+        .with_topics(topics.collect());
+    match version {
+        10.. => request.with_timeout_ms(timeout_ms),
         _ => request,
-    };
-    let response = link.ask(version, &request, deadline).await?;
+    }
+}
+
+fn read<'a>(
+    asked: impl Iterator<Item = &'a TopicPartition>,
+    response: &kp::ListOffsetsResponse,
+) -> IndexMap<TopicPartition, Result<Found, i16>> {
     let mut found = IndexMap::new();
-    let mut left: BTreeSet<_> = asked.iter().map(|(tp, ..)| tp).collect();
+    let mut left: BTreeSet<_> = asked.collect();
     for topic in &response.topics {
         for part in &topic.partitions {
             let tp = TopicPartition::new(topic.name.as_str(), part.partition_index);
@@ -86,75 +187,5 @@ pub(crate) async fn list_once(
             found.insert(tp, outcome);
         }
     }
-    Ok(found)
-}
-
-/// Offsets by timestamp ([`LATEST`] and [`EARLIEST`] included), asking the leaders until each has
-/// answered or the deadline passes.
-pub(crate) async fn list(
-    cluster: &Cluster,
-    wanted: Vec<(TopicPartition, i64)>,
-    level: IsolationLevel,
-    deadline: Instant,
-) -> Result<BTreeMap<TopicPartition, Found>> {
-    let config = cluster.config();
-    let mut backoff = Backoff::new(config.retry_backoff, config.retry_backoff_max);
-    let mut found = BTreeMap::new();
-    let mut left = wanted;
-    let mut last: Option<Error> = None;
-    loop {
-        let mut by_leader: BTreeMap<BrokerId, Vec<(TopicPartition, i32, i64)>> = BTreeMap::new();
-        for (tp, timestamp) in &left {
-            let topic = cluster.topic(&tp.topic, false, deadline).await?;
-            let number = usize::try_from(tp.partition).ok();
-            let Some(partition) = number.and_then(|number| topic.partitions.get(number)) else {
-                return Err(no_partition(tp, topic.partitions.len()));
-            };
-            if let Some(leader) = partition.leader {
-                let asked = (tp.clone(), partition.leader_epoch, *timestamp);
-                by_leader.entry(leader).or_default().push(asked);
-            }
-        }
-        for (broker, asked) in by_leader {
-            match list_once(cluster, broker, &asked, level, deadline).await {
-                Ok(answers) => {
-                    for (tp, answer) in answers {
-                        match answer {
-                            Ok(answer) => {
-                                found.insert(tp, answer);
-                            }
-                            Err(code) => {
-                                let error = Error::from_code(code, "looking up offsets")
-                                    .with_topic_partition(tp);
-                                if !error.is_retriable() {
-                                    return Err(error);
-                                }
-                                last = Some(error);
-                            }
-                        }
-                    }
-                }
-                Err(error) if error.is_retriable() => last = Some(error),
-                Err(error) => return Err(error),
-            }
-        }
-        left.retain(|(tp, _)| !found.contains_key(tp));
-        if left.is_empty() {
-            return Ok(found);
-        }
-        cluster.refresh();
-        let pause = backoff.fail(cluster.clock());
-        if now() + pause >= deadline {
-            return Err(last.unwrap_or_else(|| {
-                let message = "offsets could not be looked up within the deadline: no leader";
-                Error::new(ErrorKind::Timeout, message).with_topic_partition(left[0].0.clone())
-            }));
-        }
-        tokio::time::sleep(pause).await;
-    }
-}
-
-pub(crate) fn no_partition(tp: &TopicPartition, count: usize) -> Error {
-    let message = format!("the topic has {count} partitions, numbered from 0");
-    Error::new(ErrorKind::UnknownPartition, message).with_topic_partition(tp.clone())
+    found
 }

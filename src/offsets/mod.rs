@@ -10,6 +10,7 @@ pub(crate) mod peek;
 pub(crate) use self::commit::{Offsets, ToCommit, commit, not_a_member};
 pub(crate) use self::coordinator::{Identity, ask_coordinator};
 pub(crate) use self::fetch::{
-    Lookup, all_committed, committed, committed_once, lookup_error, settle,
+    CommittedOffsets, GroupsToLookUp, Lookup, committed, committed_of, committed_once, lookup_error,
 };
-pub(crate) use self::list::{EARLIEST, Found, LATEST, NEWEST, list, list_once, no_partition};
+pub(crate) use self::list::{EARLIEST, Found, LATEST, NEWEST, list, list_each, list_once};
+pub(crate) use crate::cluster::ask::no_partition;

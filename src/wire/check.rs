@@ -89,7 +89,8 @@ pub(super) fn list_offsets(answer: &kp::ListOffsetsResponse) -> Checked {
 }
 
 pub(super) fn offset_fetch(answer: &kp::OffsetFetchResponse) -> Checked {
-    let parts = || answer.topics.iter().flat_map(|topic| &topic.partitions);
+    let topics = || answer.groups.iter().flat_map(|group| &group.topics);
+    let parts = || topics().flat_map(|topic| &topic.partitions);
     all(parts().map(|(number, _)| *number >= 0), NUMBERED)?;
     all(
         parts().map(|(_, found)| found.error_code == 0 || found.offset <= 0),

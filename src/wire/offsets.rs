@@ -13,8 +13,8 @@ use uuid::Uuid;
 
 /// The first version of both requests that names topics by id, and by nothing else.
 pub(crate) const BY_TOPIC_ID: i16 = 10;
-/// The first version of OffsetFetch that can ask for several groups; it is asked for one.
-const MANY_GROUPS: i16 = 8;
+/// The first version of OffsetFetch that can ask for several groups (KIP-709).
+pub(crate) const MANY_GROUPS: i16 = 8;
 /// The first version of OffsetFetch that tells who asks.
 const WITH_MEMBER: i16 = 9;
 /// The first version of OffsetFetch that can wait for offsets pending in transactions (KIP-447).
@@ -62,15 +62,21 @@ pub(crate) struct Answered<T> {
     pub(crate) partitions: Vec<(i32, T)>,
 }
 
-/// Asks for committed offsets of one group; versions 6 to 10.
+/// Asks for committed offsets; versions 6 to 10, before 8 of exactly one group.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct OffsetFetchRequest {
+    pub(crate) groups: Vec<FetchGroup>,
+    pub(crate) require_stable: bool,
+}
+
+/// What is asked of one group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct FetchGroup {
     pub(crate) group_id: StrBytes,
     /// From version 9 on; -1 for those that are no members.
     pub(crate) member: Option<(StrBytes, i32)>,
     /// None: all of the group (which version 10 answers by id).
     pub(crate) topics: Option<Vec<FetchTopic>>,
-    pub(crate) require_stable: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -80,10 +86,18 @@ pub(crate) struct FetchTopic {
     pub(crate) partitions: Vec<i32>,
 }
 
-/// The answer for the one group.
+/// The answer for each group.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct OffsetFetchResponse {
     pub(crate) throttle_time_ms: i32,
+    pub(crate) groups: Vec<FetchedGroup>,
+}
+
+/// What is said about one group.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct FetchedGroup {
+    /// Empty before version 8: the answer is about the one group.
+    pub(crate) group_id: StrBytes,
     /// Of the group.
     pub(crate) error_code: i16,
     pub(crate) topics: Vec<Answered<FetchedOffset>>,
@@ -163,30 +177,13 @@ impl Decodable for OffsetCommitResponse {
 impl Encodable for OffsetFetchRequest {
     fn encode<B: ByteBufMut>(&self, buf: &mut B, version: i16) -> Result<()> {
         check(version, 6)?;
-        let many = version >= MANY_GROUPS;
-        if many {
-            put_varint(buf, 2);
-        }
-        put_text(buf, Some(&self.group_id))?;
-        if version >= WITH_MEMBER {
-            let (id, epoch) = self.member.clone().unzip();
-            put_text(buf, id.as_ref())?;
-            buf.put_i32(epoch.unwrap_or(-1));
-        }
-        match &self.topics {
-            None => put_varint(buf, 0),
-            Some(topics) => put_array(buf, topics, |buf, topic| {
-                let by = if many { version } else { 0 };
-                put_topic(buf, by, &topic.name, topic.id)?;
-                put_array(buf, &topic.partitions, |buf, partition| {
-                    buf.put_i32(*partition);
-                    Ok(())
-                })?;
+        match (version, &self.groups[..]) {
+            (MANY_GROUPS.., groups) => put_array(buf, groups, |buf, group| {
+                put_group(buf, version, group)?;
                 put_no_tags(buf)
             })?,
-        }
-        if many {
-            put_no_tags(buf)?;
+            (_, [group]) => put_group(buf, version, group)?,
+            (_, groups) => bail!("{} groups in version {version}", groups.len()),
         }
         if version >= STABLE {
             buf.put_u8(u8::from(self.require_stable));
@@ -203,33 +200,59 @@ impl Decodable for OffsetFetchResponse {
     fn decode<B: ByteBuf>(buf: &mut B, version: i16) -> Result<Self> {
         check(version, 6)?;
         let throttle_time_ms = buf.try_get_i32()?;
-        let many = version >= MANY_GROUPS;
-        if many {
-            let groups = varint(buf)?;
-            if groups != 2 {
-                bail!("it is not about the one group that was asked about");
-            }
-            text(buf)?;
-        }
-        let topics = topics(buf, version, |buf| {
-            Ok(FetchedOffset {
-                offset: buf.try_get_i64()?,
-                leader_epoch: buf.try_get_i32()?,
-                metadata: text(buf)?,
-                error_code: buf.try_get_i16()?,
-            })
-        })?;
-        let error_code = buf.try_get_i16()?;
-        if many {
-            skip_tags(buf)?;
-        }
+        let groups = match version {
+            MANY_GROUPS.. => array(buf, |buf| {
+                let group_id = text(buf)?.unwrap_or_default();
+                let group = fetched(buf, version, group_id)?;
+                skip_tags(buf)?;
+                Ok(group)
+            })?,
+            _ => vec![fetched(buf, version, StrBytes::default())?],
+        };
         skip_tags(buf)?;
         Ok(Self {
             throttle_time_ms,
-            error_code,
-            topics,
+            groups,
         })
     }
+}
+
+fn put_group<B: ByteBufMut>(buf: &mut B, version: i16, group: &FetchGroup) -> Result<()> {
+    put_text(buf, Some(&group.group_id))?;
+    if version >= WITH_MEMBER {
+        let (id, epoch) = group.member.clone().unzip();
+        put_text(buf, id.as_ref())?;
+        buf.put_i32(epoch.unwrap_or(-1));
+    }
+    let Some(topics) = &group.topics else {
+        put_varint(buf, 0);
+        return Ok(());
+    };
+    put_array(buf, topics, |buf, topic| {
+        put_topic(buf, version, &topic.name, topic.id)?;
+        put_array(buf, &topic.partitions, |buf, partition| {
+            buf.put_i32(*partition);
+            Ok(())
+        })?;
+        put_no_tags(buf)
+    })
+}
+
+/// What is said about one group, after its name.
+fn fetched<B: ByteBuf>(buf: &mut B, version: i16, group_id: StrBytes) -> Result<FetchedGroup> {
+    let topics = topics(buf, version, |buf| {
+        Ok(FetchedOffset {
+            offset: buf.try_get_i64()?,
+            leader_epoch: buf.try_get_i32()?,
+            metadata: text(buf)?,
+            error_code: buf.try_get_i16()?,
+        })
+    })?;
+    Ok(FetchedGroup {
+        group_id,
+        error_code: buf.try_get_i16()?,
+        topics,
+    })
 }
 
 /// The versions from `first` on to the last one written here.

@@ -8,10 +8,9 @@ use super::super::groups::Committed;
 use super::super::state::State;
 use super::{Context, wire};
 use crate::wire::codes;
-use crate::wire::offsets::broker::{OffsetFetchRequests, OffsetFetchResponses};
 use crate::wire::offsets::{
-    Answered, BY_TOPIC_ID, CommitPartition, FetchTopic, FetchedOffset, OffsetCommitRequest,
-    OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
+    Answered, BY_TOPIC_ID, CommitPartition, FetchGroup, FetchTopic, FetchedGroup, FetchedOffset,
+    OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
 };
 
 /// `offset.metadata.max.bytes`.
@@ -117,29 +116,26 @@ fn commit_one(state: &mut State, group: &str, topic: &str, asked: &CommitPartiti
 pub(in super::super) fn fetch(
     state: &mut State,
     context: &Context,
-    request: &OffsetFetchRequests,
-) -> OffsetFetchResponses {
-    let groups = request.0.iter().map(|asked| {
-        let answer = match check_fetch(state, context, asked) {
-            Ok(()) => OffsetFetchResponse {
-                topics: offsets_of(state, context, asked),
-                ..OffsetFetchResponse::default()
-            },
-            Err(error_code) => OffsetFetchResponse {
-                error_code,
-                ..OffsetFetchResponse::default()
-            },
+    request: &OffsetFetchRequest,
+) -> OffsetFetchResponse {
+    let groups = request.groups.iter().map(|asked| {
+        let (error_code, topics) = match check_fetch(state, context, asked) {
+            Ok(()) => (codes::NONE, offsets_of(state, context, asked)),
+            Err(code) => (code, Vec::new()),
         };
-        (asked.group_id.clone(), answer)
+        FetchedGroup {
+            group_id: asked.group_id.clone(),
+            error_code,
+            topics,
+        }
     });
-    OffsetFetchResponses(groups.collect())
+    OffsetFetchResponse {
+        throttle_time_ms: 0,
+        groups: groups.collect(),
+    }
 }
 
-fn check_fetch(
-    state: &mut State,
-    context: &Context,
-    asked: &OffsetFetchRequest,
-) -> Result<(), i16> {
+fn check_fetch(state: &mut State, context: &Context, asked: &FetchGroup) -> Result<(), i16> {
     if let Some(code) = context.code_or(|| state.not_coordinator(&asked.group_id, context.broker)) {
         return Err(code);
     }
@@ -161,7 +157,7 @@ fn check_fetch(
 fn offsets_of(
     state: &State,
     context: &Context,
-    asked: &OffsetFetchRequest,
+    asked: &FetchGroup,
 ) -> Vec<Answered<FetchedOffset>> {
     let offsets = state
         .groups

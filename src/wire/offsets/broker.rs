@@ -2,16 +2,6 @@
 
 use super::*;
 
-/// Asks for committed offsets, from version 8 on of any number of groups.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct OffsetFetchRequests(pub(crate) Vec<OffsetFetchRequest>);
-
-/// The answer, in the order of the request; before version 8 about the only group.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct OffsetFetchResponses(pub(crate) Vec<(StrBytes, OffsetFetchResponse)>);
-
-flexible!(OffsetFetchRequests, OffsetFetchResponses);
-
 impl Decodable for OffsetCommitRequest {
     fn decode<B: ByteBuf>(buf: &mut B, version: i16) -> Result<Self> {
         check(version, 8)?;
@@ -61,10 +51,10 @@ impl Encodable for OffsetCommitResponse {
     }
 }
 
-impl Decodable for OffsetFetchRequests {
+impl Decodable for OffsetFetchRequest {
     fn decode<B: ByteBuf>(buf: &mut B, version: i16) -> Result<Self> {
         check(version, 6)?;
-        let mut groups = match version {
+        let groups = match version {
             MANY_GROUPS.. => array(buf, |buf| {
                 let group = asked_of(buf, version)?;
                 skip_tags(buf)?;
@@ -72,17 +62,17 @@ impl Decodable for OffsetFetchRequests {
             })?,
             _ => vec![asked_of(buf, version)?],
         };
-        let stable = version >= STABLE && buf.try_get_u8()? != 0;
-        for group in &mut groups {
-            group.require_stable = stable;
-        }
+        let require_stable = version >= STABLE && buf.try_get_u8()? != 0;
         skip_tags(buf)?;
-        Ok(Self(groups))
+        Ok(Self {
+            groups,
+            require_stable,
+        })
     }
 }
 
 /// What is asked of one group.
-fn asked_of<B: ByteBuf>(buf: &mut B, version: i16) -> Result<OffsetFetchRequest> {
+fn asked_of<B: ByteBuf>(buf: &mut B, version: i16) -> Result<FetchGroup> {
     let group_id = text(buf)?.unwrap_or_default();
     let mut member = None;
     if version >= WITH_MEMBER {
@@ -100,29 +90,24 @@ fn asked_of<B: ByteBuf>(buf: &mut B, version: i16) -> Result<OffsetFetchRequest>
             partitions,
         })
     })?;
-    Ok(OffsetFetchRequest {
+    Ok(FetchGroup {
         group_id,
         member,
         topics,
-        require_stable: false,
     })
 }
 
-impl Encodable for OffsetFetchResponses {
+impl Encodable for OffsetFetchResponse {
     fn encode<B: ByteBufMut>(&self, buf: &mut B, version: i16) -> Result<()> {
         check(version, 6)?;
-        let throttle = self
-            .0
-            .first()
-            .map_or(0, |(_, first)| first.throttle_time_ms);
-        buf.put_i32(throttle);
-        match (version, &self.0[..]) {
-            (MANY_GROUPS.., groups) => put_array(buf, groups, |buf, (id, answer)| {
-                put_text(buf, Some(id))?;
-                put_found(buf, version, answer)?;
+        buf.put_i32(self.throttle_time_ms);
+        match (version, &self.groups[..]) {
+            (MANY_GROUPS.., groups) => put_array(buf, groups, |buf, group| {
+                put_text(buf, Some(&group.group_id))?;
+                put_found(buf, version, group)?;
                 put_no_tags(buf)
             })?,
-            (_, [(_, answer)]) => put_found(buf, version, answer)?,
+            (_, [group]) => put_found(buf, version, group)?,
             (_, groups) => bail!("{} groups in version {version}", groups.len()),
         }
         put_no_tags(buf)
@@ -133,7 +118,7 @@ impl Encodable for OffsetFetchResponses {
     }
 }
 
-fn put_found<B: ByteBufMut>(buf: &mut B, version: i16, answer: &OffsetFetchResponse) -> Result<()> {
+fn put_found<B: ByteBufMut>(buf: &mut B, version: i16, answer: &FetchedGroup) -> Result<()> {
     put_answered(buf, version, &answer.topics, |buf, found| {
         buf.put_i64(found.offset);
         buf.put_i32(found.leader_epoch);

@@ -129,15 +129,43 @@ fn answers_to_commits_are_read_in_every_version() {
 
 fn fetch() -> OffsetFetchRequest {
     OffsetFetchRequest {
-        group_id: text("g"),
-        member: Some((text("m"), 7)),
-        topics: Some(vec![FetchTopic {
-            name: text("orders"),
-            id: ID,
-            partitions: vec![1, 2],
-        }]),
+        groups: vec![FetchGroup {
+            group_id: text("g"),
+            member: Some((text("m"), 7)),
+            topics: Some(vec![FetchTopic {
+                name: text("orders"),
+                id: ID,
+                partitions: vec![1, 2],
+            }]),
+        }],
         require_stable: true,
     }
+}
+
+fn fetched(group_id: StrBytes, name: StrBytes, id: Uuid, partition: i32) -> OffsetFetchResponse {
+    let found = FetchedOffset {
+        offset: 40,
+        leader_epoch: 5,
+        metadata: Some(text("note")),
+        error_code: 88,
+    };
+    OffsetFetchResponse {
+        throttle_time_ms: 9,
+        groups: vec![FetchedGroup {
+            group_id,
+            error_code: 15,
+            topics: vec![Answered {
+                name,
+                id,
+                partitions: vec![(partition, found)],
+            }],
+        }],
+    }
+}
+
+/// Before version 8 an answer does not name the one group.
+fn group_in(version: i16) -> StrBytes {
+    text(if version < MANY_GROUPS { "" } else { "g" })
 }
 
 #[test]
@@ -156,7 +184,7 @@ fn offset_fetches_equal_the_generated_ones_by_name() {
                 false => (Some(vec![old]), Some(vec![new])),
             };
             if all {
-                mine.topics = None;
+                mine.groups[0].topics = None;
             }
             let group = kp::GroupId(text("g"));
             let generated = match version {
@@ -186,23 +214,6 @@ fn offset_fetches_equal_the_generated_ones_by_name() {
 
 #[test]
 fn fetched_offsets_are_read_in_every_version() {
-    let expected = |name, id| OffsetFetchResponse {
-        throttle_time_ms: 9,
-        error_code: 15,
-        topics: vec![Answered {
-            name,
-            id,
-            partitions: vec![(
-                3,
-                FetchedOffset {
-                    offset: 40,
-                    leader_epoch: 5,
-                    metadata: Some(text("note")),
-                    error_code: 88,
-                },
-            )],
-        }],
-    };
     for version in 6..=9 {
         let old = OffsetFetchResponsePartition::default()
             .with_partition_index(3)
@@ -238,7 +249,8 @@ fn fetched_offsets_are_read_in_every_version() {
         };
         let generated = bytes(&generated.with_throttle_time_ms(9), version);
         let answer: OffsetFetchResponse = read(generated.clone(), version).unwrap();
-        assert_eq!(answer, expected(text("orders"), Uuid::nil()));
+        let group = group_in(version);
+        assert_eq!(answer, fetched(group, text("orders"), Uuid::nil(), 3));
         if version == 9 {
             let at = generated
                 .windows(6)
@@ -246,25 +258,40 @@ fn fetched_offsets_are_read_in_every_version() {
                 .unwrap();
             let by_id = [&generated[..at - 1], ID.as_bytes(), &generated[at + 6..]].concat();
             let answer: OffsetFetchResponse = read(by_id.into(), 10).unwrap();
-            assert_eq!(answer, expected(text(""), ID));
+            assert_eq!(answer, fetched(text("g"), text(""), ID, 3));
         }
     }
 }
 
 #[test]
-fn answers_about_no_group_or_several_are_refused() {
-    for groups in [0, 2] {
-        let groups = vec![OffsetFetchResponseGroup::default(); groups];
-        let answer = kp::OffsetFetchResponse::default().with_groups(groups);
-        assert!(read::<OffsetFetchResponse>(bytes(&answer, 9), 9).is_err());
+fn several_groups_go_into_one_request_where_the_version_can_say_so() {
+    let mut mine = OffsetFetchRequest::default();
+    let mut generated = kp::OffsetFetchRequest::default();
+    let mut answer = kp::OffsetFetchResponse::default();
+    for group in ["g", "h"] {
+        mine.groups.push(FetchGroup {
+            group_id: text(group),
+            ..FetchGroup::default()
+        });
+        let id = kp::GroupId(text(group));
+        let asked = OffsetFetchRequestGroup::default().with_group_id(id.clone());
+        generated.groups.push(asked.with_topics(None));
+        let said = OffsetFetchResponseGroup::default().with_group_id(id);
+        answer.groups.push(said);
     }
+    for version in 8..=9 {
+        assert_eq!(bytes(&mine, version), bytes(&generated, version));
+        let read: OffsetFetchResponse = read(bytes(&answer, version), version).unwrap();
+        let groups: Vec<_> = read.groups.iter().map(|group| &*group.group_id).collect();
+        assert_eq!(groups, ["g", "h"]);
+    }
+    assert!(mine.encode(&mut BytesMut::new(), 7).is_err());
 }
 
 /// What the client writes the mock reads, and the other way round. That the mock writes what
 /// brokers do is seen by the tests that compare them.
 #[cfg(feature = "mock")]
 mod both_sides {
-    use super::broker::{OffsetFetchRequests, OffsetFetchResponses};
     use super::*;
 
     #[test]
@@ -300,54 +327,42 @@ mod both_sides {
             for all in [false, true] {
                 let mut sent = fetch();
                 if all {
-                    sent.topics = None;
+                    sent.groups[0].topics = None;
                 }
                 let mut expected = sent.clone();
                 if version < 9 {
-                    expected.member = None;
+                    expected.groups[0].member = None;
                 }
                 expected.require_stable = version >= 7;
-                for topic in expected.topics.iter_mut().flatten() {
+                for topic in expected.groups[0].topics.iter_mut().flatten() {
                     match version {
                         10 => topic.name = StrBytes::default(),
                         _ => topic.id = Uuid::nil(),
                     }
                 }
-                let read: OffsetFetchRequests = read(bytes(&sent, version), version).unwrap();
-                assert_eq!(read.0, [expected]);
+                let read: OffsetFetchRequest = read(bytes(&sent, version), version).unwrap();
+                assert_eq!(read, expected);
             }
-            let found = FetchedOffset {
-                offset: 40,
-                leader_epoch: 5,
-                metadata: Some(text("note")),
-                error_code: 88,
+            let (name, id) = match version {
+                10 => (text(""), ID),
+                _ => (text("orders"), Uuid::nil()),
             };
-            let answer = OffsetFetchResponse {
-                throttle_time_ms: 9,
-                error_code: 15,
-                topics: vec![Answered {
-                    name: if version < 10 {
-                        text("orders")
-                    } else {
-                        text("")
-                    },
-                    id: if version < 10 { Uuid::nil() } else { ID },
-                    partitions: vec![(3, found)],
-                }],
-            };
-            let sent = OffsetFetchResponses(vec![(text("g"), answer.clone())]);
-            let read: OffsetFetchResponse = read(bytes(&sent, version), version).unwrap();
+            let answer = fetched(group_in(version), name, id, 3);
+            let read: OffsetFetchResponse = read(bytes(&answer, version), version).unwrap();
             assert_eq!(read, answer);
         }
     }
 
     #[test]
     fn several_groups_only_where_the_version_can_say_so() {
-        let answer = OffsetFetchResponse::default();
-        let two = OffsetFetchResponses(vec![
-            (text("g"), answer.clone()),
-            (text("h"), answer.clone()),
-        ]);
+        let group = |group| FetchedGroup {
+            group_id: text(group),
+            ..FetchedGroup::default()
+        };
+        let two = OffsetFetchResponse {
+            throttle_time_ms: 0,
+            groups: vec![group("g"), group("h")],
+        };
         assert!(two.encode(&mut BytesMut::new(), 7).is_err());
         let mut generated = kp::OffsetFetchResponse::default();
         for group in ["g", "h"] {
