@@ -24,6 +24,9 @@ use ottla::{Client, Consumer, ConsumerHandle, Error};
 use ottla::{OffsetReset, Producer, Record, TopicPartition};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 const SECOND: Duration = Duration::from_secs(1);
 const PARTITIONS: i32 = 4;
@@ -239,15 +242,22 @@ fn numbers(variable: &str, usual: Range<usize>) -> Range<usize> {
     usize::from_str(first).unwrap()..usize::from_str(end).unwrap()
 }
 
+/// The levels that `RUST_LOG` asks for: errors alone without it.
+fn wanted_logs() -> Targets {
+    let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| "error".to_owned());
+    wanted.parse().unwrap()
+}
+
 fn simulate(world: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
         .build()
         .unwrap();
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let _ = tracing_subscriber::registry()
+        .with(lines)
+        .with(wanted_logs())
         .try_init();
     runtime.block_on(world);
 }

@@ -200,7 +200,7 @@ impl Shared {
             };
         }
         let buffered = inner.buffer.bytes();
-        if at.parked || buffered >= limit {
+        if at.evicted || buffered >= limit {
             return Explanation::BufferFull { buffered, limit };
         }
         Explanation::Fetching {

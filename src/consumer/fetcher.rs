@@ -279,8 +279,6 @@ enum Next {
     Ask(Allowance),
     /// Wait for a change, or until then.
     Wait(Option<Instant>),
-    /// Copy these out of their frames, so that the memory of those can be used.
-    Copy(Vec<Chunk>),
     /// The broker left the cluster, and nothing is to be read from it.
     End,
 }
@@ -382,10 +380,6 @@ impl Fetcher {
             let until = match next {
                 Next::Ask(turn) => return Some(turn),
                 Next::Wait(until) => until,
-                Next::Copy(chunks) => {
-                    self.copy(chunks);
-                    continue;
-                }
                 Next::End => return None,
             };
             tokio::select! {
@@ -433,15 +427,7 @@ impl Fetcher {
             Ok(admitted) => admitted,
             Err(until) => {
                 inner.positions.put_off(self.broker, asked);
-                let starved = inner.starved.contains(&self.broker);
-                let chunks = match starved {
-                    true => inner.buffer.mostly_taken(),
-                    false => Vec::new(),
-                };
-                return match chunks.is_empty() {
-                    true => Next::Wait(until),
-                    false => Next::Copy(chunks),
-                };
+                return Next::Wait(until);
             }
         };
         inner.positions.begun(self.broker, &asked);
@@ -461,15 +447,6 @@ impl Fetcher {
                 asked,
             },
         })
-    }
-
-    /// Copies what is left of frames, outside of the consumer's lock.
-    fn copy(&self, chunks: Vec<Chunk>) {
-        for mut chunk in chunks {
-            let (frame, unread) = (chunk.frame(), chunk.unread());
-            chunk.detach();
-            self.shared.lock().buffer.replace(frame, unread, chunk);
-        }
     }
 
     /// How many bytes to ask for and how long the broker may wait, if a request is to be made now;

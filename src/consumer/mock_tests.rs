@@ -1,6 +1,7 @@
 //! The consumer on the mock cluster: memberships that end at bad moments, patterns, and commits
 //! that come late. On a paused clock.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::*;
@@ -99,6 +100,49 @@ async fn idle_partitions_cost_nothing_beside_busy_ones() {
     let looks = shared.lock().positions.looks - before;
     // Some for each answer, and some for each poll.
     assert!((50..500).contains(&looks), "{looks}");
+}
+
+/// Whichever bit of the answer is damaged that names the committed offset: no records are passed
+/// over because of an offset that the log does not have.
+#[tokio::test(start_paused = true)]
+async fn a_committed_offset_that_was_damaged_on_its_way_skips_nothing() {
+    let mock = mock(1).await;
+    let client = mock.client();
+    let producer = client.producer().build().unwrap();
+    let record = || Record::to("t").with_partition(0).with_value("v");
+    for _ in 0..10 {
+        producer.send(record()).await.unwrap();
+    }
+    let tp = TopicPartition::new("t", 0);
+    let reader = || {
+        let reader = client.reader().group_id("g").assign([tp.clone()]);
+        let reader = reader.offset_reset(OffsetReset::Latest).auto_commit(false);
+        reader.build().unwrap()
+    };
+    let committed = OffsetAndMetadata::new(5).with_leader_epoch(Some(0));
+    let commits = reader();
+    let offsets = [(tp.clone(), committed)];
+    commits.commit_offsets(offsets).await.unwrap();
+    let mut elsewhere = BTreeSet::new();
+    for bit in 0..8 * 80 {
+        let rule = mock.on(Api::OffsetFetch).times(1).flip_bit(bit);
+        let mut consumer = reader();
+        let mut first = None;
+        while first.is_none() {
+            let polled = consumer.poll_timeout(120 * SECOND).await;
+            let batches = polled.unwrap().unwrap();
+            assert!(
+                !batches.is_empty() || !batches.errors().is_empty(),
+                "bit {bit}"
+            );
+            let mut records = batches.iter().flatten();
+            first = records.next().map(|record| record.unwrap().offset());
+        }
+        assert_eq!(rule.hits(), 1);
+        elsewhere.extend(first.filter(|offset| *offset != 5));
+    }
+    // An offset that the log has cannot be told from what was committed.
+    assert_eq!(elsewhere, BTreeSet::from([4, 7, 1]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -284,6 +284,7 @@ impl Positions {
         tp: &TopicPartition,
         epoch: PartEpoch,
         committed: Option<&OffsetAndMetadata>,
+        now: Instant,
     ) -> Option<Error> {
         let part = self.current(tp, epoch)?;
         if part.state != State::AwaitingCommitted {
@@ -297,13 +298,19 @@ impl Positions {
                     leader_epoch: found.leader_epoch.unwrap_or(-1),
                 };
                 part.committed = Some(at.offset);
-                if at.offset < 0 {
-                    // No log has it, whoever committed it.
-                    return self.reset_by_policy(tp, "the committed offset is negative");
+                let again = part.outside.take() == Some(at);
+                if at.offset >= 0 {
+                    part.start(at);
+                    part.unproven = (!again).then_some(at);
+                    self.touch(tp);
+                    return None;
                 }
-                part.start(at);
-                self.touch(tp);
-                None
+                // No log has it, whoever committed it.
+                if !again {
+                    self.look_up_again(tp, at, now);
+                    return None;
+                }
+                self.reset_by_policy(tp, "the committed offset is negative")
             }
             None => self.reset_by_policy(tp, "no offset is committed"),
         }
@@ -429,6 +436,25 @@ impl Positions {
     /// The topic that the partition's position is of; nil where that is not known.
     pub(crate) fn topic_id(&self, tp: &TopicPartition) -> Uuid {
         self.parts.get(tp).map_or(Uuid::nil(), |part| part.topic_id)
+    }
+
+    /// The log does not have the committed offset that the position was set to. An answer that was
+    /// damaged on its way may have named it, so the offset is looked up once more before the
+    /// records that the reset policy passes over are lost to the group.
+    fn look_up_again(&mut self, tp: &TopicPartition, outside: Position, now: Instant) {
+        let offset = outside.offset;
+        tracing::warn!(partition = %tp, offset, "the log does not have the committed offset: it is looked up again");
+        let (base, max) = (self.rules.backoff, self.rules.backoff_max);
+        let epoch = self.new_epoch();
+        if let Some(part) = self.parts.get_mut(tp) {
+            part.renew(epoch);
+            part.state = State::AwaitingCommitted;
+            part.outside = Some(outside);
+            let message = format!("the log does not have the committed offset {offset}");
+            part.trouble = Some(Error::new(ErrorKind::Offset, message));
+            part.back_off(now, base, max);
+        }
+        self.touch(tp);
     }
 
     /// Goes where the policy says. Gives the partition a new epoch.

@@ -536,7 +536,7 @@ impl Inner {
             if free >= least {
                 break free.min(wish);
             }
-            if self.evict_paused() || self.evict_stalled(broker) {
+            if self.evict(broker) {
                 continue;
             }
             if mine == 0 {
@@ -570,44 +570,31 @@ impl Inner {
         }
     }
 
-    /// Frees the memory of paused partitions; they are fetched again when they are resumed.
-    pub(super) fn evict_paused(&mut self) -> bool {
-        if self.positions.paused_count() == 0 {
-            return false;
-        }
-        let buffered = self.buffer.partitions();
-        let paused = buffered.filter(|tp| self.positions.is_paused(tp));
-        let paused: Vec<_> = paused.cloned().collect();
-        for tp in &paused {
-            self.buffer.discard(tp);
-            self.positions.rewind(tp, None);
-        }
-        !paused.is_empty()
-    }
-}
-
-impl Inner {
     /// Whether a stream of one partition waits for this broker.
     pub(super) fn is_awaited(&self, broker: BrokerId) -> bool {
-        let mut hungry = self.split.hungry();
-        hungry.any(|tp| self.positions.read_from(tp) == Some(broker))
+        let mut waiting = self.split.waiting();
+        waiting.any(|tp| self.positions.read_from(tp) == Some(broker))
     }
 
-    /// Frees the memory of the partition whose stream has stood still for longest, if another
-    /// stream waits for this broker; it is fetched again when its stream asks for it.
-    fn evict_stalled(&mut self, broker: BrokerId) -> bool {
-        if !self.is_awaited(broker) {
-            return false;
+    /// Drops what is buffered and nobody takes: of all partitions that are paused, or else of one
+    /// whose stream stands still, if another stream waits for this broker. Whether there was any.
+    fn evict(&mut self, broker: BrokerId) -> bool {
+        let (positions, split) = (&self.positions, &self.split);
+        let mut idle = Vec::new();
+        if positions.paused_count() > 0 {
+            let buffered = self.buffer.partitions();
+            idle.extend(buffered.filter(|tp| positions.is_paused(tp)).cloned());
         }
-        let time = now();
-        let stalled = |tp: &TopicPartition| self.split.is_stalled(tp, time);
-        let Some(stalled) = self.buffer.oldest(broker, stalled).cloned() else {
-            return false;
-        };
-        self.buffer.discard(&stalled);
-        self.positions.rewind(&stalled, None);
-        self.positions.park(&stalled);
-        true
+        if idle.is_empty() && self.is_awaited(broker) {
+            let time = now();
+            let mut buffered = self.buffer.partitions_from(broker);
+            idle.extend(buffered.find(|tp| split.is_stalled(tp, time)).cloned());
+        }
+        for tp in &idle {
+            self.buffer.discard(tp);
+            self.positions.evict(tp);
+        }
+        !idle.is_empty()
     }
 }
 

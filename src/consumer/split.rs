@@ -201,6 +201,7 @@ impl Shared {
             on: true,
             news: Arc::clone(&news),
             asked: time,
+            waits: false,
         };
         split.live.insert(serial, live);
         split.newest.insert(tp.clone(), serial);
@@ -293,10 +294,11 @@ impl Drop for PartitionStreams<'_> {
             buffer,
             ..
         } = &mut *inner;
-        positions.unpark_all();
         split.on = false;
-        split.new.clear();
-        split.hungry.clear();
+        let without = std::mem::take(&mut split.new);
+        for tp in without.iter().chain(split.again.keys()) {
+            positions.wanted_again(tp);
+        }
         for (serial, live) in &mut split.live {
             live.on = false;
             // Those that have nothing in hand are not waited for.
@@ -402,12 +404,16 @@ impl Shared {
     /// What the stream had is finished; whether there may be more.
     fn goes_on(&self, tp: &TopicPartition, split: u64, serial: u64) -> bool {
         let mut inner = self.lock();
-        inner.positions.finish_one(tp, serial);
-        let Some(live) = inner.split.live.get_mut(&serial) else {
-            return false;
-        };
-        live.asked = now();
-        live.on && inner.split.id == split && inner.fatal.is_none() && !self.tasks.is_stopping()
+        let again = inner.positions.finish_one(tp, serial);
+        let wanted = again.then(|| inner.positions.read_from(tp)).flatten();
+        let present = inner.split.id == split && inner.fatal.is_none();
+        let on = inner.split.live.get_mut(&serial).is_some_and(|live| {
+            live.asked = now();
+            live.on
+        });
+        drop(inner);
+        self.fetchable.wake(wanted);
+        on && present && !self.tasks.is_stopping()
     }
 
     /// What can be handed out of one partition now, decoded outside of the lock.
@@ -419,16 +425,13 @@ impl Shared {
                 if let Some(error) = inner.error_of(tp) {
                     return Err(error);
                 }
-                inner.split.hungry.insert(tp.clone());
-                let mut wanted = std::mem::take(&mut inner.starved);
-                if inner.positions.unpark(tp) {
-                    wanted.extend(inner.positions.read_from(tp));
-                }
+                inner.split.set_waits(serial, true);
+                let wanted = std::mem::take(&mut inner.starved);
                 drop(inner);
                 self.fetchable.wake(wanted);
                 return Ok(None);
             };
-            inner.split.hungry.remove(tp);
+            inner.split.set_waits(serial, false);
             let before = chunk.unread() + inner.buffer.unread(tp);
             drop(inner);
             let taken = chunk.take(&mut portion, position, &self.reading);

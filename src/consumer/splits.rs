@@ -25,8 +25,6 @@ pub(super) struct Split {
     pub(super) serial: u64,
     /// The newest stream of each partition.
     pub(super) newest: BTreeMap<TopicPartition, u64>,
-    /// Partitions of which nothing is here and whose stream waits.
-    pub(super) hungry: BTreeSet<TopicPartition>,
     /// The revocation under way and the streams that it waits for.
     pub(super) revoking: Option<(u64, BTreeSet<u64>)>,
 }
@@ -40,9 +38,11 @@ pub(super) struct Live {
     pub(super) news: Arc<Notify>,
     /// When it was asked for more.
     pub(super) asked: Instant,
+    /// It was asked for more, and nothing is here.
+    pub(super) waits: bool,
 }
 
-/// A stream that is not asked for so long is taken to stand still.
+/// A stream that is not asked for more for so long is taken to stand still.
 pub(super) const STALLED: Duration = Duration::from_secs(1);
 
 impl Split {
@@ -69,15 +69,24 @@ impl Split {
         self.live.values().for_each(|live| live.news.notify_one());
     }
 
-    /// Partitions whose streams wait for data.
-    pub(super) fn hungry(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.hungry.iter()
+    /// Notes whether the stream waits for data.
+    pub(super) fn set_waits(&mut self, serial: u64, waits: bool) {
+        if let Some(live) = self.live.get_mut(&serial) {
+            live.waits = waits;
+        }
     }
 
-    /// Whether nobody has asked for this partition for a while.
+    /// Partitions whose streams wait for data.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &TopicPartition> {
+        let live = self.live.values();
+        live.filter(|live| live.on && live.waits)
+            .map(|live| &live.tp)
+    }
+
+    /// Whether the partition's stream was not asked for more for a while, or nobody has it.
     pub(super) fn is_stalled(&self, tp: &TopicPartition, now: Instant) -> bool {
-        let asked = self.newest(tp).map(|live| live.asked + STALLED);
-        !self.hungry.contains(tp) && asked.is_none_or(|until| until <= now)
+        self.newest(tp)
+            .is_none_or(|live| !live.waits && live.asked + STALLED <= now)
     }
 
     /// Ends the streams of these partitions; those that are still alive.
@@ -114,7 +123,6 @@ impl Split {
             && self.newest.get(&live.tp) == Some(&serial)
         {
             self.newest.remove(&live.tp);
-            self.hungry.remove(&live.tp);
         }
         let (id, waited) = self.revoking.as_mut()?;
         waited.remove(&serial);

@@ -3,12 +3,9 @@
 //! Invariants:
 //! - Partitions take turns; a partition is in line at most once; data of an older epoch never
 //!   leaves.
-//! - A frame counts whole while a chunk of it is here, for a slice keeps all of it in memory. Where
-//!   that is too much, what is left of frames that are [mostly taken] is copied out.
+//! - A frame counts whole while a chunk of it is here, for a slice keeps all of it in memory.
 //! - A partition whose batch is decompressed in part goes on before others do: one such batch is
 //!   held at a time, whatever the number of partitions.
-//!
-//! [mostly taken]: FetchBuffer::mostly_taken
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -24,21 +21,14 @@ pub(crate) struct FetchBuffer {
     ready: VecDeque<TopicPartition>,
     /// A partition whose batch is decompressed in part; it is in `ready` too.
     next: Option<TopicPartition>,
-    frames: BTreeMap<u64, Frame>,
+    /// How many chunks of each frame are here.
+    frames: BTreeMap<u64, usize>,
     last_frame: u64,
     /// Memory: of frames, and of batches that are decompressed in part.
     bytes: usize,
     inflated: usize,
     /// That of frames, by the broker they came from.
     held: BTreeMap<BrokerId, usize>,
-}
-
-#[derive(Debug)]
-struct Frame {
-    len: usize,
-    chunks: usize,
-    /// Bytes in it that were not handed out.
-    unread: usize,
 }
 
 #[derive(Debug, Default)]
@@ -109,14 +99,9 @@ impl FetchBuffer {
             len,
         } = chunk.frame;
         if number != 0 {
-            let frame = self.frames.entry(number).or_insert(Frame {
-                len,
-                chunks: 0,
-                unread: 0,
-            });
-            frame.chunks += 1;
-            frame.unread += chunk.unread();
-            if frame.chunks > 1 {
+            let chunks = self.frames.entry(number).or_default();
+            *chunks += 1;
+            if *chunks > 1 {
                 return;
             }
         }
@@ -133,10 +118,9 @@ impl FetchBuffer {
             len,
         } = chunk.frame;
         let last = match self.frames.get_mut(&number) {
-            Some(frame) => {
-                frame.chunks -= 1;
-                frame.unread -= chunk.unread();
-                frame.chunks == 0
+            Some(chunks) => {
+                *chunks -= 1;
+                *chunks == 0
             }
             None => true,
         };
@@ -223,39 +207,6 @@ impl FetchBuffer {
         self.change(|chunk| chunk.inflated() > 0, Chunk::close);
     }
 
-    /// What is left of frames of which at least half was taken, to be [detached](Chunk::detach)
-    /// outside of the consumer's lock and [put back](Self::replace).
-    pub(crate) fn mostly_taken(&self) -> Vec<Chunk> {
-        let is_mostly_taken = |chunk: &&Chunk| {
-            let frame = self.frames.get(&chunk.frame.number);
-            frame.is_some_and(|frame| frame.unread <= frame.len / 2)
-        };
-        let frames = self.frames.values();
-        let mut any = frames.filter(|frame| frame.unread <= frame.len / 2);
-        if any.next().is_none() {
-            return Vec::new();
-        }
-        let chunks = self.parts.values().flat_map(|queue| &queue.chunks);
-        chunks.filter(is_mostly_taken).cloned().collect()
-    }
-
-    /// Puts a copy of a chunk in the place of the one in this frame, unless some of that was taken
-    /// meanwhile: so much of it was unread.
-    pub(crate) fn replace(&mut self, frame: FrameId, unread: usize, copy: Chunk) {
-        let Some(queue) = self.parts.get_mut(&copy.tp) else {
-            return;
-        };
-        let at = queue.chunks.iter_mut().find(|chunk| chunk.frame == frame);
-        let Some(at) = at.filter(|old| old.unread() == unread) else {
-            return;
-        };
-        let new = copy.clone();
-        let old = std::mem::replace(at, copy);
-        queue.unread = queue.unread - unread + new.unread();
-        self.discount(&old);
-        self.count(&new);
-    }
-
     /// The broker left the cluster.
     pub(crate) fn forget(&mut self, broker: BrokerId) {
         if self.held.get(&broker) == Some(&0) {
@@ -283,17 +234,16 @@ impl FetchBuffer {
         buffered.filter_map(|(tp, queue)| (!queue.chunks.is_empty()).then_some(tp))
     }
 
-    /// Of these partitions the one whose data of this broker is here for longest.
-    pub(crate) fn oldest(
+    /// The partitions whose oldest data here came from this broker.
+    pub(crate) fn partitions_from(
         &self,
         broker: BrokerId,
-        which: impl Fn(&TopicPartition) -> bool,
-    ) -> Option<&TopicPartition> {
-        let fronts = self.parts.iter().filter_map(|(tp, queue)| {
-            let frame = queue.chunks.front()?.frame;
-            (frame.broker == broker && which(tp)).then_some((frame.number, tp))
-        });
-        fronts.min_by_key(|(number, _)| *number).map(|(_, tp)| tp)
+    ) -> impl Iterator<Item = &TopicPartition> {
+        let of_broker = move |queue: &Queue| {
+            Some(broker) == queue.chunks.front().map(|chunk| chunk.frame.broker)
+        };
+        let buffered = self.parts.iter();
+        buffered.filter_map(move |(tp, queue)| of_broker(queue).then_some(tp))
     }
 
     /// Fetched bytes of the partition that were not handed out.

@@ -42,10 +42,6 @@ impl FrameId {
             len,
         }
     }
-
-    pub(super) fn broker(self) -> BrokerId {
-        self.broker
-    }
 }
 
 /// What one Fetch answer had for one partition.
@@ -279,19 +275,6 @@ impl Chunk {
         if let Some(open) = self.current.take_if(|open| open.inflated() > 0) {
             self.raw = open.reopen;
         }
-    }
-
-    pub(crate) fn frame(&self) -> FrameId {
-        self.frame
-    }
-
-    /// Copies what is left of its bytes into memory of its own, so that the frame can go.
-    pub(crate) fn detach(&mut self) {
-        if let Some(open) = self.current.take() {
-            self.raw = open.reopen;
-        }
-        self.raw = self.raw.detached();
-        self.frame = FrameId::own(self.frame.broker(), self.raw.remaining_bytes());
     }
 
     /// Whether everything was taken.

@@ -52,14 +52,6 @@ impl RecordBatches {
         self.rest.len()
     }
 
-    /// The same batches in memory of their own.
-    pub(crate) fn detached(&self) -> Self {
-        Self {
-            rest: Bytes::copy_from_slice(&self.rest),
-            state: self.state,
-        }
-    }
-
     /// How long the batch in front is, as far as its first bytes tell.
     fn next_len(&self) -> Result<Option<usize>, RecordError> {
         let Some(&magic) = self.rest.get(MAGIC_AT) else {

@@ -16,6 +16,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Once};
 
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 use world::{Outcome, Place, run};
 
 /// What CI runs.
@@ -81,11 +85,13 @@ struct Report {
 fn run_all(test: &str, seeds: &[u64], at_once: usize, place: fn(u64) -> Place) {
     static LOG: Once = Once::new();
     LOG.call_once(|| {
-        if std::env::var_os("RUST_LOG").is_some() {
-            tracing_subscriber::fmt()
-                .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        if let Ok(wanted) = std::env::var("RUST_LOG") {
+            let lines = tracing_subscriber::fmt::layer()
                 .without_time()
-                .with_writer(std::io::stderr)
+                .with_writer(std::io::stderr);
+            tracing_subscriber::registry()
+                .with(lines)
+                .with(wanted.parse::<Targets>().unwrap())
                 .init();
         }
     });

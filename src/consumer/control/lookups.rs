@@ -84,9 +84,10 @@ impl Control {
         for (tp, epoch) in asked {
             let error = match (found.get(tp), &trouble) {
                 (Some(Ok(committed)), _) => {
-                    let error = inner
-                        .positions
-                        .committed_found(tp, *epoch, committed.as_ref());
+                    let error =
+                        inner
+                            .positions
+                            .committed_found(tp, *epoch, committed.as_ref(), time);
                     if let Some(error) = error {
                         inner.tell(error);
                     }

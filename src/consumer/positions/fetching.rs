@@ -172,6 +172,13 @@ impl Positions {
                 part.trouble = Some(Error::from_code(code, "fetching"));
                 Outcome::default()
             }
+            codes::OFFSET_OUT_OF_RANGE if let Some(outside) = part.unproven => {
+                self.look_up_again(&asked.tp, outside, now);
+                Outcome {
+                    discard: true,
+                    ..Outcome::default()
+                }
+            }
             codes::OFFSET_OUT_OF_RANGE => {
                 let cause = format!("offset {} is outside the log", asked.offset);
                 let reset = self.rules.reset;
@@ -229,6 +236,13 @@ impl Positions {
             return Outcome::default();
         };
         let lost = part.position.offset > end;
+        if let Some(outside) = part.unproven.filter(|_| lost) {
+            self.look_up_again(tp, outside, now);
+            return Outcome {
+                discard: true,
+                ..Outcome::default()
+            };
+        }
         if lost && reset == OffsetReset::None {
             let at = part.position.offset;
             part.renew(renewed);

@@ -40,8 +40,9 @@ pub(super) struct Part {
     pub(super) preferred: Option<(BrokerId, Instant)>,
     pub(super) paused: bool,
     pub(super) revoking: bool,
-    /// Its memory was needed for others: not to be fetched until it is asked for.
-    pub(super) parked: bool,
+    /// Memory was short and nobody took of it for a while, so that what was fetched of it was
+    /// dropped. It is not fetched until its stream asks for more, or partitions have no streams.
+    pub(super) evicted: bool,
     /// An offset lookup is under way.
     pub(super) asking: bool,
     /// The broker on whose planner it is, which request of that asks for it, and the timer it has
@@ -73,6 +74,10 @@ pub(super) struct Part {
     /// Something was handed out since the position was set.
     pub(super) given: bool,
     pub(super) committed: Option<i64>,
+    /// The committed offset that the position was set to, until the log proves to have it.
+    pub(super) unproven: Option<Position>,
+    /// The committed offset that the log does not have: it counts if it is found again.
+    pub(super) outside: Option<Position>,
     pub(super) high_watermark: i64,
     pub(super) last_stable: i64,
     pub(super) log_start: i64,
@@ -95,7 +100,7 @@ impl Part {
             preferred: None,
             paused: false,
             revoking: false,
-            parked: false,
+            evicted: false,
             asking: false,
             home: None,
             asked: None,
@@ -114,6 +119,8 @@ impl Part {
             attempts: 0,
             given: false,
             committed: None,
+            unproven: None,
+            outside: None,
             high_watermark: -1,
             last_stable: -1,
             log_start: -1,
@@ -198,6 +205,7 @@ impl Part {
         self.failures = 0;
         self.damaged = 0;
         self.not_before = None;
+        self.unproven = None;
     }
 
     /// Whether damaged bytes are still taken for damage on their way, to be asked for again.
@@ -229,6 +237,8 @@ impl Part {
         self.not_before = None;
         self.gone = false;
         self.trouble = None;
+        self.unproven = None;
+        self.outside = None;
     }
 
     /// The application has finished with all it was given.

@@ -211,32 +211,6 @@ impl Positions {
         std::mem::take(&mut self.moved)
     }
 
-    /// Not fetched until somebody asks for it.
-    pub(crate) fn park(&mut self, tp: &TopicPartition) {
-        if let Some(part) = self.parts.get_mut(tp) {
-            part.parked = true;
-        }
-        self.touch(tp);
-    }
-
-    /// Somebody asks for it. Whether it was parked.
-    pub(crate) fn unpark(&mut self, tp: &TopicPartition) -> bool {
-        let part = self.parts.get_mut(tp).filter(|part| part.parked);
-        let parked = part.map(|part| part.parked = false).is_some();
-        if parked {
-            self.touch(tp);
-        }
-        parked
-    }
-
-    pub(crate) fn unpark_all(&mut self) {
-        let parked = self.parts.iter().filter(|(_, part)| part.parked);
-        let parked: Vec<_> = parked.map(|(tp, _)| tp.clone()).collect();
-        for tp in &parked {
-            self.unpark(tp);
-        }
-    }
-
     /// The broker that the partition is read from.
     pub(crate) fn read_from(&self, tp: &TopicPartition) -> Option<BrokerId> {
         self.parts.get(tp)?.home
@@ -300,7 +274,7 @@ fn look(
     let fetchable = part.state == State::Active
         && !part.paused
         && !part.revoking
-        && !part.parked
+        && !part.evicted
         && part.asked != Some(Slot::Second);
     let not_before = part.not_before.filter(|at| fetchable && *at > now);
     planner.set_timer(tp, part, not_before);

@@ -200,7 +200,7 @@ impl Positions {
     }
 
     /// Goes back to the position and fetches again from there, after a back-off if `now` is given:
-    /// what was buffered turned out damaged, or its memory is needed.
+    /// what was buffered turned out damaged, or was dropped.
     pub(crate) fn rewind(&mut self, tp: &TopicPartition, now: Option<Instant>) {
         let renewed = self.new_epoch();
         let max = self.rules.backoff_max;
@@ -212,6 +212,25 @@ impl Positions {
             }
         }
         self.touch(tp);
+    }
+
+    /// What is buffered of the partition is dropped because memory is short. It is fetched again
+    /// when it is resumed if it is paused, and else when its stream asks for more.
+    pub(crate) fn evict(&mut self, tp: &TopicPartition) {
+        if let Some(part) = self.parts.get_mut(tp) {
+            part.evicted = !part.paused;
+        }
+        self.rewind(tp, None);
+    }
+
+    /// The partition may be fetched again if it was [evicted](Self::evict). Whether it was.
+    pub(crate) fn wanted_again(&mut self, tp: &TopicPartition) -> bool {
+        let part = self.parts.get_mut(tp);
+        let evicted = part.is_some_and(|part| std::mem::take(&mut part.evicted));
+        if evicted {
+            self.touch(tp);
+        }
+        evicted
     }
 
     /// What was handed out from `offset` on comes back unread; false if that is stale.
@@ -254,13 +273,18 @@ impl Positions {
         part.is_some_and(|part| part.reader == Some(reader) && part.unfinished)
     }
 
-    /// The stream asks for more, or ends: it has finished with all it was given.
-    pub(crate) fn finish_one(&mut self, tp: &TopicPartition, reader: u64) {
+    /// The stream asks for more, or ends: it has finished with all it was given. Whether the
+    /// partition, which was [evicted](Self::evict), may be fetched again.
+    pub(crate) fn finish_one(&mut self, tp: &TopicPartition, reader: u64) -> bool {
         let part = self.parts.get_mut(tp);
-        if let Some(part) = part.filter(|part| part.reader == Some(reader) && part.unfinished) {
+        let Some(part) = part.filter(|part| part.reader == Some(reader)) else {
+            return false;
+        };
+        if part.unfinished {
             part.finish();
             self.unfinished.swap_remove(tp);
         }
+        self.wanted_again(tp)
     }
 
     /// The stream reads no more.
@@ -268,6 +292,7 @@ impl Positions {
         let part = self.parts.get_mut(tp);
         if let Some(part) = part.filter(|part| part.reader == Some(reader)) {
             part.reader = None;
+            self.wanted_again(tp);
         }
     }
 
@@ -283,6 +308,7 @@ impl Positions {
             self.unfinished.swap_remove(tp);
             self.read_again(tp);
         }
+        self.wanted_again(tp);
         Some((at, attempts))
     }
 }

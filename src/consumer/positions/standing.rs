@@ -14,7 +14,7 @@ pub(crate) struct PartitionStatus {
     pub(crate) stage: FetchState,
     pub(crate) paused: bool,
     pub(crate) revoking: bool,
-    pub(crate) parked: bool,
+    pub(crate) evicted: bool,
     /// A stream of its own reads it.
     pub(crate) streamed: bool,
     /// How many of those were dropped before they had ended.
@@ -63,7 +63,7 @@ impl Positions {
             },
             paused: part.paused,
             revoking: part.revoking,
-            parked: part.parked,
+            evicted: part.evicted,
             streamed: part.reader.is_some(),
             attempts: part.attempts,
             read_from: part.read_from(),

@@ -117,8 +117,8 @@ fn a_group_member_starts_at_the_committed_offset_or_where_the_policy_says() {
     assert_eq!(asks.len(), 2);
     assert!(positions.wanted_committed(now).is_empty(), "asked once");
     let found = OffsetAndMetadata::new(42).with_leader_epoch(Some(2));
-    positions.committed_found(&asks[0].0, asks[0].1, Some(&found));
-    positions.committed_found(&asks[1].0, asks[1].1, None);
+    positions.committed_found(&asks[0].0, asks[0].1, Some(&found), now);
+    positions.committed_found(&asks[1].0, asks[1].1, None, now);
     let planned = plan(&mut positions, now);
     assert_eq!((planned[0].offset, planned[0].last_fetched_epoch), (42, 2));
     let resets = positions.wanted_resets(now);
@@ -137,7 +137,7 @@ fn without_policy_the_application_is_told_once() {
     positions.assign([(tp(0), ID)]);
     let asks = positions.wanted_committed(now());
     let error = positions
-        .committed_found(&asks[0].0, asks[0].1, None)
+        .committed_found(&asks[0].0, asks[0].1, None, now())
         .unwrap();
     assert_eq!(
         (error.kind(), error.topic_partition()),
@@ -236,26 +236,6 @@ fn only_what_was_finished_is_committed_automatically() {
     assert_eq!(positions.uncommitted(), [(tp(0), Position::new(10))]);
     positions.note_committed(&tp(0), 10);
     assert!(positions.uncommitted().is_empty());
-}
-
-#[test]
-fn a_committed_offset_that_no_log_has_goes_where_the_policy_says() {
-    let now = now();
-    let mut positions = Positions::new(Rules {
-        has_group: true,
-        ..rules()
-    });
-    positions.assign([(tp(0), ID)]);
-    positions.update(led_by(B1, 3, ID));
-    let (tp, epoch) = positions.wanted_committed(now).remove(0);
-    let found = OffsetAndMetadata::new(-42);
-    assert!(
-        positions
-            .committed_found(&tp, epoch, Some(&found))
-            .is_none()
-    );
-    let resets = positions.wanted_resets(now);
-    assert_eq!(resets.first().map(|ask| ask.to), Some(ResetTo::Earliest));
 }
 
 #[test]
@@ -728,5 +708,6 @@ fn one_partition_is_finished_apart_from_the_others() {
     assert_eq!(finished, [(tp(0), 50), (tp(1), 0)]);
 }
 
+mod committed;
 mod finishing;
 mod requests;

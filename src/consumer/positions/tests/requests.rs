@@ -403,3 +403,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_was_dropped_for_want_of_memory_is_fetched_when_it_is_asked_for() {
+    let now = now();
+    // What has it fetched again: the stream asks, ends or is dropped, or there are no streams.
+    let ways: [fn(&mut Positions); 4] = [
+        |positions| assert!(positions.finish_one(&tp(0), 7)),
+        |positions| positions.take_from(&tp(0), 7),
+        |positions| assert_eq!(positions.dropped(&tp(0), 7), Some((0, 1))),
+        |positions| assert!(positions.wanted_again(&tp(0))),
+    ];
+    for way in ways {
+        let mut positions = active(&[tp(0), tp(1)], rules());
+        let asked = plan(&mut positions, now).remove(0);
+        positions.accept(B1, &asked, &answer(batches(50)), now);
+        positions.give_to(&tp(0), 7);
+        positions.evict(&tp(0));
+        assert!(!positions.may_hand_out(&tp(0), asked.epoch));
+        let left = plan(&mut positions, now);
+        assert_eq!(left.len(), 1, "only the other one");
+        way(&mut positions);
+        assert!(!positions.wanted_again(&tp(0)));
+        let plan = positions.plan(B1, Slot::First, now, none_full);
+        let again = plan.changes.into_iter().find_map(|(_, wanted)| wanted);
+        assert_eq!(again.map(|it| (it.tp, it.offset)), Some((tp(0), 0)));
+    }
+    // What is paused is fetched again when it is not.
+    let mut positions = active(&[tp(0)], rules());
+    positions.set_paused(&tp(0), true);
+    positions.evict(&tp(0));
+    assert!(plan(&mut positions, now).is_empty());
+    positions.set_paused(&tp(0), false);
+    assert_eq!(plan(&mut positions, now).len(), 1);
+}
