@@ -21,7 +21,7 @@ const MACHINES: &[&str] = &[
     "src/cluster/metadata.rs",
     "src/cluster/snapshot.rs",
     "src/config/",
-    "src/group/kip848.rs",
+    "src/group/",
     "src/consumer/lag.rs",
     "src/consumer/positions.rs",
     "src/consumer/positions/",

@@ -1,6 +1,19 @@
 //! Group membership: who owns which partitions.
+//!
+//! [`Membership`] is what the consumer's control task drives, whatever protocol the member speaks:
+//! it sends what [`Effect::Send`] says, hands the answers in, and tells the application what comes
+//! and goes. `consumer.rs` is the protocol `consumer` (KIP-848).
 
-pub(crate) mod kip848;
+mod call;
+mod consumer;
+mod membership;
+mod messages;
+
+pub(crate) use self::call::GroupCall;
+pub(crate) use self::membership::{Membership, Settings};
+pub(crate) use self::messages::{
+    Effect, GroupRequest, GroupResponse, MemberIdentity, Subscription, Token, Verdict,
+};
 
 /// What becomes of a consumer's place in its group when it is closed (KIP-1092).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use self::state::{Answer, Answers, CloseState, Control, HeartbeatSender, Revoking};
+use self::state::{Answer, Answers, CloseState, Control, GroupSender, Revoking};
 use super::fetcher;
 use super::pattern::Matching;
 use super::shared::Shared;
@@ -27,7 +27,7 @@ use crate::clock::{Instant, now, sleep_at};
 use crate::cluster::Snapshot;
 use crate::cluster::snapshot::{Listed, is_refusal};
 use crate::error::Error;
-use crate::group::kip848::{self, Membership, Settings};
+use crate::group::{self, Membership, Settings};
 use crate::types::TopicPartition;
 
 pub(super) async fn run(shared: Arc<Shared>) {
@@ -57,7 +57,7 @@ impl Control {
             checking: None,
             changes,
             membership: None,
-            heart: HeartbeatSender::default(),
+            group_sender: GroupSender::default(),
             woken_at: now(),
             answers: Vec::new(),
             committing: false,
@@ -86,7 +86,7 @@ impl Control {
             let wish = pin!(shared.control.notified());
             tokio::select! {
                 biased;
-                answer = next_answer(&mut self.heart, &mut self.answers) => self.take(answer),
+                answer = next_answer(&mut self.group_sender, &mut self.answers) => self.take(answer),
                 snapshot = self.changes.changed() => self.follow(&snapshot),
                 () = wish => {}
                 () = sleep_at(timeout) => {}
@@ -134,7 +134,7 @@ impl Control {
         self.wanted = wanted;
         if let Subscription::Pattern(pattern) = &self.wanted {
             if let Matching::Broker(regex) = pattern.matching() {
-                let subscription = kip848::Subscription::Regex(Arc::clone(regex));
+                let subscription = group::Subscription::Regex(Arc::clone(regex));
                 if let Some(membership) = &mut self.membership {
                     membership.subscribe(time, subscription);
                 }
@@ -146,7 +146,7 @@ impl Control {
         self.take_interest(&topics, self.shared.config.allow_auto_create_topics);
         match (&self.wanted, &mut self.membership) {
             (Subscription::Topics(_), Some(membership)) => {
-                membership.subscribe(time, kip848::Subscription::Names(topics));
+                membership.subscribe(time, group::Subscription::Names(topics));
             }
             (Subscription::Partitions(_), _) => self.check_existence(),
             _ => {}
@@ -199,7 +199,7 @@ impl Control {
         let matched = all.iter().filter(of);
         let matched: Vec<_> = matched.map(|listed| Arc::clone(&listed.name)).collect();
         if matches!(pattern.matching(), Matching::Client(..)) {
-            membership.subscribe(now(), kip848::Subscription::Names(matched.clone()));
+            membership.subscribe(now(), group::Subscription::Names(matched.clone()));
         }
         if !self.interest.is(&matched) {
             tracing::debug!(?matched, "topics of the pattern");
@@ -238,9 +238,9 @@ impl Control {
     fn take(&mut self, answer: Answer) {
         let time = now();
         match answer {
-            Answer::Heartbeat(token, answer) => {
+            Answer::Group(token, answer) => {
                 if let Some(membership) = &mut self.membership {
-                    membership.handle_heartbeat(time, token, answer);
+                    membership.handle(time, token, answer);
                 }
             }
             Answer::Committed(asked, found) => self.take_committed(time, &asked, found),
@@ -345,12 +345,12 @@ fn membership(shared: &Shared) -> Membership {
 }
 
 /// The first of the answers that is there; the rest stay. Cancel safe.
-async fn next_answer(heart: &mut HeartbeatSender, answers: &mut Answers) -> Answer {
+async fn next_answer(sender: &mut GroupSender, answers: &mut Answers) -> Answer {
     poll_fn(|cx| {
-        if let Some(beat) = &mut heart.beat
-            && let Poll::Ready(answer) = beat.as_mut().poll(cx)
+        if let Some(request) = &mut sender.under_way
+            && let Poll::Ready(answer) = request.as_mut().poll(cx)
         {
-            heart.beat = None;
+            sender.under_way = None;
             return Poll::Ready(answer);
         }
         for index in 0..answers.len() {

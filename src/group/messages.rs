@@ -1,0 +1,92 @@
+//! What goes between a member's machine and the task that drives it.
+
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use super::consumer::{Heartbeat, HeartbeatAnswer};
+use crate::error::Error;
+use crate::types::TopicPartition;
+use crate::wire::codes;
+
+/// Names a request, so that its answer can be told from older ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Token(pub(super) u64);
+
+/// What a member wants to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Subscription {
+    Names(Vec<Arc<str>>),
+    /// What the broker finds to match, by RE2/J.
+    Regex(Arc<str>),
+}
+
+/// A request to the coordinator of the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum GroupRequest {
+    ConsumerHeartbeat(Heartbeat),
+}
+
+impl GroupRequest {
+    /// The member leaves, for a while or for good.
+    pub(crate) fn is_farewell(&self) -> bool {
+        match self {
+            Self::ConsumerHeartbeat(heartbeat) => heartbeat.is_farewell(),
+        }
+    }
+}
+
+/// The coordinator's answer.
+#[derive(Clone, Debug)]
+pub(crate) enum GroupResponse {
+    ConsumerHeartbeat(HeartbeatAnswer),
+}
+
+/// Who a member is to the coordinator, for the requests that are made in its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MemberIdentity {
+    pub(crate) id: Arc<str>,
+    /// Its epoch (KIP-848).
+    pub(crate) epoch: i32,
+}
+
+/// What the coordinator's refusal of a commit, or of a question for offsets, says about the
+/// membership in whose name it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// The member is behind: after its next heartbeat the same request may work.
+    Behind,
+    /// The membership is over, and what it had may be another member's.
+    Lost,
+    /// It has nothing to do with the membership.
+    Other,
+}
+
+impl Verdict {
+    pub(crate) fn of(code: i16) -> Self {
+        match code {
+            codes::STALE_MEMBER_EPOCH => Self::Behind,
+            codes::UNKNOWN_MEMBER_ID | codes::FENCED_MEMBER_EPOCH => Self::Lost,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What the control task is to do.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// Send the request; hand its answer in with the token.
+    Send(Token, GroupRequest),
+    /// Let the application give these up, then call `revoked`.
+    Revoke(Vec<TopicPartition>),
+    /// These are the member's from now on (none: the assignment was taken in and is empty so far).
+    Assign(Vec<(TopicPartition, Uuid)>),
+    /// These are gone already: others may own them.
+    Lost(Vec<TopicPartition>),
+    /// Tell the application; whether the membership is over is the error's class.
+    Fail(Error),
+    /// There are topics whose name is not known.
+    RefreshMetadata,
+    /// The group was left.
+    Left,
+}
