@@ -1,6 +1,8 @@
 //! Group membership: who owns which partitions.
 
+pub(crate) mod assignor;
 pub(crate) mod kip848;
+pub(crate) mod subscription;
 
 /// What becomes of a consumer's place in its group when it is closed (KIP-1092).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
