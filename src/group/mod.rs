@@ -4,10 +4,12 @@
 //! it sends what [`Effect::Send`] says, hands the answers in, and tells the application what comes
 //! and goes. `consumer.rs` is the protocol `consumer` (KIP-848).
 
+pub(crate) mod assignor;
 mod call;
 mod consumer;
 mod membership;
 mod messages;
+pub(crate) mod subscription;
 
 pub(crate) use self::call::GroupCall;
 pub(crate) use self::membership::{Membership, Settings};
