@@ -147,9 +147,9 @@ pub use config::properties;
 pub use consumer::{
     BatchRecords, Batches, BrokerFetches, CloseOptions, Consumer, ConsumerBuilder, ConsumerHandle,
     ConsumerInterceptor, ConsumerMetrics, Event, Explanation, GroupMembershipOperation,
-    GroupMetadata, IsolationLevel, Lag, LagStream, OffsetReset, PartitionBatch, PartitionLag,
-    PartitionStream, PartitionStreams, PendingCommit, Rebalances, RecordStream, Revoking,
-    Subscription, TimeLag, TopicPattern,
+    GroupMetadata, GroupProtocol, IsolationLevel, Lag, LagStream, OffsetReset, PartitionBatch,
+    PartitionLag, PartitionStream, PartitionStreams, PendingCommit, Rebalances, RecordStream,
+    Revoking, Subscription, TimeLag, TopicPattern,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use group::assignor::{

@@ -1,5 +1,7 @@
 //! Requests to the coordinator of a group, to the wire and back.
 
+use std::time::Duration;
+
 use crate::error::Result;
 use crate::wire::Call;
 
@@ -15,4 +17,9 @@ pub(crate) trait GroupCall: Send + Sync {
 
     /// The answer to the message, which was sent in that version.
     fn read(&self, version: i16, response: <Self::Wire as Call>::Response) -> Result<Self::Answer>;
+
+    /// How long the coordinator may wait for other members before it answers.
+    fn wait(&self) -> Duration {
+        Duration::ZERO
+    }
 }

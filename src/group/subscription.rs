@@ -21,7 +21,6 @@ const NO_GENERATION: i32 = -1;
 const LONGEST_STRING: usize = i16::MAX as usize;
 
 /// The bytes that a member joins with.
-#[cfg_attr(not(test), expect(dead_code, reason = "no member joins yet"))]
 pub(crate) fn encode_subscription(member: &MemberSubscription) -> Bytes {
     let mut out = BytesMut::new();
     out.put_i16(VERSION);
@@ -40,7 +39,6 @@ pub(crate) fn encode_subscription(member: &MemberSubscription) -> Bytes {
 }
 
 /// Reads what a member joined with. Its instance is not in it: the coordinator tells that.
-#[cfg_attr(not(test), expect(dead_code, reason = "no member is a leader yet"))]
 pub(crate) fn decode_subscription(mut bytes: &[u8]) -> Result<MemberSubscription, TryGetError> {
     let mut member = MemberSubscription::default();
     let version = version(&mut bytes)?;
@@ -63,7 +61,6 @@ pub(crate) fn decode_subscription(mut bytes: &[u8]) -> Result<MemberSubscription
 }
 
 /// The bytes that the leader hands out to a member.
-#[cfg_attr(not(test), expect(dead_code, reason = "no member is a leader yet"))]
 pub(crate) fn encode_assignment(assignment: &MemberAssignment) -> Bytes {
     let mut out = BytesMut::new();
     out.put_i16(VERSION);

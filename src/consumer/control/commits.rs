@@ -7,7 +7,7 @@ use super::{Answer, Control};
 use crate::clock::{Instant, now};
 use crate::consumer::commands::{MAYBE, timed_out};
 use crate::consumer::unsent::{Purpose, Waiter, to_commit};
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
 use crate::group::{MemberIdentity, Verdict};
 use crate::offsets::{self, Identity, Offsets};
 
@@ -98,6 +98,7 @@ impl Control {
                 let behind = |code| Verdict::of(code) == Verdict::Behind;
                 let (cluster, offsets) = (&shared.cluster, next.offsets);
                 let outcome = offsets::commit(cluster, who, behind, offsets, &mut committed).await;
+                let outcome = outcome.map_err(told_in_a_rebalance);
                 let took = now().saturating_duration_since(began);
                 shared.stats.committed(took, outcome.is_ok());
                 if let Some(seen) = seen {
@@ -181,6 +182,15 @@ impl Control {
                 self.leave();
             }
         }
+    }
+}
+
+/// What a group refuses because it rebalances can be committed when it has: what is still owned.
+fn told_in_a_rebalance(error: Error) -> Error {
+    let code = error.code().map(|code| code.get());
+    match code.map(Verdict::of) {
+        Some(Verdict::Rebalancing) => error.with_class(Class::Retriable),
+        _ => error,
     }
 }
 

@@ -16,6 +16,7 @@ use crate::consumer::unsent::Purpose;
 use crate::error::Result;
 use crate::error::classify::{self, Refresh};
 use crate::group::{Effect, GroupCall, GroupRequest, GroupResponse, Token};
+use crate::net::Lane;
 use crate::net::pool::closed;
 use crate::offsets;
 use crate::types::TopicPartition;
@@ -23,12 +24,23 @@ use crate::wire::Call;
 
 impl GroupSender {
     fn send(&mut self, shared: Arc<Shared>, token: Token, request: GroupRequest) {
-        let before = self.under_way.take();
-        let heard_of = Arc::clone(&self.heard_of);
-        if request.is_farewell() && !heard_of.load(Ordering::Relaxed) {
-            let nobody_knows = std::future::ready(Answer::Group(token, Err(closed())));
-            self.under_way = Some(Box::pin(nobody_knows));
+        if request.waits_for_others() {
+            // An earlier one does not count any more.
+            self.waiting = Some(Box::pin(async move {
+                let answer = send(&shared, &request, &AtomicBool::new(false)).await;
+                Answer::Group(token, answer)
+            }));
             return;
+        }
+        let before = self.under_way.take().filter(|_| request.keeps_order());
+        let heard_of = Arc::clone(&self.heard_of);
+        if request.is_farewell() {
+            self.waiting = None;
+            if !heard_of.load(Ordering::Relaxed) {
+                let nobody_knows = std::future::ready(Answer::Group(token, Err(closed())));
+                self.under_way = Some(Box::pin(nobody_knows));
+                return;
+            }
         }
         self.under_way = Some(Box::pin(async move {
             if let Some(before) = before {
@@ -142,6 +154,11 @@ impl Control {
                 self.shared.ready.notify_waiters();
             }
             Effect::Fail(error) => self.shared.tell(error),
+            Effect::WatchGroup(topics) => {
+                let watched =
+                    (!topics.is_empty()).then(|| self.shared.cluster.watch(&topics, false));
+                self.group_interest = watched;
+            }
             Effect::RefreshMetadata => {
                 self.match_topics(snapshot);
                 self.shared.cluster.refresh();
@@ -243,22 +260,33 @@ async fn send(
     request: &GroupRequest,
     heard_of: &AtomicBool,
 ) -> Result<GroupResponse> {
+    use GroupRequest as R;
+    use GroupResponse as A;
+    let lane = match request.waits_for_others() {
+        true => Lane::Join,
+        false => Lane::Coordinator,
+    };
     match request {
-        GroupRequest::ConsumerHeartbeat(heartbeat) => {
-            let answer = ask(shared, heartbeat, heard_of).await?;
-            Ok(GroupResponse::ConsumerHeartbeat(answer))
-        }
+        R::ConsumerHeartbeat(it) => ask(shared, lane, it, heard_of)
+            .await
+            .map(A::ConsumerHeartbeat),
+        R::Join(it) => ask(shared, lane, it, heard_of).await.map(A::Join),
+        R::Sync(it) => ask(shared, lane, it, heard_of).await.map(A::Sync),
+        R::Heartbeat(it) => ask(shared, lane, it, heard_of).await.map(A::Heartbeat),
+        R::Leave(it) => ask(shared, lane, it, heard_of).await.map(|()| A::Leave),
     }
 }
 
 async fn ask<R: GroupCall>(
     shared: &Shared,
+    lane: Lane,
     request: &R,
     heard_of: &AtomicBool,
 ) -> Result<R::Answer> {
     let group = shared.config.group_id.as_deref().unwrap_or_default();
     let cluster = &shared.cluster;
-    let deadline = now() + cluster.config().request_timeout;
+    let wait = request.wait();
+    let deadline = now() + cluster.config().request_timeout.max(wait);
     let sent = AtomicI16::new(0);
     let build = |version| {
         let message = request.build(group, version)?;
@@ -266,8 +294,9 @@ async fn ask<R: GroupCall>(
         heard_of.store(true, Ordering::Relaxed);
         Ok((version, message))
     };
+    let place = (lane, wait);
     let (broker, response) =
-        offsets::ask_coordinator::<R::Wire>(cluster, group, deadline, build).await?;
+        offsets::ask_coordinator_on::<R::Wire>(place, cluster, group, deadline, build).await?;
     let code = R::Wire::error_code(&response);
     if classify::classify(code).refresh == Refresh::Coordinator {
         cluster.forget_coordinator(CoordinatorKey::Group(group), broker);

@@ -27,11 +27,11 @@ use crate::clock::{Instant, now, sleep_at};
 use crate::cluster::Snapshot;
 use crate::cluster::snapshot::{Listed, is_refusal};
 use crate::error::Error;
-use crate::group::{self, Membership, Settings};
+use crate::group::{self, Membership};
 use crate::types::TopicPartition;
 
-pub(super) async fn run(shared: Arc<Shared>) {
-    let control = Control::new(Arc::clone(&shared));
+pub(super) async fn run(shared: Arc<Shared>, membership: group::Settings) {
+    let control = Control::new(Arc::clone(&shared), membership);
     control.run().await;
     // Ends the fetch tasks and this one.
     shared.tasks.stop();
@@ -40,7 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 impl Control {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, settings: group::Settings) -> Self {
         let config = &shared.config;
         let group: Option<Arc<str>> = config.group_id.as_deref().map(Arc::from);
         let changes = shared.cluster.changes();
@@ -57,6 +57,8 @@ impl Control {
             checking: None,
             changes,
             membership: None,
+            membership_settings: settings,
+            group_interest: None,
             group_sender: GroupSender::default(),
             woken_at: now(),
             answers: Vec::new(),
@@ -129,7 +131,7 @@ impl Control {
         let by_pattern = matches!(wanted, Subscription::Pattern(_));
         self.all = by_pattern.then(|| self.shared.cluster.watch_all());
         if wanted.is_of_group() && self.membership.is_none() {
-            self.membership = Some(membership(&self.shared));
+            self.membership = Some(Membership::new(self.membership_settings.clone()));
         }
         self.wanted = wanted;
         if let Subscription::Pattern(pattern) = &self.wanted {
@@ -329,29 +331,16 @@ impl Control {
     }
 }
 
-/// A member with an id of its own, which it keeps for the consumer's whole life (KIP-1082).
-fn membership(shared: &Shared) -> Membership {
-    let (config, client) = (&shared.config, shared.cluster.config());
-    let settings = Settings {
-        instance_id: config.group_instance_id.as_deref().map(Arc::from),
-        rack: config.client_rack.as_deref().map(Arc::from),
-        assignor: config.group_remote_assignor.as_deref().map(Arc::from),
-        rebalance_timeout: config.max_poll_interval,
-        backoff: client.retry_backoff,
-        backoff_max: client.retry_backoff_max,
-    };
-    let id = uuid::Builder::from_random_bytes(shared.cluster.clock().bits().to_be_bytes());
-    Membership::new(settings, id.into_uuid().to_string().into())
-}
-
 /// The first of the answers that is there; the rest stay. Cancel safe.
 async fn next_answer(sender: &mut GroupSender, answers: &mut Answers) -> Answer {
     poll_fn(|cx| {
-        if let Some(request) = &mut sender.under_way
-            && let Poll::Ready(answer) = request.as_mut().poll(cx)
-        {
-            sender.under_way = None;
-            return Poll::Ready(answer);
+        for place in [&mut sender.under_way, &mut sender.waiting] {
+            if let Some(request) = place
+                && let Poll::Ready(answer) = request.as_mut().poll(cx)
+            {
+                *place = None;
+                return Poll::Ready(answer);
+            }
         }
         for index in 0..answers.len() {
             if let Poll::Ready(answer) = answers[index].as_mut().poll(cx) {

@@ -17,7 +17,7 @@ use crate::consumer::unsent::Waiter;
 use crate::consumer::wanted::Subscription;
 use crate::error::{Error, Result};
 use crate::fetched::PartEpoch;
-use crate::group::{GroupResponse, Membership, Token};
+use crate::group::{self, GroupResponse, Membership, Token};
 use crate::offsets::{Found, Lookup, Offsets};
 use crate::types::TopicPartition;
 
@@ -54,6 +54,9 @@ pub(super) struct Control {
     pub(super) changes: Changes,
     /// Of consumers that subscribed at some time.
     pub(super) membership: Option<Membership>,
+    pub(super) membership_settings: group::Settings,
+    /// What members of the group subscribe to, while this one leads it.
+    pub(super) group_interest: Option<Interest>,
     pub(super) group_sender: GroupSender,
     /// When those who wait in a poll were last woken, to say that they are still there.
     pub(super) woken_at: Instant,
@@ -79,10 +82,12 @@ pub(super) struct Revoking {
     pub(super) committing: bool,
 }
 
-/// At most one request is under way: if the leave overtook the join, the coordinator would keep a
-/// ghost member until its session expires.
+/// At most one request is under way, beside one that waits for other members: if the leave overtook
+/// the join, the coordinator would keep a ghost member until its session expires.
 #[derive(Default)]
 pub(super) struct GroupSender {
+    /// JoinGroup or SyncGroup, which wait for other members at the coordinator.
+    pub(super) waiting: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     pub(super) under_way: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     /// A broker may have heard of this member.
     pub(super) heard_of: Arc<AtomicBool>,

@@ -132,7 +132,6 @@ impl GroupAssignment {
     ///
     /// [`ErrorKind::Group`] for a member that is not in the group, and for a partition that does
     /// not exist, that its member is not subscribed to, or that somebody else has as well.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no member is a leader yet"))]
     pub(crate) fn check(
         &self,
         assignor: &str,

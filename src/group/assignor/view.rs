@@ -53,7 +53,6 @@ impl ClusterView {
     }
 
     /// Those of the given topics that exist, as the client knows them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no member is a leader yet"))]
     pub(crate) fn of<'a>(snapshot: &Snapshot, topics: impl Iterator<Item = &'a str>) -> Self {
         let topics = topics.filter_map(|name| snapshot.topic(name));
         let topics = topics.map(|topic| {
