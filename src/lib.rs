@@ -82,6 +82,7 @@
 //!   [`Compression`], [`ProducerMetrics`]
 //! - [`Consumer`], [`Subscription`], [`Batches`], [`RecordView`], [`RecordStream`], [`Event`],
 //!   [`Lag`], [`CloseOptions`]
+//! - [`Assignor`]: who of a group gets which partitions, where members decide that
 //! - [`admin`]: topics and the cluster
 //! - [`ProducerInterceptor`], [`ConsumerInterceptor`]: trace contexts, audits
 //! - [`ProducerMetrics`], [`ConsumerMetrics`], [`ClientMetrics`]: numbers, as snapshots
@@ -146,11 +147,15 @@ pub use config::properties;
 pub use consumer::{
     BatchRecords, Batches, BrokerFetches, CloseOptions, Consumer, ConsumerBuilder, ConsumerHandle,
     ConsumerInterceptor, ConsumerMetrics, Event, Explanation, GroupMembershipOperation,
-    GroupMetadata, IsolationLevel, Lag, LagStream, OffsetReset, PartitionBatch, PartitionLag,
-    PartitionStream, PartitionStreams, PendingCommit, Rebalances, RecordStream, Revoking,
-    Subscription, TimeLag, TopicPattern,
+    GroupMetadata, GroupProtocol, IsolationLevel, Lag, LagStream, OffsetReset, PartitionBatch,
+    PartitionLag, PartitionStream, PartitionStreams, PendingCommit, Rebalances, RecordStream,
+    Revoking, Subscription, TimeLag, TopicPattern,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
+pub use group::assignor::{
+    Assignor, ClusterView, GroupAssignment, GroupSubscription, MemberAssignment,
+    MemberSubscription, MemberView, PartitionView, RangeAssignor, RebalanceProtocol,
+};
 pub use metrics::histogram::{Histogram, SizeHistogram};
 pub use net::traffic::{ApiMetrics, ClientMetrics};
 pub(crate) use planted::planted;

@@ -1,9 +1,7 @@
 //! Groups: which there are, who is in them, and what they have committed.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use bytes::{Buf, TryGetError};
 use kafka_protocol::messages as kp;
 use kafka_protocol::messages::consumer_group_describe_response as new;
 use kafka_protocol::messages::describe_groups_response as old;
@@ -14,6 +12,7 @@ use crate::cluster::CoordinatorKey;
 use crate::cluster::ask::{Answers, Asking, Operation, Refusal, Route};
 use crate::cluster::per_key::PerKey;
 use crate::error::{Error, ErrorKind, Result};
+use crate::group::subscription::decode_assignment;
 use crate::offsets::{self, GroupsToLookUp};
 use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
 use crate::wire::{codes, str_bytes};
@@ -346,7 +345,7 @@ fn new_member(member: new::Member) -> MemberDescription {
 }
 
 fn old_member(group: &str, member: old::DescribedGroupMember) -> Result<MemberDescription> {
-    let partitions = classic_assignment(&member.member_assignment).map_err(|_| {
+    let assignment = decode_assignment(&member.member_assignment).map_err(|_| {
         let message = format!(
             "the assignment of member '{}' of group '{group}' is not that of a consumer",
             member.member_id
@@ -358,67 +357,6 @@ fn old_member(group: &str, member: old::DescribedGroupMember) -> Result<MemberDe
         instance: member.group_instance_id.map(|id| id.to_string()),
         client_id: member.client_id.to_string(),
         host: member.client_host.to_string(),
-        partitions,
+        partitions: assignment.partitions,
     })
-}
-
-/// What consumers of the classic protocol write into their assignments. Its counts are fixed-size,
-/// so the guard does not see them: nothing is reserved by them.
-fn classic_assignment(mut bytes: &[u8]) -> Result<Vec<TopicPartition>, TryGetError> {
-    let mut partitions = Vec::new();
-    if bytes.is_empty() {
-        return Ok(partitions);
-    }
-    bytes.try_get_i16()?;
-    for _ in 0..bytes.try_get_i32()? {
-        let length = usize::try_from(bytes.try_get_i16()?).unwrap_or(0);
-        let Some((name, rest)) = bytes.split_at_checked(length) else {
-            return Err(TryGetError {
-                requested: length,
-                available: bytes.len(),
-            });
-        };
-        bytes = rest;
-        let name: Arc<str> = String::from_utf8_lossy(name).into();
-        for _ in 0..bytes.try_get_i32()? {
-            let partition = bytes.try_get_i32()?;
-            partitions.push(TopicPartition::new(Arc::clone(&name), partition));
-        }
-    }
-    Ok(partitions)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn classic_assignments_are_read() {
-        // Version 3, one topic `ab` with partitions 1 and 2, no user data.
-        let bytes = [
-            0, 3, 0, 0, 0, 1, 0, 2, b'a', b'b', 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 2, 0xff, 0xff,
-            0xff, 0xff,
-        ];
-        let read = classic_assignment(&bytes).unwrap();
-        assert_eq!(
-            read,
-            [TopicPartition::new("ab", 1), TopicPartition::new("ab", 2)]
-        );
-        assert!(classic_assignment(&[]).unwrap().is_empty());
-    }
-
-    #[test]
-    fn hostile_assignments_end_with_their_bytes() {
-        for bytes in [
-            &[0, 3, 0x7f, 0xff, 0xff, 0xff][..],
-            &[0, 3, 0, 0, 0, 1, 0x7f, 0xff, b'a'],
-            &[0, 3, 0, 0, 0, 1, 0, 1, b'a', 0x7f, 0xff, 0xff, 0xff, 0, 0],
-            &[0],
-        ] {
-            assert!(classic_assignment(bytes).is_err(), "{bytes:?}");
-        }
-        // Negative counts are no elements.
-        let negative = [0, 3, 0xff, 0xff, 0xff, 0xff];
-        assert!(classic_assignment(&negative).unwrap().is_empty());
-    }
 }

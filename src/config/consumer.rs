@@ -36,6 +36,22 @@ impl IsolationLevel {
     }
 }
 
+/// How members of a group and its coordinator agree on who reads what (`group.protocol`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum GroupProtocol {
+    /// [`Consumer`](Self::Consumer) where the group's coordinator offers it (Kafka 4.0 and newer),
+    /// [`Classic`](Self::Classic) where it does not, and where a setting was made that only the
+    /// classic protocol has: an assignor (`partition.assignment.strategy`), `session.timeout.ms` or
+    /// `heartbeat.interval.ms`.
+    #[default]
+    Auto,
+    /// The members assign: one of them, the leader, runs an assignor. All brokers know it.
+    Classic,
+    /// The coordinator assigns (KIP-848). Kafka 4.0 and newer.
+    Consumer,
+}
+
 /// Settings of a consumer, by Kafka's names and with Java's defaults.
 #[derive(Clone, Debug)]
 pub(crate) struct ConsumerConfig {
@@ -43,6 +59,13 @@ pub(crate) struct ConsumerConfig {
     pub(crate) group_id: Option<String>,
     /// `group.instance.id`
     pub(crate) group_instance_id: Option<String>,
+    /// `group.protocol`
+    pub(crate) group_protocol: GroupProtocol,
+    /// `session.timeout.ms`, `heartbeat.interval.ms` (classic)
+    pub(crate) session_timeout: Duration,
+    pub(crate) heartbeat_interval: Duration,
+    /// `partition.assignment.strategy` (classic), by the assignors' names
+    pub(crate) assignment_strategy: Vec<&'static str>,
     /// `group.remote.assignor` (KIP-848); `None`: the broker's
     pub(crate) group_remote_assignor: Option<String>,
     /// `client.rack`
@@ -70,11 +93,31 @@ pub(crate) struct ConsumerConfig {
     pub(crate) allow_auto_create_topics: bool,
 }
 
+impl ConsumerConfig {
+    /// The first of the settings that only the classic protocol has and that is set to something.
+    pub(crate) fn classic_setting(&self) -> Option<&'static str> {
+        let usual = Self::default();
+        if self.session_timeout != usual.session_timeout {
+            Some("session.timeout.ms")
+        } else if self.heartbeat_interval != usual.heartbeat_interval {
+            Some("heartbeat.interval.ms")
+        } else if self.assignment_strategy != usual.assignment_strategy {
+            Some("partition.assignment.strategy")
+        } else {
+            None
+        }
+    }
+}
+
 impl Default for ConsumerConfig {
     fn default() -> Self {
         Self {
             group_id: None,
             group_instance_id: None,
+            group_protocol: GroupProtocol::Auto,
+            session_timeout: Duration::from_secs(45),
+            heartbeat_interval: Duration::from_secs(3),
+            assignment_strategy: vec!["range", "cooperative-sticky"],
             group_remote_assignor: None,
             client_rack: None,
             offset_reset: OffsetReset::Latest,

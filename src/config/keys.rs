@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::consumer::{IsolationLevel, OffsetReset};
+use super::consumer::{GroupProtocol, IsolationLevel, OffsetReset};
 use super::producer::Acks;
 use super::{Settings, values};
 use crate::clock::FOREVER;
@@ -268,6 +268,48 @@ const ISOLATION: &[(&str, IsolationLevel)] = &[
     ("read_committed", IsolationLevel::ReadCommitted),
 ];
 
+const PROTOCOLS: &[(&str, GroupProtocol)] = &[
+    ("auto", GroupProtocol::Auto),
+    ("classic", GroupProtocol::Classic),
+    ("consumer", GroupProtocol::Consumer),
+];
+
+/// Assignors that come with the client, also by the names of Java's classes.
+const STRATEGIES: &[(&str, &str)] = &[
+    ("range", "RangeAssignor"),
+    ("roundrobin", "RoundRobinAssignor"),
+    ("sticky", "StickyAssignor"),
+    ("cooperative-sticky", "CooperativeStickyAssignor"),
+];
+
+/// Names with commas between them, each once.
+fn strategies(text: &str) -> Result<Vec<&'static str>, String> {
+    let mut chosen = Vec::new();
+    for name in text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
+        let class = name.strip_prefix("org.apache.kafka.clients.consumer.");
+        let found = STRATEGIES
+            .iter()
+            .find(|(short, java)| *short == name || Some(*java) == class);
+        let Some((short, _)) = found else {
+            return Err(format!(
+                "{name:?} is not an assignor of this client, only range, roundrobin, sticky, \
+                 cooperative-sticky; give one of your own to the consumer's builder"
+            ));
+        };
+        if !chosen.contains(short) {
+            chosen.push(*short);
+        }
+    }
+    match chosen.is_empty() {
+        true => Err("names no assignor".to_owned()),
+        false => Ok(chosen),
+    }
+}
+
 const OFFSET_RESETS: &str = "latest, earliest, none, by_duration:PnDTnHnMn.nS";
 
 fn offset_reset(text: &str) -> Result<OffsetReset, String> {
@@ -515,17 +557,23 @@ keys! {
     Consumer "group.instance.id" = "",
         Field::Named(|s| &mut s.consumer.group_instance_id),
         "A lasting name of this member: a restart within the session time-out gets the same partitions without a rebalance (KIP-345).";
-    Consumer "group.protocol" = "consumer",
+    Consumer "group.protocol" = "auto",
         Field::Choice {
-            allowed: "consumer",
-            set: |_, text| only(text, "consumer", &["classic"],
-                "the classic protocol is not in this version yet"),
-            show: |_| "consumer".to_owned(),
+            allowed: "auto, classic, consumer",
+            set: |s, text| { s.consumer.group_protocol = one_of(&text.to_ascii_lowercase(), PROTOCOLS)?; Ok(()) },
+            show: |s| match s.consumer.group_protocol {
+                GroupProtocol::Auto => "auto",
+                GroupProtocol::Classic => "classic",
+                GroupProtocol::Consumer => "consumer",
+            }.to_owned(),
         },
-        "How members and broker agree on who reads what. `consumer` (KIP-848) needs Kafka 4.0 or newer.";
+        "How members and broker agree on who reads what: the broker assigns (`consumer`, KIP-848, Kafka 4.0 or newer), or one of the members does (`classic`). `auto` is `consumer` where the group's coordinator offers it, and `classic` elsewhere or with a setting that is of `classic` alone.";
     Consumer "group.remote.assignor" = "",
         Field::Text(|s| &mut s.consumer.group_remote_assignor),
         "The broker's assignor, `uniform` or `range`, or one that the broker's administrator added; without it the broker chooses.";
+    Consumer "heartbeat.interval.ms" = "3000",
+        Field::Millis(POSITIVE_INT, |s| &mut s.consumer.heartbeat_interval),
+        "How often a member of the protocol `classic` is heard of, so that it learns of rebalances; less than `session.timeout.ms`. With `consumer` the broker decides (`group.consumer.heartbeat.interval.ms`).";
     Consumer "isolation.level" = "read_uncommitted",
         Field::Choice {
             allowed: "read_uncommitted, read_committed",
@@ -545,6 +593,16 @@ keys! {
     Consumer "max.poll.records" = "500",
         Field::Size(POSITIVE_INT, |s| &mut s.consumer.max_poll_records),
         "How many records one poll returns at most. It does not change what is fetched.";
+    Consumer "partition.assignment.strategy" = "range,cooperative-sticky",
+        Field::Choice {
+            allowed: "range, roundrobin, sticky, cooperative-sticky, or the names of Java's classes; several with commas, the preferred one first",
+            set: |s, text| { s.consumer.assignment_strategy = strategies(text)?; Ok(()) },
+            show: |s| s.consumer.assignment_strategy.join(","),
+        },
+        "Who assigns how, with the protocol `classic`: the group uses an assignor that all of its members have. All partitions stop at each rebalance unless all of a member's assignors are cooperative (KIP-429). With `consumer` the broker assigns (`group.remote.assignor`).";
+    Consumer "session.timeout.ms" = "45000",
+        Field::Millis(POSITIVE_INT, |s| &mut s.consumer.session_timeout),
+        "A member of the protocol `classic` that was not heard of for this long is thrown out of its group; between the broker's `group.min.session.timeout.ms` and `group.max.session.timeout.ms`. With `consumer` the broker decides (`group.consumer.session.timeout.ms`).";
 }
 
 #[cfg(test)]

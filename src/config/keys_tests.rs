@@ -16,7 +16,11 @@ const OTHER_DEFAULTS: &[(&str, &str)] = &[
     ("enable.metrics.push", "not available"),
     (
         "group.protocol",
-        "the classic protocol is not available yet",
+        "what the coordinator offers is found out, so that both protocols go without a setting",
+    ),
+    (
+        "partition.assignment.strategy",
+        "the same assignors as Java's, by their short names",
     ),
     (
         "receive.buffer.bytes",
@@ -40,6 +44,14 @@ const OTHER_RANGES: &[(&str, &str)] = &[
     (
         "connections.max.idle.ms",
         "Java takes any number; 0 would close every connection at once",
+    ),
+    (
+        "heartbeat.interval.ms",
+        "Java takes any number; 0 would send heartbeats without pause",
+    ),
+    (
+        "session.timeout.ms",
+        "Java takes any number; 0 would throw every member out at once",
     ),
     ("max.request.size", "0 would let no record out"),
     ("request.timeout.ms", "0 would let no request be answered"),

@@ -103,8 +103,6 @@ fn settings_of_kafka_that_are_missing_here_say_what_to_do() {
         ("key.serializer", "bytes"),
         ("ssl.keystore.location", "TLS"),
         ("sasl.jaas.config", "SASL"),
-        ("session.timeout.ms", "classic group protocol"),
-        ("partition.assignment.strategy", "group.remote.assignor"),
         ("transactional.id", "transactions"),
         ("metrics.num.samples", "metrics"),
         ("compression.lz4.level", "one speed"),
@@ -122,10 +120,31 @@ fn settings_of_kafka_that_are_missing_here_say_what_to_do() {
 }
 
 #[test]
+fn assignors_go_by_short_names_and_by_those_of_javas_classes() {
+    let strategies = |text: &str| {
+        let settings = Settings::from_properties([("partition.assignment.strategy", text)]);
+        settings.map(|settings| settings.consumer.assignment_strategy)
+    };
+    let java = "org.apache.kafka.clients.consumer.StickyAssignor, range,sticky";
+    assert_eq!(strategies(java).unwrap(), ["sticky", "range"]);
+    let all = "roundrobin,cooperative-sticky";
+    assert_eq!(
+        strategies(all).unwrap(),
+        ["roundrobin", "cooperative-sticky"]
+    );
+    for wrong in ["", ",", "com.example.Mine", "RangeAssignor"] {
+        let error = strategies(wrong).unwrap_err().to_string();
+        assert!(
+            error.starts_with("partition.assignment.strategy: "),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn values_for_which_a_feature_is_missing_are_told_from_nonsense() {
     for (name, value, advice) in [
         ("security.protocol", "SASL_SSL", "neither TLS nor SASL"),
-        ("group.protocol", "classic", "not in this version"),
         ("enable.metrics.push", "true", "KIP-714"),
         (
             "client.dns.lookup",

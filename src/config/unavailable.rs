@@ -22,10 +22,6 @@ pub(crate) static UNAVAILABLE: &[(&str, &str)] = &[
         "resolve references before the settings reach the client",
     ),
     (
-        "heartbeat.interval.ms",
-        "it belongs to the classic group protocol; with group.protocol=consumer the broker sets it (group.consumer.heartbeat.interval.ms)",
-    ),
-    (
         "interceptor.classes",
         "there are no plug-in classes; give the builder an interceptor (ProducerBuilder::interceptor, ConsumerBuilder::interceptor)",
     ),
@@ -38,10 +34,6 @@ pub(crate) static UNAVAILABLE: &[(&str, &str)] = &[
     ("metric.reporters", METRICS),
     ("metrics.", METRICS),
     (
-        "partition.assignment.strategy",
-        "it belongs to the classic group protocol; with group.protocol=consumer use group.remote.assignor",
-    ),
-    (
         "partitioner.class",
         "there are no plug-in classes; give a partitioner to the producer's builder",
     ),
@@ -51,10 +43,6 @@ pub(crate) static UNAVAILABLE: &[(&str, &str)] = &[
     ),
     ("sasl.", SECURITY),
     ("security.providers", "it concerns the Java VM; remove it"),
-    (
-        "session.timeout.ms",
-        "it belongs to the classic group protocol; with group.protocol=consumer the broker sets it (group.consumer.session.timeout.ms)",
-    ),
     ("share.", "share groups are not in this version"),
     ("ssl.", SECURITY),
     ("transaction.timeout.ms", TRANSACTIONS),

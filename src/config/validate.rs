@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use super::consumer::ConsumerConfig;
+use super::consumer::{ConsumerConfig, GroupProtocol};
 use super::keys::{KEYS, Role};
 use super::producer::{Acks, ProducerConfig};
 use super::properties::bad;
@@ -128,6 +128,25 @@ impl ConsumerConfig {
         if self.group_id.is_none() && self.group_instance_id.is_some() {
             return Err(bad("group.instance.id", "means nothing without group.id"));
         }
+        if self.heartbeat_interval >= self.session_timeout {
+            let why = "must be less than session.timeout.ms, a third of it at most for safety";
+            return Err(bad("heartbeat.interval.ms", why));
+        }
+        let classic = self.classic_setting();
+        let remote = self.group_remote_assignor.is_some();
+        match (self.group_protocol, classic) {
+            (GroupProtocol::Consumer, Some(name)) => {
+                let why = "belongs to the classic group protocol: with group.protocol=consumer the \
+                           broker decides; remove one of them";
+                Err(bad(name, why))
+            }
+            (GroupProtocol::Classic, _) | (GroupProtocol::Auto, Some(_)) if remote => {
+                let why = "is of group.protocol=consumer, and the classic protocol was asked for: \
+                           use partition.assignment.strategy there";
+                Err(bad("group.remote.assignor", why))
+            }
+            _ => Ok(()),
+        }?;
         Ok(())
     }
 }
@@ -194,6 +213,39 @@ mod tests {
         for part in parts {
             assert!(error.contains(part), "{error:?} does not contain {part:?}");
         }
+    }
+
+    #[test]
+    fn settings_of_the_two_group_protocols_exclude_each_other() {
+        let consumer = |properties: &[(&str, &str)]| {
+            let settings = Settings::from_properties(properties.iter().copied());
+            let mut consumer = settings.unwrap().consumer;
+            consumer.validate().map(|()| consumer)
+        };
+        let classic = [
+            ("session.timeout.ms", "10000"),
+            ("heartbeat.interval.ms", "1000"),
+            ("partition.assignment.strategy", "roundrobin"),
+        ];
+        for one in classic {
+            let kept = consumer(&[one]).unwrap();
+            assert_eq!(kept.classic_setting(), Some(one.0));
+            assert!(consumer(&[one, ("group.protocol", "classic")]).is_ok());
+            let both = consumer(&[one, ("group.protocol", "consumer")]);
+            fails(both, &[one.0, "group.protocol=consumer"]);
+            let remote = ("group.remote.assignor", "range");
+            fails(consumer(&[one, remote]), &["group.remote.assignor"]);
+        }
+        let remote = ("group.remote.assignor", "range");
+        assert_eq!(consumer(&[remote]).unwrap().classic_setting(), None);
+        fails(
+            consumer(&[remote, ("group.protocol", "classic")]),
+            &["group.remote.assignor", "partition.assignment.strategy"],
+        );
+        fails(
+            consumer(&[("heartbeat.interval.ms", "45000")]),
+            &["heartbeat.interval.ms", "session.timeout.ms"],
+        );
     }
 
     #[test]

@@ -11,10 +11,14 @@ use super::positions::{Positions, Rules};
 use super::refresh;
 use super::shared::{Shared, by_name};
 use super::wanted::Subscription;
+use crate::clock::Clock;
 use crate::cluster::Cluster;
-use crate::config::consumer::{ConsumerConfig, IsolationLevel, OffsetReset};
+use crate::config::ClientConfig;
+use crate::config::consumer::{ConsumerConfig, GroupProtocol, IsolationLevel, OffsetReset};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetched::Reading;
+use crate::group::assignor::Assignor;
+use crate::group::{self, Assignors};
 use crate::hooks::Chain;
 use crate::record::CodecPool;
 use crate::types::TopicPartition;
@@ -30,6 +34,7 @@ pub struct ConsumerBuilder {
     pattern: Option<TopicPattern>,
     partitions: Vec<TopicPartition>,
     interceptors: Chain<dyn ConsumerInterceptor>,
+    assignors: Option<Assignors>,
 }
 
 impl ConsumerBuilder {
@@ -41,6 +46,7 @@ impl ConsumerBuilder {
             pattern: None,
             partitions: Vec::new(),
             interceptors: Chain::new(),
+            assignors: None,
         }
     }
 
@@ -94,8 +100,71 @@ impl ConsumerBuilder {
         self
     }
 
-    /// The broker's assignor (`group.remote.assignor`): `uniform` or `range`. Default: the
-    /// broker's.
+    /// How members and broker agree on who reads what (`group.protocol`). Default:
+    /// [`GroupProtocol::Auto`].
+    ///
+    /// ```no_run
+    /// # fn example(client: ottla::Client) -> ottla::Result<()> {
+    /// use ottla::GroupProtocol;
+    ///
+    /// let consumer = client
+    ///     .consumer("audit")
+    ///     .subscribe(["orders"])
+    ///     .group_protocol(GroupProtocol::Classic) // beside members that know no other
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn group_protocol(mut self, protocol: GroupProtocol) -> Self {
+        self.config.group_protocol = protocol;
+        self
+    }
+
+    /// Who assigns how, the preferred one first (`partition.assignment.strategy`); a group uses an
+    /// assignor that all of its members have. Of the protocol `classic` alone
+    /// ([`group_protocol`](Self::group_protocol)). Default: [`RangeAssignor`](crate::RangeAssignor),
+    /// and `CooperativeStickyAssignor` for groups that are on their way to it.
+    ///
+    /// All partitions stop at each rebalance, unless all of these are
+    /// [cooperative](crate::RebalanceProtocol::Cooperative) (KIP-429).
+    ///
+    /// ```no_run
+    /// # fn example(client: ottla::Client) -> ottla::Result<()> {
+    /// use std::sync::Arc;
+    ///
+    /// let consumer = client
+    ///     .consumer("audit")
+    ///     .subscribe(["orders"])
+    ///     .partition_assignment_strategy([Arc::new(ottla::RangeAssignor) as _])
+    ///     .build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn partition_assignment_strategy(
+        mut self,
+        assignors: impl IntoIterator<Item = Arc<dyn Assignor>>,
+    ) -> Self {
+        self.assignors = Some(Assignors::new(assignors));
+        self
+    }
+
+    /// After how long without a word from it the group gives a member up (`session.timeout.ms`). Of
+    /// the protocol `classic` alone; with `consumer` the broker decides. Default: 45 s.
+    pub fn session_timeout(mut self, timeout: Duration) -> Self {
+        self.config.session_timeout = timeout;
+        self
+    }
+
+    /// How often the member is heard of, so that it learns of rebalances
+    /// (`heartbeat.interval.ms`): a third of [`session_timeout`](Self::session_timeout) at most. Of
+    /// the protocol `classic` alone; with `consumer` the broker decides. Default: 3 s.
+    pub fn heartbeat_interval(mut self, interval: Duration) -> Self {
+        self.config.heartbeat_interval = interval;
+        self
+    }
+
+    /// The broker's assignor (`group.remote.assignor`): `uniform` or `range`. Of the protocol
+    /// `consumer` alone (KIP-848). Default: the broker's.
     pub fn group_remote_assignor(mut self, name: impl Into<String>) -> Self {
         self.config.group_remote_assignor = Some(name.into());
         self
@@ -216,7 +285,9 @@ impl ConsumerBuilder {
             pattern,
             partitions,
             interceptors,
+            assignors,
         } = self;
+        let membership = membership(&config, cluster.config(), cluster.clock(), assignors);
         let client = cluster.config();
         let rules = Rules {
             reset: config.offset_reset,
@@ -241,7 +312,7 @@ impl ConsumerBuilder {
         };
         let shared = Shared::new(&cluster, config, reading, positions, wanted, interceptors);
         let shared = Arc::new(shared);
-        let control = control::run(Arc::clone(&shared));
+        let control = control::run(Arc::clone(&shared), membership);
         shared.tasks.spawn("consumer control", control);
         if cfg!(feature = "metrics") {
             let sample = refresh::sample(Arc::clone(&shared));
@@ -253,6 +324,22 @@ impl ConsumerBuilder {
     fn check(&self) -> Result<()> {
         let config = &self.config;
         let wrong = |message: &'static str| Err(Error::new(ErrorKind::Config, message));
+        if let Some(assignors) = &self.assignors {
+            if assignors.is_empty() {
+                return wrong("`partition_assignment_strategy` was given no assignor");
+            }
+            if config.group_protocol == GroupProtocol::Consumer {
+                return wrong(
+                    "`partition_assignment_strategy` belongs to the classic group protocol: with \
+                     group.protocol=consumer the broker assigns",
+                );
+            }
+            if config.group_remote_assignor.is_some() {
+                return wrong(
+                    "`partition_assignment_strategy` and `group_remote_assignor` exclude each other",
+                );
+            }
+        }
         let group = config.group_id.as_deref();
         if self.pattern.is_some() && !self.topics.is_empty() {
             return wrong("`subscribe` and `subscribe_pattern` exclude each other");
@@ -269,6 +356,52 @@ impl ConsumerBuilder {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// How to become a member of the group. A member of the protocol `consumer` has an id of its own,
+/// which it keeps for the consumer's whole life (KIP-1082).
+fn membership(
+    config: &ConsumerConfig,
+    client: &ClientConfig,
+    clock: &Clock,
+    assignors: Option<Assignors>,
+) -> group::Settings {
+    let instance_id: Option<Arc<str>> = config.group_instance_id.as_deref().map(Arc::from);
+    let rack: Option<Arc<str>> = config.client_rack.as_deref().map(Arc::from);
+    let protocol = match config.group_protocol {
+        GroupProtocol::Auto if assignors.is_some() || config.classic_setting().is_some() => {
+            GroupProtocol::Classic
+        }
+        protocol => protocol,
+    };
+    let consumer = group::ConsumerSettings {
+        instance_id: instance_id.clone(),
+        rack: rack.clone(),
+        assignor: config.group_remote_assignor.as_deref().map(Arc::from),
+        rebalance_timeout: config.max_poll_interval,
+        backoff: client.retry_backoff,
+        backoff_max: client.retry_backoff_max,
+    };
+    let classic = group::ClassicConsumerSettings {
+        classic: group::ClassicSettings {
+            instance_id,
+            protocol_type: group::CONSUMER_PROTOCOL_TYPE,
+            session_timeout: config.session_timeout,
+            heartbeat_interval: config.heartbeat_interval,
+            rebalance_timeout: config.max_poll_interval,
+            backoff: client.retry_backoff,
+            backoff_max: client.retry_backoff_max,
+        },
+        rack,
+        assignors: assignors.unwrap_or_else(|| Assignors::named(&config.assignment_strategy)),
+    };
+    let id = uuid::Builder::from_random_bytes(clock.bits().to_be_bytes());
+    let id = Arc::from(id.into_uuid().to_string());
+    match protocol {
+        GroupProtocol::Classic => group::Settings::Classic(classic),
+        GroupProtocol::Consumer => group::Settings::Consumer(consumer, id),
+        GroupProtocol::Auto => group::Settings::Auto(consumer, id, classic),
     }
 }
 

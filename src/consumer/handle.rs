@@ -405,7 +405,7 @@ impl GroupMetadata {
         let member = shared.lock().member.clone();
         let (member_id, epoch) = member.map_or_else(
             || (String::new(), -1),
-            |(id, epoch)| (id.to_string(), epoch),
+            |member| (member.id.to_string(), member.epoch),
         );
         Self {
             group_id: shared.config.group_id.clone().unwrap_or_default(),

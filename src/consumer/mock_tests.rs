@@ -13,6 +13,7 @@ use crate::{Client, ErrorKind, Record};
 
 const SECOND: Duration = Duration::from_secs(1);
 const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
+const NOT_COORDINATOR: i16 = 16;
 const FENCED_MEMBER_EPOCH: i16 = 110;
 
 async fn mock(brokers: u8) -> MockCluster {
@@ -143,6 +144,22 @@ async fn a_committed_offset_that_was_damaged_on_its_way_skips_nothing() {
     }
     // An offset that the log has cannot be told from what was committed.
     assert_eq!(elsewhere, BTreeSet::from([4, 7, 1]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_coordinator_that_has_moved_is_looked_for() {
+    let mock = mock(1).await;
+    let consumer = subscriber(&mock.client()).build().unwrap();
+    tokio::time::sleep(SECOND).await;
+    let looked_for = mock.on(Api::FindCoordinator).delay(Duration::ZERO);
+    let moved = mock
+        .on(Api::ConsumerGroupHeartbeat)
+        .times(1)
+        .fail(NOT_COORDINATOR);
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!((moved.hits(), looked_for.hits()), (1, 1));
+    assert_eq!(members(&mock), 1);
+    drop(consumer);
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,7 +55,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use crate::config::consumer::{IsolationLevel, OffsetReset};
+pub use crate::config::consumer::{GroupProtocol, IsolationLevel, OffsetReset};
 pub use crate::fetched::batch::{BatchRecords, Batches, PartitionBatch};
 pub use crate::group::GroupMembershipOperation;
 pub use crate::types::TimeLag;

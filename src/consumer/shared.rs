@@ -4,7 +4,7 @@
 //! await, never while records are decoded for hand-out, never while user code runs.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use uuid::Uuid;
@@ -26,6 +26,7 @@ use crate::fetched::batch::{Batches, PartitionBatch};
 use crate::fetched::buffer::{FetchBuffer, Taking};
 use crate::fetched::chunk::{Chunk, Portion};
 use crate::fetched::{PartEpoch, Position, Reading};
+use crate::group::MemberIdentity;
 use crate::hooks::Chain;
 use crate::log_throttle::LogThrottle;
 use crate::tasks::Tasks;
@@ -86,8 +87,8 @@ pub(super) struct Inner {
     pub(super) rewanted: bool,
     pub(super) unsubscribing: Option<PendingUnsubscribe>,
     pub(super) split: Split,
-    /// Id and epoch of the group member, for commits and transactions.
-    pub(super) member: Option<(Arc<str>, i32)>,
+    /// The group member, for commits and transactions.
+    pub(super) member: Option<MemberIdentity>,
     /// Which membership it is: with each, what was assigned before is lost.
     pub(super) life: u64,
 }

@@ -1,6 +1,31 @@
 //! Group membership: who owns which partitions.
+//!
+//! [`Membership`] is what the consumer's control task drives, whatever protocol the member speaks:
+//! it sends what [`Effect::Send`] says, hands the answers in, and tells the application what comes
+//! and goes. `consumer.rs` is the protocol `consumer` (KIP-848), `classic.rs`
+//! the protocol `classic` for members of any kind, and `classic_consumer.rs` a consumer in it.
 
-pub(crate) mod kip848;
+pub(crate) mod assignor;
+mod assignors;
+mod call;
+mod classic;
+mod classic_consumer;
+mod consumer;
+mod membership;
+mod messages;
+pub(crate) mod subscription;
+
+pub(crate) use self::assignors::Assignors;
+pub(crate) use self::call::GroupCall;
+pub(crate) use self::classic::Settings as ClassicSettings;
+pub(crate) use self::classic_consumer::{
+    PROTOCOL_TYPE as CONSUMER_PROTOCOL_TYPE, Settings as ClassicConsumerSettings,
+};
+pub(crate) use self::consumer::Settings as ConsumerSettings;
+pub(crate) use self::membership::{Membership, Settings};
+pub(crate) use self::messages::{
+    Effect, GroupRequest, GroupResponse, MemberIdentity, Subscription, Token, Verdict,
+};
 
 /// What becomes of a consumer's place in its group when it is closed (KIP-1092).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

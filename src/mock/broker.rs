@@ -7,11 +7,12 @@ use kafka_protocol::protocol::{Encodable, HeaderVersion};
 use tokio::time::{sleep, timeout_at};
 
 use super::api::{self, Context};
+use super::groups::Reply;
 use super::requests::{Api, Request};
 use super::rules::{self, Action, RequestInfo, RuleOutcome};
 use super::shared::Shared;
 use super::state::Listener;
-use crate::clock::now;
+use crate::clock::{now, sleep_at};
 use crate::wire::guard::Guarded;
 
 /// What becomes of the connection after a request.
@@ -149,8 +150,40 @@ async fn apply(
     request: Request,
     correlation: i32,
 ) -> Outcome {
-    if let Request::Fetch(request) = request {
-        return fetch(shared, at, context, &request, correlation).await;
+    match request {
+        Request::Fetch(request) => {
+            return fetch(shared, at, context, &request, correlation).await;
+        }
+        Request::JoinGroup(request) => {
+            let reply = {
+                let mut state = shared.state();
+                match state.lives(at.broker, at.life) {
+                    true => api::classic::join(&mut state, context, &request),
+                    false => return Outcome::Close,
+                }
+            };
+            return match answer(shared, &request.group_id, reply).await {
+                Some(mut joined) => {
+                    api::classic::fit_to_version(&mut joined, context.version);
+                    encode(at, &joined, context.version, correlation)
+                }
+                None => at.refuse("JoinGroup", "the member joined again meanwhile, or left"),
+            };
+        }
+        Request::SyncGroup(request) => {
+            let reply = {
+                let mut state = shared.state();
+                match state.lives(at.broker, at.life) {
+                    true => api::classic::sync(&mut state, context, &request),
+                    false => return Outcome::Close,
+                }
+            };
+            return match answer(shared, &request.group_id, reply).await {
+                Some(synced) => encode(at, &synced, context.version, correlation),
+                None => at.refuse("SyncGroup", "the member synced again meanwhile, or left"),
+            };
+        }
+        _ => {}
     }
     let outcome = apply_at_once(shared, at, context, request, correlation);
     // Whoever waits for data or another leader looks again.
@@ -168,11 +201,7 @@ fn apply_at_once(
     let version = context.version;
     let mut state = shared.state();
     let state = &mut *state;
-    if !state
-        .brokers
-        .get(&at.broker)
-        .is_some_and(|broker| broker.alive && broker.life == at.life)
-    {
+    if !state.lives(at.broker, at.life) {
         return Outcome::Close;
     }
     macro_rules! answer {
@@ -189,8 +218,8 @@ fn apply_at_once(
                 _ => answer!(response),
             }
         }
-        // Handled apart, since it waits.
-        Request::Fetch(_) => Outcome::Close,
+        // Handled apart, since they wait.
+        Request::Fetch(_) | Request::JoinGroup(_) | Request::SyncGroup(_) => Outcome::Close,
         Request::ListOffsets(request) => answer!(api::offsets::list(state, context, &request)),
         Request::Metadata(request) => answer!(api::cluster::metadata(state, context, &request)),
         Request::OffsetCommit(request) => answer!(api::commits::commit(state, context, &request)),
@@ -201,8 +230,12 @@ fn apply_at_once(
             answer!(api::cluster::find_coordinator(state, context, &request))
         }
         Request::DescribeGroups(request) => {
-            answer!(api::groups::describe_classic(state, context, &request))
+            answer!(api::classic::describe(state, context, &request))
         }
+        Request::Heartbeat(request) => {
+            answer!(api::classic::heartbeat(state, context, &request))
+        }
+        Request::LeaveGroup(request) => answer!(api::classic::leave(state, context, &request)),
         Request::ListGroups(request) => answer!(api::groups::list(state, context, &request)),
         Request::ApiVersions(_) => answer!(api::cluster::api_versions(state, context)),
         Request::CreateTopics(request) => {
@@ -273,6 +306,37 @@ async fn fetch(
             }
         }
         let _ = timeout_at(deadline, changed).await;
+    }
+}
+
+/// Waits until a group has an answer; None if there will be none.
+async fn answer<T>(shared: &Arc<Shared>, group: &str, mut reply: Reply<T>) -> Option<T> {
+    // Others may have got theirs by this request.
+    shared.changed.notify_waiters();
+    loop {
+        let changed = shared.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let next = {
+            let mut state = shared.state();
+            let (now, skew) = (state.now(), state.skew);
+            state.groups.get_mut(group).and_then(|group| {
+                group.expire(now);
+                group.next_deadline()?.checked_sub(skew)
+            })
+        };
+        reply = match Arc::try_unwrap(reply) {
+            // The group has let go of it, answered or not.
+            Ok(answer) => {
+                shared.changed.notify_waiters();
+                return answer.into_inner();
+            }
+            Err(reply) => reply,
+        };
+        tokio::select! {
+            () = changed => {}
+            () = sleep_at(next) => {}
+        }
     }
 }
 

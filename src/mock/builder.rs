@@ -49,6 +49,9 @@ impl MockClusterBuilder {
                 replication: -1,
                 session_timeout: Duration::from_secs(45),
                 heartbeat_interval: Duration::from_secs(5),
+                initial_rebalance_delay: Duration::ZERO,
+                group_max_size: usize::MAX,
+                classic_sessions: (Duration::from_secs(6), Duration::from_secs(30 * 60)),
             },
             tcp: Some(("127.0.0.1".to_owned(), 0)),
             seed: None,
@@ -107,6 +110,66 @@ impl MockClusterBuilder {
     pub fn group_timeouts(mut self, session: Duration, heartbeat: Duration) -> Self {
         self.defaults.session_timeout = session;
         self.defaults.heartbeat_interval = heartbeat;
+        self
+    }
+
+    /// How long an empty classic group waits for more members after the first one joined
+    /// (`group.initial.rebalance.delay.ms`); each further one puts it off by as much. Default: not
+    /// at all, where brokers wait for 3 s.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// use ottla::mock::MockCluster;
+    ///
+    /// let delay = Duration::from_secs(3);
+    /// let mock = MockCluster::builder().initial_rebalance_delay(delay).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn initial_rebalance_delay(mut self, delay: Duration) -> Self {
+        self.defaults.initial_rebalance_delay = delay;
+        self
+    }
+
+    /// How many members a classic group takes (`group.max.size`); further ones are answered
+    /// `GROUP_MAX_SIZE_REACHED`. Default: no limit.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// use ottla::mock::MockCluster;
+    ///
+    /// let mock = MockCluster::builder().group_max_size(2).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn group_max_size(mut self, members: usize) -> Self {
+        self.defaults.group_max_size = members;
+        self
+    }
+
+    /// The shortest and the longest session time-out that members of classic groups may ask for
+    /// (`group.min.session.timeout.ms`, `group.max.session.timeout.ms`); others are answered
+    /// `INVALID_SESSION_TIMEOUT`. Default: 6 s and 30 min.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// use ottla::mock::MockCluster;
+    ///
+    /// let (shortest, longest) = (Duration::from_millis(100), Duration::from_secs(60));
+    /// let builder = MockCluster::builder().classic_sessions(shortest, longest);
+    /// let mock = builder.start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn classic_sessions(mut self, shortest: Duration, longest: Duration) -> Self {
+        self.defaults.classic_sessions = (shortest, longest);
         self
     }
 

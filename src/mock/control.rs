@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::MockCluster;
 use super::assign::Parts;
+use super::consumer_protocol;
+use super::groups::{Group, Members};
 use super::state::{Partition, State};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::OwnedRecord;
@@ -14,9 +16,10 @@ use crate::types::TopicPartition;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MockGroup {
-    /// `Empty`, `Assigning`, `Reconciling` or `Stable`.
+    /// `Empty`, `Assigning`, `Reconciling` or `Stable`; of a classic group `Empty`,
+    /// `PreparingRebalance`, `CompletingRebalance` or `Stable`.
     pub state: String,
-    /// Goes up whenever members, subscriptions or topics change.
+    /// Goes up whenever members, subscriptions or topics change; of a classic group the generation.
     pub epoch: i32,
     /// The members in the order of their ids.
     pub members: Vec<MockGroupMember>,
@@ -28,17 +31,18 @@ pub struct MockGroup {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MockGroupMember {
-    /// The id that it gave itself.
+    /// The id that it gave itself, or that it was given in a classic group.
     pub id: String,
     /// The client's name (`client.id`).
     pub client_id: String,
     /// `group.instance.id`, if it has one.
     pub instance_id: Option<String>,
-    /// The epoch that it has reached.
+    /// The epoch that it has reached, or the generation of its classic group.
     pub epoch: i32,
     /// The number of its membership: another one if it was thrown out, or joined anew, meanwhile.
     pub membership: u64,
-    /// What is its own at present.
+    /// What is its own at present; of a classic group what its leader gave it, if that is of the
+    /// protocol type `consumer`.
     pub partitions: Vec<TopicPartition>,
 }
 
@@ -262,6 +266,8 @@ impl MockCluster {
         }
         state.coordinators.insert(group.to_owned(), broker);
         state.renew(group);
+        drop(state);
+        self.shared.changed.notify_waiters();
         Ok(())
     }
 
@@ -336,6 +342,8 @@ impl MockCluster {
         for group in state.groups.values_mut() {
             group.expire(now);
         }
+        drop(state);
+        self.shared.changed.notify_waiters();
     }
 
     /// Every record of a partition, in order; none if there is no such partition.
@@ -406,14 +414,7 @@ impl MockCluster {
         let now = state.now();
         state.groups.get_mut(name)?.expire(now);
         let group = state.groups.get(name)?;
-        let members = group.members.iter().map(|(id, member)| MockGroupMember {
-            id: id.clone(),
-            client_id: member.client_id.clone(),
-            instance_id: member.instance_id.clone(),
-            epoch: member.epoch,
-            membership: member.membership,
-            partitions: partitions_of(&state, &member.assigned),
-        });
+        let (epoch, members) = members_of(&state, group);
         let offsets = group.offsets.iter().map(|((topic, partition), committed)| {
             (
                 TopicPartition::new(topic.as_str(), *partition),
@@ -422,8 +423,8 @@ impl MockCluster {
         });
         Some(MockGroup {
             state: group.state().to_owned(),
-            epoch: group.epoch,
-            members: members.collect(),
+            epoch,
+            members,
             offsets: offsets.collect(),
         })
     }
@@ -459,6 +460,40 @@ fn partition_of<'a>(
         .ok()
         .and_then(|index| state.topics.get_mut(topic)?.partitions.get_mut(index))
         .ok_or_else(|| unknown(format!("partition {topic}-{partition}")))
+}
+
+/// The epoch of a group, and its members in the order of their ids.
+fn members_of(state: &State, group: &Group) -> (i32, Vec<MockGroupMember>) {
+    match &group.members {
+        Members::Consumer(group) => {
+            let members = group.members.iter().map(|(id, member)| MockGroupMember {
+                id: id.clone(),
+                client_id: member.client_id.clone(),
+                instance_id: member.instance_id.clone(),
+                epoch: member.epoch,
+                membership: member.membership,
+                partitions: partitions_of(state, &member.assigned),
+            });
+            (group.epoch, members.collect())
+        }
+        Members::Classic(group) => {
+            let consumer = group.protocol_type() == "consumer";
+            let members = group.members.iter().map(|(id, member)| MockGroupMember {
+                id: id.clone(),
+                client_id: member.client_id.clone(),
+                instance_id: member.instance_id.clone(),
+                epoch: group.generation,
+                membership: member.membership,
+                partitions: consumer
+                    .then(|| consumer_protocol::assigned(&member.assignment))
+                    .flatten()
+                    .unwrap_or_default(),
+            });
+            let mut members: Vec<_> = members.collect();
+            members.sort_by(|a, b| a.id.cmp(&b.id));
+            (group.generation, members)
+        }
+    }
 }
 
 fn partitions_of(state: &State, parts: &Parts) -> Vec<TopicPartition> {

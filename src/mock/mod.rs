@@ -52,7 +52,8 @@
 //! is the same.
 //!
 //! It offers what Kafka 4.3 does, or less with [`max_version`](MockClusterBuilder::max_version).
-//! What it does not have: classic groups, transactions, access control, quotas, TLS and SASL,
+//! Groups speak the classic protocol or that of KIP-848.
+//! What it does not have: transactions, access control, quotas, TLS and SASL,
 //! compaction and retention, log append time; and Unicode classes such as `\p{L}` in the regular
 //! expressions of subscriptions. A request that it does not offer ends the connection, as at a
 //! broker, with a line in the log (`tracing`, level `warn`).
@@ -63,6 +64,7 @@ mod assign;
 mod broker;
 mod builder;
 mod clients;
+mod consumer_protocol;
 mod control;
 #[cfg(test)]
 mod doubt_tests;

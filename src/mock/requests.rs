@@ -80,6 +80,10 @@ apis! {
     OffsetCommit = 8, 8..=10, OffsetCommitRequest;
     OffsetFetch = 9, 6..=10, OffsetFetchRequest;
     FindCoordinator = 10, 3..=6, FindCoordinatorRequest;
+    JoinGroup = 11, 6..=9, JoinGroupRequest;
+    Heartbeat = 12, 4..=4, HeartbeatRequest;
+    LeaveGroup = 13, 4..=5, LeaveGroupRequest;
+    SyncGroup = 14, 4..=5, SyncGroupRequest;
     DescribeGroups = 15, 5..=6, DescribeGroupsRequest;
     ListGroups = 16, 3..=5, ListGroupsRequest;
     ApiVersions = 18, 0..=4, ApiVersionsRequest;
@@ -178,6 +182,10 @@ impl Request {
         match self {
             Self::OffsetCommit(request) => Some(&request.group_id),
             Self::ConsumerGroupHeartbeat(request) => Some(&request.group_id),
+            Self::JoinGroup(request) => Some(&request.group_id),
+            Self::Heartbeat(request) => Some(&request.group_id),
+            Self::LeaveGroup(request) => Some(&request.group_id),
+            Self::SyncGroup(request) => Some(&request.group_id),
             Self::OffsetFetch(request) => request.groups.first().map(|group| &*group.group_id),
             _ => None,
         }

@@ -24,7 +24,7 @@ pub struct RequestInfo<'a> {
     pub client_id: &'a str,
     /// The topics that the request names, where it names any.
     pub topics: &'a [String],
-    /// The group it concerns, for commits, offset look-ups and heartbeats.
+    /// The group it concerns, for commits, offset look-ups, and what members ask.
     pub group: Option<&'a str>,
 }
 

@@ -67,6 +67,10 @@ pub(super) struct Defaults {
     pub(super) replication: i16,
     pub(super) session_timeout: Duration,
     pub(super) heartbeat_interval: Duration,
+    pub(super) initial_rebalance_delay: Duration,
+    pub(super) group_max_size: usize,
+    /// The shortest and the longest session time-out of a classic member.
+    pub(super) classic_sessions: (Duration, Duration),
 }
 
 pub(super) struct State {
@@ -141,6 +145,12 @@ impl State {
     pub(super) fn wall_millis(&self) -> i64 {
         let skew = i64::try_from(self.skew.as_millis()).unwrap_or(i64::MAX);
         self.clock.wall_millis().saturating_add(skew)
+    }
+
+    /// Whether the broker is in this life, in which a connection was made.
+    pub(super) fn lives(&self, broker: i32, life: u64) -> bool {
+        let known = self.brokers.get(&broker);
+        known.is_some_and(|broker| broker.alive && broker.life == life)
     }
 
     pub(super) fn is_alive(&self, broker: i32) -> bool {
@@ -233,12 +243,12 @@ impl State {
         Some(broker)
     }
 
-    /// The sessions of a group's members begin anew.
+    /// Another broker takes a group over, whose members' sessions begin anew.
     pub(super) fn renew(&mut self, group: &str) {
         let now = self.now();
         let timeout = self.defaults.session_timeout;
         if let Some(group) = self.groups.get_mut(group) {
-            group.renew_sessions(now, timeout);
+            group.reload(now, timeout);
         }
     }
 

@@ -213,7 +213,20 @@ impl Link {
         request: &R,
         deadline: Instant,
     ) -> Result<R::Response> {
-        let answer = timeout_at(deadline, self.send(version, request)).await;
+        self.ask_waiting(version, request, Duration::ZERO, deadline)
+            .await
+    }
+
+    /// The same for a request that waits at the broker for up to `wait`.
+    pub(crate) async fn ask_waiting<R: Call>(
+        &self,
+        version: i16,
+        request: &R,
+        wait: Duration,
+        deadline: Instant,
+    ) -> Result<R::Response> {
+        let pending = self.send_waiting(version, request, wait);
+        let answer = timeout_at(deadline, pending).await;
         if answer.is_err() && crate::planted("an-impatient-caller-ends-the-connection") {
             self.close();
         }

@@ -26,6 +26,8 @@ pub(crate) enum Lane {
     FetchMore,
     /// Groups and transactions, where joins wait for other members. One per member.
     Coordinator,
+    /// JoinGroup and SyncGroup, which wait for other members. One per member of a classic group.
+    Join,
     /// What is short: metadata, coordinators, producer ids, what groups are and have committed. Shared
     /// by all roles.
     Metadata,
@@ -44,7 +46,7 @@ impl Lane {
     /// Whose connection on this lane serves a role.
     pub(crate) fn owner(self, role: Owner) -> Owner {
         match self {
-            Self::Data | Self::Fetch | Self::FetchMore | Self::Coordinator => role,
+            Self::Data | Self::Fetch | Self::FetchMore | Self::Coordinator | Self::Join => role,
             Self::Metadata | Self::Admin | Self::Log => Owner::default(),
         }
     }

@@ -28,12 +28,14 @@ pub(crate) struct ToCommit {
 }
 
 /// Commits; `identity` is asked for each attempt, since a member's epoch moves on and its
-/// membership may end. Retries each offset until its deadline. `committed` is what was done. The
+/// membership may end, and `behind` of a refusal whether it was made because the member has yet to
+/// learn of that. Retries each offset until its deadline. `committed` is what was done. The
 /// error of the first partition that was refused, or that of the last attempt where everything else
 /// was too late; whoever asked for an offset whose deadline has passed knows that by itself.
 pub(crate) async fn commit(
     cluster: &Cluster,
     identity: impl Fn() -> Result<Identity> + Send + Sync,
+    behind: impl Fn(i16) -> bool + Send + Sync,
     offsets: Offsets,
     committed: &mut Offsets,
 ) -> Result<()> {
@@ -56,7 +58,8 @@ pub(crate) async fn commit(
                     };
                     let doing = format!("committing to group '{}'", who.group);
                     let error = Error::from_code(code, doing).with_topic_partition(tp.clone());
-                    if commit_again(cluster, code, &who, &one) {
+                    let behind = who.member.is_some() && behind(code);
+                    if behind || commit_again(cluster, code, &one) {
                         again.get_or_insert(error);
                         left.insert(tp, one);
                     } else {
@@ -81,12 +84,9 @@ pub(crate) async fn commit(
     refused.map_or(Ok(()), Err)
 }
 
-/// Whether the same commit may work later. A stale epoch means that the member's next heartbeat is
-/// on its way (KIP-848); not being a member at all does not mend.
-fn commit_again(cluster: &Cluster, code: i16, who: &Identity, of: &ToCommit) -> bool {
+/// Whether the same commit may work later, whoever makes it.
+fn commit_again(cluster: &Cluster, code: i16, of: &ToCommit) -> bool {
     match code {
-        codes::STALE_MEMBER_EPOCH => who.member.is_some(),
-        codes::UNKNOWN_MEMBER_ID | codes::FENCED_MEMBER_EPOCH => false,
         // The coordinator has not heard of a new topic, or the topic is gone; its id is nobody
         // else's.
         codes::UNKNOWN_TOPIC_ID => {
@@ -101,8 +101,8 @@ fn commit_again(cluster: &Cluster, code: i16, who: &Identity, of: &ToCommit) -> 
         | codes::CORRUPT_MESSAGE
         | codes::UNSTABLE_OFFSET_COMMIT => true,
         // A topic that is gone: trying until there is one of its name would give that one the
-        // offsets of the old. A group that rebalances, an offset too large to keep ...: the
-        // caller's.
+        // offsets of the old. Not being a member does not mend. A group that rebalances, an
+        // offset too large to keep ...: the caller's.
         _ => false,
     }
 }

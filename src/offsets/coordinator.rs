@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -29,6 +30,18 @@ pub(crate) async fn ask_coordinator<R: Call>(
     deadline: Instant,
     build: impl Fn(i16) -> Result<(i16, R)> + Send + Sync,
 ) -> Result<(BrokerId, R::Response)> {
+    let lane = (Lane::Coordinator, Duration::ZERO);
+    ask_coordinator_on(lane, cluster, group, deadline, build).await
+}
+
+/// The same on another lane, where it may wait for so long at the broker.
+pub(crate) async fn ask_coordinator_on<R: Call>(
+    (lane, wait): (Lane, Duration),
+    cluster: &Cluster,
+    group: &str,
+    deadline: Instant,
+    build: impl Fn(i16) -> Result<(i16, R)> + Send + Sync,
+) -> Result<(BrokerId, R::Response)> {
     let key = CoordinatorKey::Group(group);
     let broker = cluster.coordinator(key, deadline).await?;
     let doubt = || {
@@ -36,12 +49,12 @@ pub(crate) async fn ask_coordinator<R: Call>(
         cluster.refresh();
     };
     let link = cluster
-        .link(broker, Lane::Coordinator, deadline)
+        .link(broker, lane, deadline)
         .await
         .inspect_err(|_| doubt())?;
     let (version, request) = build(link.version::<R>()?)?;
     let response = link
-        .ask(version, &request, deadline)
+        .ask_waiting(version, &request, wait, deadline)
         .await
         .inspect_err(|_| doubt())?;
     Ok((broker, response))

@@ -8,7 +8,7 @@ mod list;
 pub(crate) mod peek;
 
 pub(crate) use self::commit::{Offsets, ToCommit, commit, not_a_member};
-pub(crate) use self::coordinator::{Identity, ask_coordinator};
+pub(crate) use self::coordinator::{Identity, ask_coordinator_on};
 pub(crate) use self::fetch::{
     CommittedOffsets, GroupsToLookUp, Lookup, committed, committed_of, committed_once, lookup_error,
 };

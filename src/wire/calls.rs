@@ -82,6 +82,10 @@ calls! {
     10 FindCoordinatorRequest => FindCoordinatorResponse, "FindCoordinator" 3..=6 throttle throttle_time_ms error error_code;
     8 OffsetCommitRequest => OffsetCommitResponse, "OffsetCommit" 8..=10 throttle throttle_time_ms is Write check offset_commit;
     9 OffsetFetchRequest => OffsetFetchResponse, "OffsetFetch" 6..=10 throttle throttle_time_ms check offset_fetch;
+    11 JoinGroupRequest => JoinGroupResponse, "JoinGroup" 6..=9 throttle throttle_time_ms error error_code;
+    14 SyncGroupRequest => SyncGroupResponse, "SyncGroup" 4..=5 throttle throttle_time_ms error error_code;
+    12 HeartbeatRequest => HeartbeatResponse, "Heartbeat" 4..=4 throttle throttle_time_ms error error_code;
+    13 LeaveGroupRequest => LeaveGroupResponse, "LeaveGroup" 4..=5 throttle throttle_time_ms error error_code is Write;
     15 DescribeGroupsRequest => DescribeGroupsResponse, "DescribeGroups" 5..=6 throttle throttle_time_ms check describe_groups;
     16 ListGroupsRequest => ListGroupsResponse, "ListGroups" 3..=5 throttle throttle_time_ms error error_code;
     69 ConsumerGroupDescribeRequest => ConsumerGroupDescribeResponse, "ConsumerGroupDescribe" 0..=1 throttle throttle_time_ms check describe_new_groups;

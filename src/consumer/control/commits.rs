@@ -7,7 +7,8 @@ use super::{Answer, Control};
 use crate::clock::{Instant, now};
 use crate::consumer::commands::{MAYBE, timed_out};
 use crate::consumer::unsent::{Purpose, Waiter, to_commit};
-use crate::error::Result;
+use crate::error::{Class, Error, Result};
+use crate::group::{MemberIdentity, Verdict};
 use crate::offsets::{self, Identity, Offsets};
 
 impl Control {
@@ -39,7 +40,7 @@ impl Control {
     }
 
     pub(super) fn identity(&self) -> Option<Identity> {
-        let member = self.shared.lock().member.clone();
+        let member = self.shared.lock().member.clone().map(pair);
         let instance_id = self.shared.config.group_instance_id.as_deref();
         self.group.as_ref().map(|group| Identity {
             group: Arc::clone(group),
@@ -86,7 +87,7 @@ impl Control {
                         return Err(offsets::not_a_member(&identity.group));
                     }
                     Ok(Identity {
-                        member,
+                        member: member.map(pair),
                         ..identity.clone()
                     })
                 };
@@ -94,8 +95,10 @@ impl Control {
                 let seen = !shared.interceptors.is_empty();
                 let seen = seen.then(|| next.offsets.clone());
                 let mut committed = Offsets::new();
-                let outcome =
-                    offsets::commit(&shared.cluster, who, next.offsets, &mut committed).await;
+                let behind = |code| Verdict::of(code) == Verdict::Behind;
+                let (cluster, offsets) = (&shared.cluster, next.offsets);
+                let outcome = offsets::commit(cluster, who, behind, offsets, &mut committed).await;
+                let outcome = outcome.map_err(told_in_a_rebalance);
                 let took = now().saturating_duration_since(began);
                 shared.stats.committed(took, outcome.is_ok());
                 if let Some(seen) = seen {
@@ -180,4 +183,18 @@ impl Control {
             }
         }
     }
+}
+
+/// What a group refuses because it rebalances can be committed when it has: what is still owned.
+fn told_in_a_rebalance(error: Error) -> Error {
+    let code = error.code().map(|code| code.get());
+    match code.map(Verdict::of) {
+        Some(Verdict::Rebalancing) => error.with_class(Class::Retriable),
+        _ => error,
+    }
+}
+
+/// As requests about offsets take it.
+fn pair(member: MemberIdentity) -> (Arc<str>, i32) {
+    (member.id, member.epoch)
 }

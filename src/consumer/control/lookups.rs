@@ -14,6 +14,7 @@ use crate::consumer::positions::{ResetAsk, ResetTo};
 use crate::consumer::shared::Shared;
 use crate::error::{Error, Result};
 use crate::fetched::{PartEpoch, Position};
+use crate::group::Verdict;
 use crate::offsets::{self, EARLIEST, Found, LATEST, Lookup};
 use crate::types::{BrokerId, TopicPartition};
 use crate::wire::codes;
@@ -171,17 +172,10 @@ impl Control {
 /// Whether the next attempt may end otherwise without anybody doing something: a member whose epoch
 /// has moved on, or that was thrown out, hears of it by its heartbeats.
 fn may_pass(error: &Error) -> bool {
-    let code = error.code().map(|code| code.get());
+    let code = error.code().map_or(codes::NONE, |code| code.get());
     error.is_retriable()
-        || matches!(
-            code,
-            Some(
-                codes::UNKNOWN_SERVER_ERROR
-                    | codes::UNKNOWN_MEMBER_ID
-                    | codes::STALE_MEMBER_EPOCH
-                    | codes::FENCED_MEMBER_EPOCH
-            )
-        )
+        || code == codes::UNKNOWN_SERVER_ERROR
+        || Verdict::of(code) != Verdict::Other
 }
 
 fn timestamp(to: ResetTo, wall_millis: i64) -> i64 {

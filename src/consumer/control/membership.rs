@@ -1,44 +1,53 @@
 //! The member of the group: heartbeats, what comes and goes, and the end of the membership.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicI16, Ordering};
 
-use kafka_protocol::messages as kp;
-use kafka_protocol::messages::consumer_group_heartbeat_request::TopicPartitions;
 use uuid::Uuid;
 
-use super::state::{CloseState, HeartbeatSender, Unsubscribing};
+use super::state::{CloseState, GroupSender, Unsubscribing};
 use super::{Answer, Control, Revoking};
 use crate::clock::{Instant, now};
-use crate::cluster::{Cluster, CoordinatorKey, Snapshot};
+use crate::cluster::{CoordinatorKey, Snapshot};
 use crate::consumer::commands::{PendingUnsubscribe, RebalanceEvent};
 use crate::consumer::metrics::Rebalance;
 use crate::consumer::shared::Shared;
 use crate::consumer::unsent::Purpose;
+use crate::error::Result;
 use crate::error::classify::{self, Refresh};
-use crate::error::{Class, Error, ErrorKind, Result};
-use crate::group::kip848::{Effect, Heartbeat, HeartbeatAnswer, Parts, Token};
+use crate::group::{Effect, GroupCall, GroupRequest, GroupResponse, Token};
+use crate::net::Lane;
 use crate::net::pool::closed;
 use crate::offsets;
 use crate::types::TopicPartition;
-use crate::wire::{str_bytes, topic_name};
+use crate::wire::Call;
 
-impl HeartbeatSender {
-    fn beat(&mut self, shared: Arc<Shared>, token: Token, heartbeat: Heartbeat) {
-        let before = self.beat.take();
-        let heard_of = Arc::clone(&self.heard_of);
-        if heartbeat.is_farewell() && !heard_of.load(Ordering::Relaxed) {
-            let nobody_knows = std::future::ready(Answer::Heartbeat(token, Err(closed())));
-            self.beat = Some(Box::pin(nobody_knows));
+impl GroupSender {
+    fn send(&mut self, shared: Arc<Shared>, token: Token, request: GroupRequest) {
+        if request.waits_for_others() {
+            // An earlier one does not count any more.
+            self.waiting = Some(Box::pin(async move {
+                let answer = send(&shared, &request, &AtomicBool::new(false)).await;
+                Answer::Group(token, answer)
+            }));
             return;
         }
-        self.beat = Some(Box::pin(async move {
+        let before = self.under_way.take().filter(|_| request.keeps_order());
+        let heard_of = Arc::clone(&self.heard_of);
+        if request.is_farewell() {
+            self.waiting = None;
+            if !heard_of.load(Ordering::Relaxed) {
+                let nobody_knows = std::future::ready(Answer::Group(token, Err(closed())));
+                self.under_way = Some(Box::pin(nobody_knows));
+                return;
+            }
+        }
+        self.under_way = Some(Box::pin(async move {
             if let Some(before) = before {
                 before.await;
             }
-            let answer = beat(&shared, &heartbeat, &heard_of).await;
-            Answer::Heartbeat(token, answer)
+            let answer = send(&shared, &request, &heard_of).await;
+            Answer::Group(token, answer)
         }));
     }
 }
@@ -111,18 +120,14 @@ impl Control {
 
     pub(super) fn membership(&mut self, time: Instant) {
         let snapshot = self.shared.cluster.snapshot();
-        while let Some(effect) = self.membership.as_mut().and_then(|membership| {
-            membership.poll(time, |id| {
-                snapshot
-                    .topic_by_id(id)
-                    .map(|topic| Arc::clone(&topic.name))
-            })
-        }) {
+        while let Some(membership) = &mut self.membership
+            && let Some(effect) = membership.poll(time, &snapshot)
+        {
             self.carry_out(effect, &snapshot);
         }
         if let Some(membership) = &self.membership {
             let mut inner = self.shared.lock();
-            inner.member = membership.member();
+            inner.member = membership.identity();
             let before = std::mem::replace(&mut inner.life, membership.life());
             if before != inner.life {
                 let ended = inner.unsent.end_of(before);
@@ -134,8 +139,9 @@ impl Control {
 
     fn carry_out(&mut self, effect: Effect, snapshot: &Snapshot) {
         match effect {
-            Effect::Call(token, heartbeat) => {
-                self.heart.beat(Arc::clone(&self.shared), token, heartbeat);
+            Effect::Send(token, request) => {
+                self.group_sender
+                    .send(Arc::clone(&self.shared), token, request);
             }
             Effect::Revoke(partitions) => self.revoke(partitions),
             Effect::Assign(partitions) => self.assign(partitions, snapshot),
@@ -148,11 +154,15 @@ impl Control {
                 self.shared.ready.notify_waiters();
             }
             Effect::Fail(error) => self.shared.tell(error),
+            Effect::WatchGroup(topics) => {
+                let watched =
+                    (!topics.is_empty()).then(|| self.shared.cluster.watch(&topics, false));
+                self.group_interest = watched;
+            }
             Effect::RefreshMetadata => {
                 self.match_topics(snapshot);
                 self.shared.cluster.refresh();
             }
-            Effect::ForgetCoordinator => {}
             Effect::Left => {
                 if self.end == CloseState::Leaving {
                     self.end = CloseState::Over;
@@ -245,97 +255,51 @@ impl Control {
     }
 }
 
-async fn beat(
+async fn send(
     shared: &Shared,
-    heartbeat: &Heartbeat,
+    request: &GroupRequest,
     heard_of: &AtomicBool,
-) -> Result<HeartbeatAnswer> {
+) -> Result<GroupResponse> {
+    use GroupRequest as R;
+    use GroupResponse as A;
+    let lane = match request.waits_for_others() {
+        true => Lane::Join,
+        false => Lane::Coordinator,
+    };
+    match request {
+        R::ConsumerHeartbeat(it) => ask(shared, lane, it, heard_of)
+            .await
+            .map(A::ConsumerHeartbeat),
+        R::Join(it) => ask(shared, lane, it, heard_of).await.map(A::Join),
+        R::Sync(it) => ask(shared, lane, it, heard_of).await.map(A::Sync),
+        R::Heartbeat(it) => ask(shared, lane, it, heard_of).await.map(A::Heartbeat),
+        R::Leave(it) => ask(shared, lane, it, heard_of).await.map(|()| A::Leave),
+    }
+}
+
+async fn ask<R: GroupCall>(
+    shared: &Shared,
+    lane: Lane,
+    request: &R,
+    heard_of: &AtomicBool,
+) -> Result<R::Answer> {
     let group = shared.config.group_id.as_deref().unwrap_or_default();
-    let cluster: &Cluster = &shared.cluster;
-    let deadline = now() + cluster.config().request_timeout;
-    // The id is the member's own choice, but for the first of version 0.
-    let named = AtomicBool::new(false);
+    let cluster = &shared.cluster;
+    let wait = request.wait();
+    let deadline = now() + cluster.config().request_timeout.max(wait);
+    let sent = AtomicI16::new(0);
     let build = |version| {
-        let message = message(group, heartbeat, version)?;
-        named.store(!message.member_id.is_empty(), Ordering::Relaxed);
+        let message = request.build(group, version)?;
+        sent.store(version, Ordering::Relaxed);
         heard_of.store(true, Ordering::Relaxed);
         Ok((version, message))
     };
-    let (broker, response) = offsets::ask_coordinator::<kp::ConsumerGroupHeartbeatRequest>(
-        cluster, group, deadline, build,
-    )
-    .await?;
-    let told: Option<Arc<str>> = response.member_id.map(|id| Arc::from(id.as_str()));
-    if named.load(Ordering::Relaxed)
-        && let Some(told) = &told
-        && *told != heartbeat.member_id
-    {
-        let message = format!(
-            "a heartbeat of member {} was answered to {told}",
-            heartbeat.member_id
-        );
-        return Err(Error::new(ErrorKind::Protocol, message).with_class(Class::Retriable));
-    }
-    let code = response.error_code;
+    let place = (lane, wait);
+    let (broker, response) =
+        offsets::ask_coordinator_on::<R::Wire>(place, cluster, group, deadline, build).await?;
+    let code = R::Wire::error_code(&response);
     if classify::classify(code).refresh == Refresh::Coordinator {
         cluster.forget_coordinator(CoordinatorKey::Group(group), broker);
     }
-    let interval = u64::try_from(response.heartbeat_interval_ms).unwrap_or(0);
-    let assignment = response.assignment.map(|assignment| {
-        let topics = assignment.topic_partitions.into_iter();
-        topics
-            .map(|topic| (topic.topic_id, topic.partitions.into_iter().collect()))
-            .collect::<Parts>()
-    });
-    Ok(HeartbeatAnswer {
-        code,
-        message: response.error_message.map(|text| text.to_string()),
-        member_id: told,
-        member_epoch: response.member_epoch,
-        interval: Duration::from_millis(interval),
-        assignment,
-    })
-}
-
-fn message(
-    group: &str,
-    beat: &Heartbeat,
-    version: i16,
-) -> Result<kp::ConsumerGroupHeartbeatRequest> {
-    let regex = beat.regex.as_ref().filter(|_| version >= 1);
-    if regex.is_none() && beat.regex.as_ref().is_some_and(|regex| !regex.is_empty()) {
-        let message = "the broker cannot match topics by a pattern: that needs Kafka 4.0 or newer; \
-                       use a pattern that is matched by the client";
-        return Err(Error::new(ErrorKind::UnsupportedVersion, message));
-    }
-    let millis = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX);
-    // In version 0 the broker chooses the id.
-    let member_id = match version {
-        0 if !beat.id_confirmed => "",
-        _ => &beat.member_id,
-    };
-    let owned = beat.owned.as_ref().map(|owned| {
-        let owned = owned.iter().map(|(id, partitions)| {
-            TopicPartitions::default()
-                .with_topic_id(*id)
-                .with_partitions(partitions.iter().copied().collect())
-        });
-        owned.collect()
-    });
-    let topics = beat
-        .topics
-        .as_ref()
-        .map(|topics| topics.iter().map(|name| topic_name(name)).collect());
-    let text = |text: &Arc<str>| str_bytes(text);
-    Ok(kp::ConsumerGroupHeartbeatRequest::default()
-        .with_group_id(kp::GroupId(str_bytes(group)))
-        .with_member_id(str_bytes(member_id))
-        .with_member_epoch(beat.member_epoch)
-        .with_instance_id(beat.instance_id.as_ref().map(text))
-        .with_rack_id(beat.rack.as_ref().map(text))
-        .with_rebalance_timeout_ms(beat.rebalance_timeout.map_or(-1, millis))
-        .with_subscribed_topic_names(topics)
-        .with_subscribed_topic_regex(regex.map(text))
-        .with_server_assignor(beat.assignor.as_ref().map(text))
-        .with_topic_partitions(owned))
+    request.read(sent.into_inner(), response)
 }

@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use self::state::{Answer, Answers, CloseState, Control, HeartbeatSender, Revoking};
+use self::state::{Answer, Answers, CloseState, Control, GroupSender, Revoking};
 use super::fetcher;
 use super::pattern::Matching;
 use super::shared::Shared;
@@ -27,11 +27,11 @@ use crate::clock::{Instant, now, sleep_at};
 use crate::cluster::Snapshot;
 use crate::cluster::snapshot::{Listed, is_refusal};
 use crate::error::Error;
-use crate::group::kip848::{self, Membership, Settings};
+use crate::group::{self, Membership};
 use crate::types::TopicPartition;
 
-pub(super) async fn run(shared: Arc<Shared>) {
-    let control = Control::new(Arc::clone(&shared));
+pub(super) async fn run(shared: Arc<Shared>, membership: group::Settings) {
+    let control = Control::new(Arc::clone(&shared), membership);
     control.run().await;
     // Ends the fetch tasks and this one.
     shared.tasks.stop();
@@ -40,7 +40,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
 }
 
 impl Control {
-    fn new(shared: Arc<Shared>) -> Self {
+    fn new(shared: Arc<Shared>, settings: group::Settings) -> Self {
         let config = &shared.config;
         let group: Option<Arc<str>> = config.group_id.as_deref().map(Arc::from);
         let changes = shared.cluster.changes();
@@ -57,7 +57,9 @@ impl Control {
             checking: None,
             changes,
             membership: None,
-            heart: HeartbeatSender::default(),
+            membership_settings: settings,
+            group_interest: None,
+            group_sender: GroupSender::default(),
             woken_at: now(),
             answers: Vec::new(),
             committing: false,
@@ -86,7 +88,7 @@ impl Control {
             let wish = pin!(shared.control.notified());
             tokio::select! {
                 biased;
-                answer = next_answer(&mut self.heart, &mut self.answers) => self.take(answer),
+                answer = next_answer(&mut self.group_sender, &mut self.answers) => self.take(answer),
                 snapshot = self.changes.changed() => self.follow(&snapshot),
                 () = wish => {}
                 () = sleep_at(timeout) => {}
@@ -129,12 +131,12 @@ impl Control {
         let by_pattern = matches!(wanted, Subscription::Pattern(_));
         self.all = by_pattern.then(|| self.shared.cluster.watch_all());
         if wanted.is_of_group() && self.membership.is_none() {
-            self.membership = Some(membership(&self.shared));
+            self.membership = Some(Membership::new(self.membership_settings.clone()));
         }
         self.wanted = wanted;
         if let Subscription::Pattern(pattern) = &self.wanted {
             if let Matching::Broker(regex) = pattern.matching() {
-                let subscription = kip848::Subscription::Regex(Arc::clone(regex));
+                let subscription = group::Subscription::Regex(Arc::clone(regex));
                 if let Some(membership) = &mut self.membership {
                     membership.subscribe(time, subscription);
                 }
@@ -146,7 +148,7 @@ impl Control {
         self.take_interest(&topics, self.shared.config.allow_auto_create_topics);
         match (&self.wanted, &mut self.membership) {
             (Subscription::Topics(_), Some(membership)) => {
-                membership.subscribe(time, kip848::Subscription::Names(topics));
+                membership.subscribe(time, group::Subscription::Names(topics));
             }
             (Subscription::Partitions(_), _) => self.check_existence(),
             _ => {}
@@ -199,7 +201,7 @@ impl Control {
         let matched = all.iter().filter(of);
         let matched: Vec<_> = matched.map(|listed| Arc::clone(&listed.name)).collect();
         if matches!(pattern.matching(), Matching::Client(..)) {
-            membership.subscribe(now(), kip848::Subscription::Names(matched.clone()));
+            membership.subscribe(now(), group::Subscription::Names(matched.clone()));
         }
         if !self.interest.is(&matched) {
             tracing::debug!(?matched, "topics of the pattern");
@@ -238,9 +240,9 @@ impl Control {
     fn take(&mut self, answer: Answer) {
         let time = now();
         match answer {
-            Answer::Heartbeat(token, answer) => {
+            Answer::Group(token, answer) => {
                 if let Some(membership) = &mut self.membership {
-                    membership.handle_heartbeat(time, token, answer);
+                    membership.handle(time, token, answer);
                 }
             }
             Answer::Committed(asked, found) => self.take_committed(time, &asked, found),
@@ -329,29 +331,16 @@ impl Control {
     }
 }
 
-/// A member with an id of its own, which it keeps for the consumer's whole life (KIP-1082).
-fn membership(shared: &Shared) -> Membership {
-    let (config, client) = (&shared.config, shared.cluster.config());
-    let settings = Settings {
-        instance_id: config.group_instance_id.as_deref().map(Arc::from),
-        rack: config.client_rack.as_deref().map(Arc::from),
-        assignor: config.group_remote_assignor.as_deref().map(Arc::from),
-        rebalance_timeout: config.max_poll_interval,
-        backoff: client.retry_backoff,
-        backoff_max: client.retry_backoff_max,
-    };
-    let id = uuid::Builder::from_random_bytes(shared.cluster.clock().bits().to_be_bytes());
-    Membership::new(settings, id.into_uuid().to_string().into())
-}
-
 /// The first of the answers that is there; the rest stay. Cancel safe.
-async fn next_answer(heart: &mut HeartbeatSender, answers: &mut Answers) -> Answer {
+async fn next_answer(sender: &mut GroupSender, answers: &mut Answers) -> Answer {
     poll_fn(|cx| {
-        if let Some(beat) = &mut heart.beat
-            && let Poll::Ready(answer) = beat.as_mut().poll(cx)
-        {
-            heart.beat = None;
-            return Poll::Ready(answer);
+        for place in [&mut sender.under_way, &mut sender.waiting] {
+            if let Some(request) = place
+                && let Poll::Ready(answer) = request.as_mut().poll(cx)
+            {
+                *place = None;
+                return Poll::Ready(answer);
+            }
         }
         for index in 0..answers.len() {
             if let Poll::Ready(answer) = answers[index].as_mut().poll(cx) {

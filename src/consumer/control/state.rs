@@ -17,13 +17,13 @@ use crate::consumer::unsent::Waiter;
 use crate::consumer::wanted::Subscription;
 use crate::error::{Error, Result};
 use crate::fetched::PartEpoch;
-use crate::group::kip848::{HeartbeatAnswer, Membership, Token};
+use crate::group::{self, GroupResponse, Membership, Token};
 use crate::offsets::{Found, Lookup, Offsets};
 use crate::types::TopicPartition;
 
 /// Something that was waited for.
 pub(super) enum Answer {
-    Heartbeat(Token, Result<HeartbeatAnswer>),
+    Group(Token, Result<GroupResponse>),
     Committed(
         Vec<(TopicPartition, PartEpoch)>,
         Result<BTreeMap<TopicPartition, Lookup>>,
@@ -54,7 +54,10 @@ pub(super) struct Control {
     pub(super) changes: Changes,
     /// Of consumers that subscribed at some time.
     pub(super) membership: Option<Membership>,
-    pub(super) heart: HeartbeatSender,
+    pub(super) membership_settings: group::Settings,
+    /// What members of the group subscribe to, while this one leads it.
+    pub(super) group_interest: Option<Interest>,
+    pub(super) group_sender: GroupSender,
     /// When those who wait in a poll were last woken, to say that they are still there.
     pub(super) woken_at: Instant,
     pub(super) answers: Answers,
@@ -79,11 +82,13 @@ pub(super) struct Revoking {
     pub(super) committing: bool,
 }
 
-/// At most one heartbeat is under way: if the leave overtook the join, the coordinator would keep a
-/// ghost member until its session expires.
+/// At most one request is under way, beside one that waits for other members: if the leave overtook
+/// the join, the coordinator would keep a ghost member until its session expires.
 #[derive(Default)]
-pub(super) struct HeartbeatSender {
-    pub(super) beat: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+pub(super) struct GroupSender {
+    /// JoinGroup or SyncGroup, which wait for other members at the coordinator.
+    pub(super) waiting: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    pub(super) under_way: Option<Pin<Box<dyn Future<Output = Answer> + Send>>>,
     /// A broker may have heard of this member.
     pub(super) heard_of: Arc<AtomicBool>,
 }

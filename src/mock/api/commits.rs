@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::super::groups::Committed;
+use super::super::groups::{Committed, Members};
 use super::super::state::State;
 use super::{Context, wire};
 use crate::wire::codes;
@@ -91,10 +91,16 @@ fn check_commit(
         };
     };
     group.expire(now);
-    if context.version < 9 && !group.members.is_empty() {
-        return Err(codes::UNSUPPORTED_VERSION);
+    match &mut group.members {
+        Members::Classic(group) => {
+            let instance = request.instance_id.as_deref();
+            group.check_commit(&request.member_id, instance, epoch, now)
+        }
+        Members::Consumer(group) if context.version < 9 && !group.members.is_empty() => {
+            Err(codes::UNSUPPORTED_VERSION)
+        }
+        Members::Consumer(group) => group.check_commit(&request.member_id, epoch),
     }
-    group.check_commit(&request.member_id, epoch)
 }
 
 fn commit_one(state: &mut State, group: &str, topic: &str, asked: &CommitPartition) -> i16 {
@@ -143,7 +149,7 @@ fn check_fetch(state: &mut State, context: &Context, asked: &FetchGroup) -> Resu
     if let Some(group) = state.groups.get_mut(&*asked.group_id) {
         group.expire(now);
         if let Some((member, epoch)) = &asked.member
-            && group.has_had_members
+            && let Members::Consumer(group) = &group.members
         {
             let known = group.members.get(&**member);
             if known.ok_or(codes::UNKNOWN_MEMBER_ID)?.epoch != *epoch {

@@ -9,18 +9,17 @@ use kafka_protocol::messages::consumer_group_heartbeat_response::{
     Assignment, TopicPartitions as AssignedPartitions,
 };
 use kafka_protocol::messages::delete_groups_response::DeletableGroupResult;
-use kafka_protocol::messages::describe_groups_response::DescribedGroup;
 use kafka_protocol::messages::list_groups_response::ListedGroup;
 use kafka_protocol::messages::{
     ConsumerGroupDescribeRequest, ConsumerGroupDescribeResponse, ConsumerGroupHeartbeatRequest,
-    ConsumerGroupHeartbeatResponse, DeleteGroupsRequest, DeleteGroupsResponse,
-    DescribeGroupsRequest, DescribeGroupsResponse, ListGroupsRequest, ListGroupsResponse,
+    ConsumerGroupHeartbeatResponse, DeleteGroupsRequest, DeleteGroupsResponse, ListGroupsRequest,
+    ListGroupsResponse,
 };
 
 use regex_lite::Regex;
 
 use super::super::assign::Parts;
-use super::super::groups::{Around, Catalogue, Group, Heartbeat};
+use super::super::groups::{Around, Catalogue, ConsumerGroup, Heartbeat, Member, Members};
 use super::super::state::State;
 use super::{Context, topic_name, wire};
 use crate::wire::codes;
@@ -76,7 +75,7 @@ fn try_heartbeat(
         let why = "GroupId can't be empty.".to_owned();
         return Err((codes::INVALID_REQUEST, why));
     }
-    Group::check(beat).map_err(|(code, why)| (code, why.to_owned()))?;
+    ConsumerGroup::check(beat).map_err(|(code, why)| (code, why.to_owned()))?;
     if let Some(code) = state.not_coordinator(&request.group_id, context.broker) {
         return Err(refused(code));
     }
@@ -101,11 +100,23 @@ fn try_heartbeat(
             made: *made,
         },
     };
-    let known = groups.contains_key(&*request.group_id.0);
-    if !known && beat.epoch != 0 {
-        return Err(refused(codes::GROUP_ID_NOT_FOUND));
+    let group = match groups.get_mut(&*request.group_id.0) {
+        Some(group) => group,
+        None if beat.epoch != 0 => {
+            let why = format!("Group {} not found.", &**request.group_id);
+            return Err((codes::GROUP_ID_NOT_FOUND, why));
+        }
+        None => groups.entry(request.group_id.to_string()).or_default(),
+    };
+    group.expire(now);
+    // An empty group changes to the protocol of whoever comes.
+    if matches!(group.members, Members::Classic(_)) && group.is_empty() && beat.epoch == 0 {
+        group.members = Members::Consumer(ConsumerGroup::default());
     }
-    let group = groups.entry(request.group_id.to_string()).or_default();
+    let Members::Consumer(group) = &mut group.members else {
+        let why = format!("Group {} is not a consumer group.", &**request.group_id);
+        return Err((codes::GROUP_ID_NOT_FOUND, why));
+    };
     let told = group.heartbeat(beat, &around).map_err(|code| match code {
         codes::INVALID_REGULAR_EXPRESSION => {
             let regex = beat.regex.as_deref().unwrap_or_default();
@@ -171,7 +182,7 @@ pub(in super::super) fn list(
             continue;
         };
         group.expire(now);
-        let kind = kind(group);
+        let kind = group.kind();
         let wanted = |filter: &[kafka_protocol::protocol::StrBytes], value: &str| {
             filter.is_empty() || filter.iter().any(|one| one.eq_ignore_ascii_case(value))
         };
@@ -180,11 +191,7 @@ pub(in super::super) fn list(
         }
         let mut listed = ListedGroup::default()
             .with_group_id(wire(name).into())
-            .with_protocol_type(wire(if group.has_had_members {
-                "consumer"
-            } else {
-                ""
-            }));
+            .with_protocol_type(wire(group.protocol_type()));
         if context.version >= 4 {
             listed.group_state = wire(group.state());
         }
@@ -196,14 +203,6 @@ pub(in super::super) fn list(
     ListGroupsResponse::default()
         .with_error_code(context.forced.unwrap_or(codes::NONE))
         .with_groups(groups)
-}
-
-/// A group that only ever had offsets is one of the old kind.
-fn kind(group: &Group) -> &'static str {
-    match group.has_had_members {
-        true => "consumer",
-        false => "classic",
-    }
 }
 
 pub(in super::super) fn describe(
@@ -223,7 +222,10 @@ pub(in super::super) fn describe(
             topics,
             ..
         } = &mut *state;
-        let group = known.get_mut(&*id.0).filter(|group| group.has_had_members);
+        let group = match known.get_mut(&*id.0).map(|group| &mut group.members) {
+            Some(Members::Consumer(group)) => Some(group),
+            _ => None,
+        };
         match (refused, group) {
             (Some(code), _) => answer.error_code = code,
             (None, None) => {
@@ -252,7 +254,7 @@ pub(in super::super) fn describe(
 }
 
 fn members_of<'a>(
-    group: &Group,
+    group: &ConsumerGroup,
     context: &Context,
     name_of: &dyn Fn(uuid::Uuid) -> Option<&'a str>,
 ) -> Vec<described::Member> {
@@ -268,7 +270,7 @@ fn members_of<'a>(
         described::Assignment::default().with_topic_partitions(each.collect())
     };
     let none = Parts::new();
-    let member = |(id, member): (&String, &super::super::groups::Member)| {
+    let member = |(id, member): (&String, &Member)| {
         let mut answer = described::Member::default()
             .with_member_id(wire(id.as_str()))
             .with_instance_id(member.instance_id.as_deref().map(wire))
@@ -294,39 +296,6 @@ fn members_of<'a>(
     group.members.iter().map(member).collect()
 }
 
-/// Groups of the old kind: those that only have offsets.
-pub(in super::super) fn describe_classic(
-    state: &mut State,
-    context: &Context,
-    request: &DescribeGroupsRequest,
-) -> DescribeGroupsResponse {
-    let mut groups = Vec::new();
-    for id in &request.groups {
-        let answer = DescribedGroup::default()
-            .with_group_id(id.clone())
-            .with_authorized_operations(i32::MIN);
-        let refused = context.code_or(|| state.not_coordinator(id, context.broker));
-        let found = state
-            .groups
-            .get(&*id.0)
-            .filter(|group| !group.has_had_members);
-        groups.push(match (refused, found) {
-            (Some(code), _) => answer.with_error_code(code),
-            (None, Some(_)) => answer.with_group_state(wire("Empty")),
-            (None, None) => {
-                let answer = answer.with_group_state(wire("Dead"));
-                match context.version {
-                    6.. => answer
-                        .with_error_code(codes::GROUP_ID_NOT_FOUND)
-                        .with_error_message(Some(wire(format!("Group {} not found.", &***id)))),
-                    _ => answer,
-                }
-            }
-        });
-    }
-    DescribeGroupsResponse::default().with_groups(groups)
-}
-
 pub(in super::super) fn delete(
     state: &mut State,
     context: &Context,
@@ -341,7 +310,7 @@ pub(in super::super) fn delete(
             (None, None) => codes::GROUP_ID_NOT_FOUND,
             (None, Some(group)) => {
                 group.expire(now);
-                match group.members.is_empty() {
+                match group.is_empty() {
                     true => codes::NONE,
                     false => codes::NON_EMPTY_GROUP,
                 }

@@ -1,5 +1,6 @@
 //! What brokers answer, one file per family of requests. Nothing here waits.
 
+pub(super) mod classic;
 pub(super) mod cluster;
 pub(super) mod commits;
 pub(super) mod configs;

@@ -1,4 +1,4 @@
-//! Membership by heartbeats alone: the broker assigns, the member follows (KIP-848).
+//! The protocol `consumer`: heartbeats alone, the broker assigns, the member follows (KIP-848).
 //!
 //! A machine: it takes answers and wishes with the time they happened, and says what to do next.
 //!
@@ -21,15 +21,16 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use self::messages::JOIN;
-pub(crate) use self::messages::{Effect, Heartbeat, HeartbeatAnswer, Parts, Subscription, Token};
+use self::heartbeat::JOIN;
+pub(crate) use self::heartbeat::{Heartbeat, HeartbeatAnswer, Parts};
+use super::messages::{Effect, GroupRequest, MemberIdentity, Subscription, Token};
 use crate::clock::Instant;
 use crate::error::{Class, Error};
 use crate::group::GroupMembershipOperation;
 use crate::types::TopicPartition;
 use crate::wire::codes;
 
-mod messages;
+mod heartbeat;
 
 /// With this epoch a member leaves for good.
 const LEAVE: i32 = -1;
@@ -83,7 +84,7 @@ struct Sent {
 
 /// The machine; see the module's documentation.
 #[derive(Debug)]
-pub(crate) struct Membership {
+pub(crate) struct Member {
     settings: Settings,
     state: State,
     member_id: Arc<str>,
@@ -121,7 +122,7 @@ pub(crate) struct Membership {
     effects: VecDeque<Effect>,
 }
 
-impl Membership {
+impl Member {
     /// `member_id` is made by the client (version 1 of the heartbeat) and kept for its whole life.
     pub(crate) fn new(settings: Settings, member_id: Arc<str>) -> Self {
         Self {
@@ -262,9 +263,12 @@ impl Membership {
     }
 
     /// The id and epoch to commit with, while there is a valid epoch.
-    pub(crate) fn member(&self) -> Option<(Arc<str>, i32)> {
+    pub(crate) fn identity(&self) -> Option<MemberIdentity> {
         let valid = self.epoch > 0 && self.is_in();
-        valid.then(|| (Arc::clone(&self.member_id), self.epoch))
+        valid.then(|| MemberIdentity {
+            id: Arc::clone(&self.member_id),
+            epoch: self.epoch,
+        })
     }
 
     /// An answer, or the failure to get one, to the heartbeat of that token.
@@ -351,11 +355,10 @@ impl Membership {
                 self.join(now);
                 self.next_heartbeat = Some(now + pause);
             }
-            codes::NOT_COORDINATOR | codes::COORDINATOR_NOT_AVAILABLE => {
-                self.effects.push_back(Effect::ForgetCoordinator);
-                self.retry(now);
-            }
-            codes::COORDINATOR_LOAD_IN_PROGRESS
+            // The shell looks for another coordinator.
+            codes::NOT_COORDINATOR
+            | codes::COORDINATOR_NOT_AVAILABLE
+            | codes::COORDINATOR_LOAD_IN_PROGRESS
             | codes::REQUEST_TIMED_OUT
             | codes::NETWORK_EXCEPTION
             | codes::UNKNOWN_SERVER_ERROR => self.retry(now),
@@ -560,7 +563,8 @@ impl Membership {
         self.urgent = false;
         self.next_heartbeat = Some(now + self.interval);
         self.sent_at = Some(now);
-        self.effects.push_back(Effect::Call(token, heartbeat));
+        let request = GroupRequest::ConsumerHeartbeat(heartbeat);
+        self.effects.push_back(Effect::Send(token, request));
     }
 
     fn named(&self, parts: &Parts) -> Vec<(TopicPartition, Uuid)> {

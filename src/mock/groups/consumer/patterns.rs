@@ -13,11 +13,11 @@ use crate::clock::Instant;
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// The topics that there are.
-pub(in super::super) struct Catalogue<'a> {
+pub(in crate::mock) struct Catalogue<'a> {
     /// The names that an expression matches as a whole; None if it is no expression.
-    pub(in super::super) matching: &'a dyn Fn(&str) -> Option<BTreeSet<String>>,
+    pub(in crate::mock) matching: &'a dyn Fn(&str) -> Option<BTreeSet<String>>,
     /// How many topics were made so far.
-    pub(in super::super) made: usize,
+    pub(in crate::mock) made: usize,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -53,14 +53,14 @@ fn code(code: i16) -> Result<HeartbeatAnswer, Error> {
 }
 
 struct Rig {
-    machine: Membership,
+    machine: Member,
     now: Instant,
 }
 
 impl Rig {
     fn new(settings: Settings) -> Self {
         let now = crate::clock::now();
-        let mut machine = Membership::new(settings, "m".into());
+        let mut machine = Member::new(settings, "m".into());
         machine.subscribe(now, names(&["t", "u"]));
         Self { machine, now }
     }
@@ -71,7 +71,9 @@ impl Rig {
 
     fn call(&mut self) -> (Token, Heartbeat) {
         match self.next() {
-            Some(Effect::Call(token, heartbeat)) => (token, heartbeat),
+            Some(Effect::Send(token, GroupRequest::ConsumerHeartbeat(heartbeat))) => {
+                (token, heartbeat)
+            }
             other => panic!("expected a heartbeat, got {other:?}"),
         }
     }
@@ -172,7 +174,7 @@ fn partitions_are_looked_at_when_something_changed() {
         Some(Effect::Assign(parts)) => assert_eq!(parts.len(), 1_000),
         other => panic!("{other:?}"),
     }
-    let Some(Effect::Call(token, _)) = rig.machine.poll(rig.now, named) else {
+    let Some(Effect::Send(token, _)) = rig.machine.poll(rig.now, named) else {
         panic!("no acknowledgement");
     };
     rig.answer(token, ok(1, None));
@@ -356,12 +358,11 @@ fn a_failed_heartbeat_is_repeated_in_full_after_a_pause() {
 }
 
 #[test]
-fn another_coordinator_is_looked_for() {
+fn a_coordinator_that_has_moved_is_asked_again_after_a_pause() {
     let mut rig = Rig::member(settings());
     rig.now += Duration::from_secs(5);
     let (token, _) = rig.call();
     rig.answer(token, code(codes::NOT_COORDINATOR));
-    assert!(matches!(rig.next(), Some(Effect::ForgetCoordinator)));
     assert!(rig.next().is_none());
     rig.now += Duration::from_millis(100);
     rig.call();
@@ -426,7 +427,7 @@ fn leaves_as_it_is_told() {
             ..settings()
         });
         rig.machine.leave(rig.now, operation);
-        assert!(rig.machine.member().is_none());
+        assert!(rig.machine.identity().is_none());
         if let Some(epoch) = epoch {
             let (token, leave) = rig.call();
             assert_eq!(
@@ -588,12 +589,14 @@ fn a_coordinator_that_has_lost_the_group_is_joined_anew() {
 
 #[test]
 fn no_topic_at_all_is_a_subscription_too() {
-    let mut machine = Membership::new(settings(), "m".into());
+    let mut machine = Member::new(settings(), "m".into());
     let now = crate::clock::now();
     assert!(machine.poll(now, name).is_none());
     machine.subscribe(now, names(&[]));
     match machine.poll(now, name) {
-        Some(Effect::Call(_, heartbeat)) => assert_eq!(heartbeat.topics, Some(Vec::new())),
+        Some(Effect::Send(_, GroupRequest::ConsumerHeartbeat(heartbeat))) => {
+            assert_eq!(heartbeat.topics, Some(Vec::new()))
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -614,7 +617,7 @@ proptest! {
             rig.now += Duration::from_secs(6);
             while let Some(effect) = rig.next() {
                 match effect {
-                    Effect::Call(token, heartbeat) => {
+                    Effect::Send(token, GroupRequest::ConsumerHeartbeat(heartbeat)) => {
                         calls.push(token);
                         if let Some(owned) = heartbeat.owned {
                             let told: BTreeSet<_> = owned.get(&T).into_iter().flatten()

@@ -3,7 +3,7 @@ use super::*;
 const TOPIC: Uuid = Uuid::from_u128(5);
 
 struct Test {
-    group: Group,
+    group: ConsumerGroup,
     now: Instant,
     partitions: i32,
     /// Beside `t`; their ids are their lengths.
@@ -31,14 +31,14 @@ impl Test {
                 made: others.len(),
             },
         };
-        Group::check(beat).unwrap();
+        ConsumerGroup::check(beat).unwrap();
         self.group.heartbeat(beat, &around)
     }
 }
 
 fn test() -> Test {
     Test {
-        group: Group::default(),
+        group: ConsumerGroup::default(),
         now: crate::clock::now(),
         partitions: 4,
         others: vec!["eu-1", "us"],

@@ -1,0 +1,155 @@
+//! What assignors are given and what they may answer.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::ErrorKind;
+use crate::cluster::Snapshot;
+use crate::types::TopicPartition;
+
+fn tp(topic: &str, partition: i32) -> TopicPartition {
+    TopicPartition::new(topic, partition)
+}
+
+/// What a member gets, as text.
+fn of(assignment: &GroupAssignment, member: &str) -> String {
+    let partitions = assignment.of(member).iter().map(ToString::to_string);
+    partitions.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn an_answer_that_members_cannot_act_upon_is_refused_and_named() {
+    let cluster = ClusterView::new().with_topic("t", 2).with_topic("u", 1);
+    let group = GroupSubscription::from_iter([("a", ["t"]), ("b", ["t"])]);
+    let given = |partitions: &[(&str, TopicPartition)]| {
+        let mut assignment = GroupAssignment::for_group(&group);
+        for (member, partition) in partitions {
+            assignment.assign(member, partition.clone());
+        }
+        assignment.check("mine", &cluster, &group)
+    };
+    given(&[("a", tp("t", 0)), ("b", tp("t", 1))]).unwrap();
+    given(&[]).unwrap();
+    for (partitions, told) in [
+        (&[("c", tp("t", 0))][..], "names 'c', which is not a member"),
+        (&[("a", tp("t", 2))], "gives 'a' t-2, which does not exist"),
+        (
+            &[("a", tp("t", -1))],
+            "gives 'a' t--1, which does not exist",
+        ),
+        (&[("a", tp("v", 0))], "gives 'a' v-0, which does not exist"),
+        (&[("b", tp("u", 0))], "u-0, to which it is not subscribed"),
+        (&[("a", tp("t", 0)), ("b", tp("t", 0))], "t-0 away twice"),
+        (&[("a", tp("t", 0)), ("a", tp("t", 0))], "t-0 away twice"),
+    ] {
+        let error = given(partitions).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Group);
+        let text = error.to_string();
+        assert!(text.contains(told) && text.contains("'mine'"), "{text}");
+    }
+}
+
+#[test]
+fn user_data_goes_to_its_member() {
+    let group = GroupSubscription::from_iter([("a", ["t"]), ("b", ["t"])]);
+    let mut assignment = GroupAssignment::for_group(&group);
+    assignment.set_user_data("b", &b"x"[..]);
+    assignment.set_user_data("c", &b"y"[..]);
+    let data = assignment.members().map(|(id, member)| {
+        let data = member.user_data.as_deref();
+        (id, data)
+    });
+    let expected = [("a", None), ("b", Some(&b"x"[..])), ("c", Some(b"y"))];
+    assert_eq!(data.collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn the_view_is_of_the_topics_asked_for_with_the_racks_of_their_replicas() {
+    use kafka_protocol::messages::metadata_response::{
+        MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+    };
+    use kafka_protocol::messages::{MetadataResponse, TopicName};
+    use kafka_protocol::protocol::StrBytes;
+
+    let text = StrBytes::from_static_str;
+    let broker = |id: i32, rack: Option<&'static str>| {
+        MetadataResponseBroker::default()
+            .with_node_id(id.into())
+            .with_host(text("h"))
+            .with_port(9092)
+            .with_rack(rack.map(text))
+    };
+    let partition = |number, replicas: &[i32]| {
+        MetadataResponsePartition::default()
+            .with_partition_index(number)
+            .with_leader_id(replicas[0].into())
+            .with_replica_nodes(replicas.iter().map(|id| (*id).into()).collect())
+    };
+    let topic = |name: &'static str| {
+        MetadataResponseTopic::default()
+            .with_name(Some(TopicName(text(name))))
+            .with_partitions(vec![partition(0, &[2, 3, 1]), partition(1, &[4, 9])])
+    };
+    let brokers = [Some("b"), Some("a"), Some("b"), None];
+    let brokers = (1..).zip(brokers).map(|(id, rack)| broker(id, rack));
+    let mut snapshot = Snapshot::default();
+    let response = MetadataResponse::default()
+        .with_brokers(brokers.collect())
+        .with_topics(vec![topic("t"), topic("u")]);
+    snapshot.merge(&response);
+    let view = ClusterView::of(&snapshot, ["t", "gone"].into_iter());
+    let topics: Vec<_> = view.topics().map(|(name, _)| name).collect();
+    assert_eq!(topics, ["t"]);
+    let partitions = view.partitions("t");
+    assert_eq!(partitions.len(), 2);
+    assert_eq!(partitions[0].racks().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(partitions[0].leader().map(crate::BrokerId::get), Some(2));
+    assert_eq!(
+        partitions[1].racks().count(),
+        0,
+        "one has none, one is unknown"
+    );
+}
+
+#[test]
+fn one_assignor_can_be_shared_behind_a_pointer() {
+    let assignor: Arc<dyn Assignor> = Arc::new(RangeAssignor);
+    let cluster = ClusterView::new().with_topic("t", 3).with_topic("u", 1);
+    let named = MemberSubscription::new(["t", "u", "gone"]).with_instance_id("x");
+    let mut group = GroupSubscription::from_iter([("b", named)]);
+    assert_eq!(
+        of(&assignor.assign(&cluster, &group), "b"),
+        "t-0 t-1 t-2 u-0"
+    );
+    // Members with a name come first.
+    let members = group
+        .members()
+        .map(|(id, member)| (id.to_owned(), member.clone()));
+    let unnamed = ("a".to_owned(), MemberSubscription::new(["t", "u"]));
+    group = members.chain([unnamed]).collect();
+    let assignment = assignor.assign(&cluster, &group);
+    assert_eq!(of(&assignment, "b"), "t-0 t-1 u-0");
+    assert_eq!(of(&assignment, "a"), "t-2");
+    assert_eq!(assignor.rebalance_protocol(), RebalanceProtocol::Eager);
+    assert!(RebalanceProtocol::Eager < RebalanceProtocol::Cooperative);
+    assert_eq!(assignor.subscription_user_data(&MemberView::new(&[])), None);
+    let nothing = assignor.assign(&ClusterView::new(), &GroupSubscription::default());
+    assert_eq!(nothing.members().len(), 0);
+}
+
+#[test]
+fn ranges_keep_to_racks_and_topics_alike_together() {
+    let mut cluster = ClusterView::new().with_topic("t", 4).with_topic("u", 4);
+    for (number, racks) in [["y", "z"], ["x", "z"], ["y", "z"], ["x", "y"]]
+        .iter()
+        .enumerate()
+    {
+        cluster = cluster.with_racks("t", number, *racks);
+        cluster = cluster.with_racks("u", number, *racks);
+    }
+    let member = |rack: &str| MemberSubscription::new(["t", "u"]).with_rack(rack);
+    let group = GroupSubscription::from_iter([("a", member("x")), ("b", member("y"))]);
+    let assignment = RangeAssignor.assign(&cluster, &group);
+    assert_eq!(of(&assignment, "a"), "t-1 t-3 u-1 u-3");
+    assert_eq!(of(&assignment, "b"), "t-0 t-2 u-0 u-2");
+}

@@ -1,0 +1,108 @@
+//! The assignors of a member (`partition.assignment.strategy`). They may be the application's own
+//! code, so that a panic in one is an error like any other.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::assignor::{
+    Assignor, ClusterView, GroupAssignment, GroupSubscription, MemberAssignment, MemberView,
+    RangeAssignor, RebalanceProtocol,
+};
+use crate::error::{Error, ErrorKind, Result};
+
+/// In order of preference.
+#[derive(Clone)]
+pub(crate) struct Assignors(Arc<[Arc<dyn Assignor>]>);
+
+impl Assignors {
+    pub(crate) fn new(assignors: impl IntoIterator<Item = Arc<dyn Assignor>>) -> Self {
+        Self(assignors.into_iter().collect())
+    }
+
+    /// Those that come with the client, by their names; others are left out.
+    pub(crate) fn named(names: &[&str]) -> Self {
+        let known = |name: &&str| -> Option<Arc<dyn Assignor>> {
+            match *name {
+                "range" => Some(Arc::new(RangeAssignor)),
+                _ => None,
+            }
+        };
+        Self::new(names.iter().filter_map(known))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What all of them can do.
+    pub(crate) fn protocol(&self) -> RebalanceProtocol {
+        let protocols = self.0.iter().map(|assignor| assignor.rebalance_protocol());
+        protocols.min().unwrap_or_default()
+    }
+
+    /// The name of each, with what it adds to a subscription.
+    pub(crate) fn user_data(
+        &self,
+        member: &MemberView<'_>,
+    ) -> Vec<(Arc<str>, Result<Option<Bytes>>)> {
+        let assignors = self.0.iter();
+        let told = assignors.map(|assignor| {
+            let data = guarded(&**assignor, || assignor.subscription_user_data(member));
+            (Arc::from(assignor.name()), data)
+        });
+        told.collect()
+    }
+
+    /// Who gets what; refused if members could not act upon it.
+    pub(crate) fn assign(
+        &self,
+        name: &str,
+        cluster: &ClusterView,
+        group: &GroupSubscription,
+    ) -> Result<GroupAssignment> {
+        let assignor = self.find(name)?;
+        let assignment = guarded(assignor, || assignor.assign(cluster, group))?;
+        assignment.check(name, cluster, group)?;
+        Ok(assignment)
+    }
+
+    pub(crate) fn on_assignment(
+        &self,
+        name: &str,
+        assignment: &MemberAssignment,
+        generation: i32,
+    ) -> Result<()> {
+        let assignor = self.find(name)?;
+        guarded(assignor, || assignor.on_assignment(assignment, generation))
+    }
+
+    fn find(&self, name: &str) -> Result<&dyn Assignor> {
+        let found = self.0.iter().find(|assignor| assignor.name() == name);
+        found.map(|assignor| &**assignor).ok_or_else(|| {
+            let message =
+                format!("the group uses the assignor '{name}', which this member does not have");
+            Error::new(ErrorKind::Group, message)
+        })
+    }
+}
+
+impl fmt::Debug for Assignors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.0.iter().map(|assignor| assignor.name());
+        f.debug_list().entries(names).finish()
+    }
+}
+
+fn guarded<T>(assignor: &dyn Assignor, run: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|_| {
+        let name = assignor.name();
+        let message = format!(
+            "the assignor '{name}' panicked: correct it, or choose another \
+             (partition.assignment.strategy)"
+        );
+        Error::new(ErrorKind::Group, message)
+    })
+}
