@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use super::*;
 use crate::clock::{Instant, now};
-use crate::group::assignor::{Assignor, RangeAssignor};
+use crate::group::assignor::{
+    Assignor, CooperativeStickyAssignor, RangeAssignor, RoundRobinAssignor, StickyAssignor,
+};
 use crate::mock::{Api, MockCluster};
 use crate::types::{OffsetAndMetadata, TopicPartition};
 use crate::{Client, ErrorKind, Record};
@@ -21,7 +23,12 @@ async fn mock() -> MockCluster {
 }
 
 fn strategies() -> Vec<Arc<dyn Assignor>> {
-    vec![Arc::new(RangeAssignor)]
+    vec![
+        Arc::new(RangeAssignor),
+        Arc::new(RoundRobinAssignor),
+        Arc::new(StickyAssignor),
+        Arc::new(CooperativeStickyAssignor),
+    ]
 }
 
 fn classic(client: &Client) -> ConsumerBuilder {
@@ -200,6 +207,41 @@ async fn what_was_finished_before_a_rebalance_is_not_read_again() {
     assert_eq!(told.len(), 3, "{told:?}");
     assert_eq!(told[1], Told::Revoking((0..6).collect()));
     assert!(two.told().len() == 1);
+}
+
+/// KIP-429: what a member keeps is read on, and what it gives up goes to the other one.
+#[tokio::test(start_paused = true)]
+async fn cooperatively_what_stays_is_not_given_up() {
+    let mock = mock().await;
+    let builder = |mock: &MockCluster| {
+        let strategy = Arc::new(CooperativeStickyAssignor) as _;
+        classic(&mock.client()).partition_assignment_strategy([strategy])
+    };
+    let one = Polled::new(builder(&mock));
+    until(|| one.owned().len() == PARTITIONS, 5 * SECOND).await;
+    one.told();
+    // Whoever joins with a slow network holds the rebalance up, and the reading not.
+    mock.on(Api::SyncGroup).delay(20 * SECOND);
+    let two = Polled::new(builder(&mock));
+    tokio::time::sleep(10 * SECOND).await;
+    assert_eq!(of_group(&mock).0, "CompletingRebalance");
+    produce(&mock.client(), 0, 60).await;
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(one.read.lock().unwrap().len(), 60);
+    until(|| is_shared(&[&one, &two]), 200 * SECOND).await;
+    tokio::time::sleep(60 * SECOND).await;
+    let (told, kept) = (one.told(), one.owned());
+    let gone: Vec<i32> = (0..6).filter(|number| !kept.contains(number)).collect();
+    assert_eq!(told, [Told::Revoking(gone.clone())]);
+    assert_eq!(two.told(), [Told::Assigned(vec![]), Told::Assigned(gone)]);
+    // Nothing was read twice, nothing left out.
+    produce(&mock.client(), 60, 60).await;
+    tokio::time::sleep(SECOND).await;
+    let mut read = one.read.lock().unwrap().clone();
+    read.extend(two.read.lock().unwrap().iter().cloned());
+    read.sort_unstable();
+    let all: Vec<String> = (0..120).map(|number| format!("{number:04}")).collect();
+    assert_eq!(read, all);
 }
 
 #[tokio::test(start_paused = true)]
