@@ -120,7 +120,11 @@ mod tests {
     fn names_of_settings_are_those_of_assignors() {
         let all = ["range", "roundrobin", "sticky", "cooperative-sticky"];
         let assignors = Assignors::named(&all);
-        let names: Vec<_> = assignors.0.iter().map(|one| one.name().to_owned()).collect();
+        let names: Vec<_> = assignors
+            .0
+            .iter()
+            .map(|one| one.name().to_owned())
+            .collect();
         assert_eq!(names, all);
     }
 

@@ -382,7 +382,8 @@ impl Member {
         {
             return self.again(now, senseless("a SyncGroup answer"));
         }
-        self.heard(now);
+        // Nobody knows how old the answer is: the session goes on from the request, if not from a
+        // heartbeat since.
         self.state = State::Stable;
         self.failures = 0;
         self.events.push_back(Event::Assigned(Assigned {

@@ -60,7 +60,9 @@ pub(super) async fn handle(shared: &Arc<Shared>, at: &At, frame: Bytes) -> Outco
     let Some(api) = Api::from_key(key) else {
         return at.refuse("a request", &format!("API key {key} is not offered"));
     };
-    let (low, high) = shared.state().versions(api);
+    let Some((low, high)) = shared.state().versions(api) else {
+        return at.refuse("a request", &format!("{api:?} is not offered"));
+    };
     if !(low..=high).contains(&version) {
         if api == Api::ApiVersions {
             return encode(at, &api::cluster::api_versions_refused(), 0, correlation);

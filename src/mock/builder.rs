@@ -28,7 +28,7 @@ pub struct MockClusterBuilder {
     defaults: Defaults,
     tcp: Option<(String, u16)>,
     seed: Option<u64>,
-    highest: BTreeMap<Api, i16>,
+    highest: BTreeMap<Api, Option<i16>>,
 }
 
 impl MockCluster {
@@ -188,7 +188,26 @@ impl MockClusterBuilder {
     /// # }
     /// ```
     pub fn max_version(mut self, api: Api, version: i16) -> Self {
-        self.highest.insert(api, version);
+        self.highest.insert(api, Some(version));
+        self
+    }
+
+    /// A request that the brokers do not offer at all. ApiVersions does not list it, and whoever
+    /// sends it all the same loses the connection.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// use ottla::mock::{Api, MockCluster};
+    ///
+    /// // Groups of the classic protocol alone, as before Kafka 4.0.
+    /// let builder = MockCluster::builder().without(Api::ConsumerGroupHeartbeat);
+    /// let mock = builder.without(Api::ConsumerGroupDescribe).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn without(mut self, api: Api) -> Self {
+        self.highest.insert(api, None);
         self
     }
 

@@ -87,8 +87,8 @@ pub(super) struct State {
     pub(super) made: usize,
     pub(super) rules: Vec<Rule>,
     pub(super) defaults: Defaults,
-    /// Where brokers are to know less than the mock does.
-    pub(super) highest: BTreeMap<Api, i16>,
+    /// Where brokers are to know less than the mock does; None is nothing at all.
+    pub(super) highest: BTreeMap<Api, Option<i16>>,
     pub(super) pool: CodecPool,
     /// Requests taken, for tests that count.
     pub(super) requests: u64,
@@ -128,13 +128,13 @@ impl State {
         }
     }
 
-    /// Lowest and highest version of a request that brokers take.
-    pub(super) fn versions(&self, api: Api) -> (i16, i16) {
+    /// Lowest and highest version of a request that brokers take; None if they do not know it.
+    pub(super) fn versions(&self, api: Api) -> Option<(i16, i16)> {
         let (low, high) = api.versions();
-        (
-            low,
-            self.highest.get(&api).map_or(high, |most| high.min(*most)),
-        )
+        match self.highest.get(&api) {
+            None => Some((low, high)),
+            Some(most) => most.map(|most| (low, high.min(most))),
+        }
     }
 
     /// The cluster's monotonic time.

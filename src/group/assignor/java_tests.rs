@@ -334,10 +334,9 @@ fn hex_or_none(bytes: Option<&Bytes>) -> String {
     if bytes.is_empty() {
         return "+".to_owned();
     }
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").unwrap();
-        text
-    })
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let digits = digits.map(|digit| char::from_digit(digit.into(), 16).unwrap());
+    digits.collect()
 }
 
 /// FNV-1a.
@@ -366,16 +365,13 @@ fn results_and_bytes_are_those_of_java() {
         let case = Case::new(seed);
         let answers = case.answers();
         for (place, expected) in expected.split(' ').enumerate() {
-            if expected != "-" {
-                let ours = format!("{:08x}", hash_of(&answers[place]));
-                let who = WHO[place];
-                let text = case.text();
-                assert_eq!(
-                    ours, expected,
-                    "{who}, seed {seed}\n{text}{}",
-                    answers[place]
-                );
-                compared[place] += 1;
+            if expected == "-" {
+                continue;
+            }
+            compared[place] += 1;
+            if format!("{:08x}", hash_of(&answers[place])) != expected {
+                let (who, ours) = (WHO[place], &answers[place]);
+                panic!("{who}, seed {seed}\n{}{ours}", case.text());
             }
         }
     }

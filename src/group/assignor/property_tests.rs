@@ -84,6 +84,15 @@ fn all_alike(group: &GroupSubscription) -> GroupSubscription {
     members.collect()
 }
 
+fn without_racks(group: &GroupSubscription) -> GroupSubscription {
+    let members = group.members().map(|(id, member)| {
+        let mut member = member.clone();
+        member.rack = None;
+        (id.to_owned(), member)
+    });
+    members.collect()
+}
+
 /// Everything that can be assigned.
 fn wanted(cluster: &ClusterView, group: &GroupSubscription) -> HashSet<TopicPartition> {
     let topics = group.topics();
@@ -171,12 +180,7 @@ proptest! {
     #[test]
     fn what_was_assigned_stays_assigned(cluster in clusters(), group in groups()) {
         // Racks can make it move once more.
-        let members = group.members().map(|(id, member)| {
-            let mut member = member.clone();
-            member.rack = None;
-            (id.to_owned(), member)
-        });
-        let group: GroupSubscription = members.collect();
+        let group = without_racks(&group);
         for group in [group.clone(), all_alike(&group)] {
             let first = StickyAssignor.assign(&cluster, &group);
             let again = with_history(&group, &first, 9);
@@ -238,7 +242,9 @@ proptest! {
                 prop_assert_eq!(&owner, before, "{} is still owned", tp);
             }
         }
-        let mut last = round;
+        // With racks a partition that is near to nobody may go round, as in Java.
+        let group = without_racks(&group);
+        let mut last = CooperativeStickyAssignor.assign(&cluster, &group);
         let mut left = usize::MAX;
         for generation in 2..5 {
             let again = with_history(&group, &last, generation);

@@ -48,7 +48,7 @@ impl Assignor for RoundRobinAssignor {
                 };
                 let tp = TopicPartition::new(Arc::clone(topic), partition);
                 assignment.assign(members[*place].id, tp);
-                turn = (place + 1) % members.len();
+                turn = place + 1;
             }
         }
         assignment

@@ -523,6 +523,19 @@ fn a_heartbeat_without_an_answer_does_not_keep_the_session_up() {
 }
 
 #[test]
+fn an_answer_that_was_long_on_its_way_does_not_keep_the_session_up() {
+    let (mut rig, token) = Rig::syncing();
+    let began = rig.now;
+    rig.now += SESSION - Duration::from_secs(1);
+    let (beat, _) = rig.beat();
+    rig.answer(beat, Err(lost()));
+    rig.synced(token);
+    rig.assigned();
+    rig.now = began + SESSION;
+    rig.is_lost();
+}
+
+#[test]
 fn while_a_rebalance_is_waited_for_the_session_goes_on() {
     let (mut rig, token) = Rig::rejoining();
     rig.now += 4 * SESSION;

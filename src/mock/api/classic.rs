@@ -1,5 +1,6 @@
 //! The classic group protocol: JoinGroup, SyncGroup, Heartbeat, LeaveGroup, DescribeGroups.
 
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
@@ -48,15 +49,20 @@ pub(in super::super) fn join(
         initial_delay: state.defaults.initial_rebalance_delay,
         max_size: state.defaults.group_max_size,
     };
-    let known = state.groups.contains_key(&*request.group_id.0);
-    if !known && !request.member_id.is_empty() {
-        return refused(codes::UNKNOWN_MEMBER_ID);
-    }
-    let group = state.groups.entry(request.group_id.to_string());
-    let group = group.or_default();
+    let name = request.group_id.to_string();
+    let group = match state.groups.entry(name) {
+        Entry::Occupied(known) => known.into_mut(),
+        Entry::Vacant(_) if !request.member_id.is_empty() => {
+            return refused(codes::UNKNOWN_MEMBER_ID);
+        }
+        Entry::Vacant(free) => free.insert(Group::default()),
+    };
     group.expire(now);
     // An empty group changes to the protocol of whoever comes.
     if matches!(group.members, Members::Consumer(_)) && group.is_empty() {
+        if !request.member_id.is_empty() {
+            return refused(codes::UNKNOWN_MEMBER_ID);
+        }
         group.members = Members::default();
     }
     match &mut group.members {
@@ -141,10 +147,10 @@ pub(in super::super) fn leave(
         return answer.with_error_code(code);
     }
     let now = state.now();
-    let Some(group) = classic(state, &request.group_id) else {
-        return answer.with_error_code(codes::UNKNOWN_MEMBER_ID);
+    let codes = match classic(state, &request.group_id) {
+        Some(group) => group.leave(&request.members, now),
+        None => vec![codes::UNKNOWN_MEMBER_ID; request.members.len()],
     };
-    let codes = group.leave(&request.members, now);
     let members = request.members.iter().zip(codes).map(|(member, code)| {
         MemberResponse::default()
             .with_member_id(member.member_id.clone())

@@ -33,12 +33,10 @@ const FEATURES: [(&str, i16, i16); 3] = [
 ];
 
 pub(in super::super) fn api_versions(state: &State, context: &Context) -> ApiVersionsResponse {
-    let keys = Api::ALL.iter().map(|api| {
-        let (low, high) = state.versions(*api);
-        ApiVersion::default()
-            .with_api_key(api.key())
-            .with_min_version(low)
-            .with_max_version(high)
+    let keys = Api::ALL.iter().filter_map(|api| {
+        let (low, high) = state.versions(*api)?;
+        let key = ApiVersion::default().with_api_key(api.key());
+        Some(key.with_min_version(low).with_max_version(high))
     });
     let mut response = ApiVersionsResponse::default()
         .with_error_code(context.forced.unwrap_or(codes::NONE))

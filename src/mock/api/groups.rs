@@ -113,8 +113,20 @@ fn try_heartbeat(
     if matches!(group.members, Members::Classic(_)) && group.is_empty() && beat.epoch == 0 {
         group.members = Members::Consumer(ConsumerGroup::default());
     }
+    let is_consumer = group.protocol_type() == "consumer";
     let Members::Consumer(group) = &mut group.members else {
-        let why = format!("Group {} is not a consumer group.", &**request.group_id);
+        let group = &**request.group_id;
+        let why = match beat.epoch {
+            0 if is_consumer => format!(
+                "Cannot upgrade classic group {group} to consumer group because the online \
+                 upgrade is disabled."
+            ),
+            0 => format!(
+                "Cannot upgrade classic group {group} to consumer group because the group does \
+                 not use the consumer embedded protocol."
+            ),
+            _ => format!("Group {group} is not a consumer group."),
+        };
         return Err((codes::GROUP_ID_NOT_FOUND, why));
     };
     let told = group.heartbeat(beat, &around).map_err(|code| match code {
@@ -222,15 +234,16 @@ pub(in super::super) fn describe(
             topics,
             ..
         } = &mut *state;
-        let group = match known.get_mut(&*id.0).map(|group| &mut group.members) {
-            Some(Members::Consumer(group)) => Some(group),
-            _ => None,
+        let (group, why) = match known.get_mut(&*id.0).map(|group| &mut group.members) {
+            Some(Members::Consumer(group)) => (Some(group), ""),
+            Some(Members::Classic(_)) => (None, "is not a consumer group"),
+            None => (None, "not found"),
         };
         match (refused, group) {
             (Some(code), _) => answer.error_code = code,
             (None, None) => {
                 answer.error_code = codes::GROUP_ID_NOT_FOUND;
-                answer.error_message = Some(wire(format!("Group {} not found.", &***id)));
+                answer.error_message = Some(wire(format!("Group {} {why}.", &***id)));
             }
             (None, Some(group)) => {
                 group.expire(now);

@@ -1,6 +1,7 @@
 //! The mock cluster against a real broker: the same conversations, the same answers.
 
 mod by_id;
+mod classic;
 mod groups;
 mod logs;
 mod patterns;
@@ -18,18 +19,28 @@ const DIFFERENT: &[(&str, &str)] = &[];
 
 #[tokio::test]
 async fn the_mock_answers_as_kafka_4_1_does() -> Result {
-    compare("4.1", &[]).await
+    compare("4.1", &[scenarios::NAMES, scenarios::CLASSIC]).await
 }
 
 #[tokio::test]
 async fn the_mock_answers_as_kafka_4_3_does() -> Result {
-    compare("4.3", scenarios::NEWER).await
+    compare(
+        "4.3",
+        &[scenarios::NAMES, scenarios::CLASSIC, scenarios::NEWER],
+    )
+    .await
 }
 
-async fn compare(version: &str, newer: &[&str]) -> Result {
+#[tokio::test]
+async fn the_mock_answers_members_of_classic_groups_as_kafka_3_9_does() -> Result {
+    compare("3.9", &[scenarios::CLASSIC]).await
+}
+
+async fn compare(version: &str, scenarios: &[&[&str]]) -> Result {
     let real = Cluster::builder()
         .version(version)
         .config("auto.create.topics.enable", "false")
+        .config("group.initial.rebalance.delay.ms", "0")
         // Since 4.3 brokers gather changes of a group for a while before they assign, beside the
         // conversation, so that epochs depend on time.
         .config("group.consumer.assignment.interval.ms", "0")
@@ -38,7 +49,7 @@ async fn compare(version: &str, newer: &[&str]) -> Result {
         .await?;
     let mock = MockCluster::builder().auto_create(false).start().await?;
     let mut differences = String::new();
-    for name in scenarios::NAMES.iter().chain(newer) {
+    for name in scenarios.iter().copied().flatten() {
         let prefix = unique("fidelity");
         let by_real = scenarios::run(name, real.bootstrap().as_ref(), &prefix).await?;
         let by_mock = scenarios::run(name, &mock.bootstrap(), &prefix).await?;

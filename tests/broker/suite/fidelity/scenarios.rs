@@ -1,7 +1,7 @@
 //! The list: each scenario is a conversation, and what is compared is written down as text.
 
 use super::wire::{Result, Wire};
-use super::{by_id, groups, logs, patterns, topics};
+use super::{by_id, classic, groups, logs, patterns, topics};
 
 pub(crate) const NAMES: &[&str] = &[
     "topics",
@@ -16,7 +16,11 @@ pub(crate) const NAMES: &[&str] = &[
     "heartbeats",
     "static members",
     "patterns",
+    "conversions",
 ];
+
+/// Those that brokers before 4.0 know as well.
+pub(crate) const CLASSIC: &[&str] = &["classic member", "classic members", "classic statics"];
 
 /// Those that need versions which 4.1 does not offer yet.
 pub(crate) const NEWER: &[&str] = &["commits by id"];
@@ -38,6 +42,10 @@ pub(crate) async fn run(name: &str, bootstrap: &str, prefix: &str) -> Result<Str
         "heartbeats" => groups::heartbeats(&mut wire, &topic).await,
         "static members" => groups::statics(&mut wire, &topic).await,
         "patterns" => patterns::patterns(&mut wire, &topic).await,
+        "conversions" => classic::conversions(bootstrap, &topic).await,
+        "classic member" => classic::alone(bootstrap, &topic).await,
+        "classic members" => classic::together(bootstrap, &topic).await,
+        "classic statics" => classic::statics(bootstrap, &topic).await,
         "commits by id" => by_id::commits(&mut wire, &topic).await,
         other => Err(format!("no scenario {other}").into()),
     }
