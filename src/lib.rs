@@ -61,6 +61,8 @@
 //! | `rd_kafka_query_watermark_offsets` | [`Consumer::beginning_offsets`](ConsumerHandle::beginning_offsets), [`Consumer::end_offsets`](ConsumerHandle::end_offsets) |
 //! | `wakeup`, calls from other threads | [`ConsumerHandle`] |
 //! | `listTopics` | [`admin::Admin::list_topics`] |
+//! | `alterConsumerGroupOffsets` | [`admin::Admin::alter_group_offsets`] |
+//! | `kafka-consumer-groups.sh --reset-offsets` | [`admin::Admin::reset_group_offsets`] |
 //! | `unsubscribe` | [`Consumer::unsubscribe`], which does not wait |
 //! | `subscription()` | [`Consumer::subscription`] |
 //! | `close()`, which commits the position | [`Consumer::close`] commits only what is finished: call [`Consumer::finish`] or [`Consumer::commit`] before |

@@ -258,6 +258,94 @@ fn sample(key: i16, version: i16) -> Vec<u8> {
                 .with_assignment(Some(assignment));
             encoded(&response, version)
         }
+        11 => {
+            use join_group_response::*;
+            let member = JoinGroupResponseMember::default()
+                .with_member_id(text())
+                .with_metadata(Bytes::from(vec![1; 50]));
+            encoded(
+                &JoinGroupResponse::default()
+                    .with_member_id(text())
+                    .with_protocol_name(Some(text()))
+                    .with_members(twice(member)),
+                version,
+            )
+        }
+        12 => encoded(&HeartbeatResponse::default(), version),
+        13 => {
+            use leave_group_response::*;
+            let member = MemberResponse::default()
+                .with_member_id(text())
+                .with_group_instance_id(Some(text()));
+            encoded(
+                &LeaveGroupResponse::default().with_members(twice(member)),
+                version,
+            )
+        }
+        14 => encoded(
+            &SyncGroupResponse::default().with_assignment(Bytes::from(vec![1; 50])),
+            version,
+        ),
+        21 => {
+            use delete_records_response::*;
+            let topic = DeleteRecordsTopicResult::default()
+                .with_name(name())
+                .with_partitions(twice(DeleteRecordsPartitionResult::default()));
+            encoded(
+                &DeleteRecordsResponse::default().with_topics(twice(topic)),
+                version,
+            )
+        }
+        32 => {
+            use describe_configs_response::*;
+            let config = DescribeConfigsResourceResult::default()
+                .with_name(text())
+                .with_value(Some(text()))
+                .with_synonyms(twice(DescribeConfigsSynonym::default()));
+            let result = DescribeConfigsResult::default()
+                .with_resource_name(text())
+                .with_configs(twice(config));
+            encoded(
+                &DescribeConfigsResponse::default().with_results(twice(result)),
+                version,
+            )
+        }
+        37 => {
+            use create_partitions_response::*;
+            let topic = CreatePartitionsTopicResult::default().with_name(name());
+            encoded(
+                &CreatePartitionsResponse::default().with_results(twice(topic)),
+                version,
+            )
+        }
+        42 => {
+            use delete_groups_response::*;
+            let group = DeletableGroupResult::default().with_group_id(GroupId(text()));
+            encoded(
+                &DeleteGroupsResponse::default().with_results(twice(group)),
+                version,
+            )
+        }
+        44 => {
+            use incremental_alter_configs_response::*;
+            let resource = AlterConfigsResourceResponse::default()
+                .with_error_message(Some(text()))
+                .with_resource_name(text());
+            encoded(
+                &IncrementalAlterConfigsResponse::default().with_responses(twice(resource)),
+                version,
+            )
+        }
+        47 => {
+            use offset_delete_response::*;
+            let topic = OffsetDeleteResponseTopic::default()
+                .with_name(name())
+                .with_partitions(twice(OffsetDeleteResponsePartition::default()));
+            encoded(
+                &OffsetDeleteResponse::default().with_topics(twice(topic)),
+                version,
+            )
+        }
         other => panic!("no sample answer for API {other}: add one"),
     }
 }

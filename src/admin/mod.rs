@@ -1,13 +1,20 @@
-//! Administration: topics, groups and the cluster itself.
+//! Administration: topics, their logs, groups, configurations and the cluster itself.
 //!
-//! Every call about several topics answers for each of them ([`PerKey`]), so that trouble with
-//! one hides nothing about the others.
+//! Every call about several topics, groups or partitions answers for each of them ([`PerKey`]), so
+//! that trouble with one hides nothing about the others.
 
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod change_tests;
+mod configs;
+mod group_members;
+mod group_offsets;
 #[cfg(test)]
 #[cfg(feature = "mock")]
 mod group_tests;
 mod groups;
 mod lag;
+mod log_offsets;
 mod results;
 #[cfg(test)]
 mod tests;
@@ -24,12 +31,17 @@ use kafka_protocol::messages::{MetadataRequest, MetadataResponse};
 
 pub use crate::cluster::describe::{PartitionDescription, TopicDescription, TopicId};
 pub use crate::cluster::per_key::{IntoIter, Iter, PerKey};
+pub use configs::{ConfigChange, ConfigEntry, ConfigResource, ConfigSource, ResourceConfig};
+pub use group_members::{GroupMember, MembersToRemove};
+pub use group_offsets::{ResetGroupOffsets, ResetOffset, ResetTo};
 pub use groups::{GroupDescription, GroupListing, MemberDescription};
 pub use lag::{GroupLag, GroupPartitionLag};
+pub use log_offsets::{ListedOffset, OffsetSpec, RecordsToDelete};
 pub use results::{BrokerDescription, ClusterDescription, CreatedTopic, TopicListing};
 pub use topics::NewTopic;
 
-/// Makes, shows and deletes topics. Cheap to clone; uses the connections of its client.
+/// Makes, shows, changes and deletes topics, groups and configurations. Cheap to clone; uses the
+/// connections of its client.
 ///
 /// Each call has until `default.api.timeout.ms` (one minute unless set), retries included; see
 /// [`with_timeout`](Self::with_timeout). What may pass (a controller that moves, a quota that is

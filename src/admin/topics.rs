@@ -1,10 +1,12 @@
-//! Requests that change topics: create, delete.
+//! Requests that change topics: create, add partitions, delete.
 
 use indexmap::IndexMap;
+use kafka_protocol::messages::create_partitions_request::CreatePartitionsTopic;
 use kafka_protocol::messages::create_topics_request::{CreatableTopic, CreatableTopicConfig};
 use kafka_protocol::messages::delete_topics_request::DeleteTopicState;
 use kafka_protocol::messages::{
-    CreateTopicsRequest, CreateTopicsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
+    DeleteTopicsRequest, DeleteTopicsResponse,
 };
 
 use super::Admin;
@@ -203,6 +205,70 @@ impl Admin {
     }
 }
 
+impl Admin {
+    /// Gives topics more partitions: so many in all. Records with keys that come later may go to
+    /// other partitions than before, and consumers hear of new partitions when their metadata is
+    /// renewed.
+    ///
+    /// # Errors
+    ///
+    /// Of the call, if nothing is known about any topic. For one topic, among others
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) with Kafka's code
+    /// `INVALID_PARTITIONS` (37) if it has as many or more already (if the call had to be repeated,
+    /// the message says so, since an attempt whose answer was lost may have added them),
+    /// [`UnknownTopic`](crate::ErrorKind::UnknownTopic),
+    /// [`Authorization`](crate::ErrorKind::Authorization), [`Policy`](crate::ErrorKind::Policy).
+    ///
+    /// ```no_run
+    /// # async fn example(admin: ottla::admin::Admin) -> ottla::Result<()> {
+    /// admin.create_partitions([("orders", 12)]).await?.all()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the waiting and nothing else: a request that was sent is carried
+    /// out, so the partitions may or may not be added.
+    pub async fn create_partitions(
+        &self,
+        totals: impl IntoIterator<Item = (impl Into<String>, u32)>,
+    ) -> Result<PerKey<String, ()>> {
+        self.grow(totals, false).await
+    }
+
+    /// Checks what [`create_partitions`](Self::create_partitions) would do and changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As `create_partitions`.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future can be dropped at any time; nothing is changed by this call.
+    pub async fn validate_partitions(
+        &self,
+        totals: impl IntoIterator<Item = (impl Into<String>, u32)>,
+    ) -> Result<PerKey<String, ()>> {
+        self.grow(totals, true).await
+    }
+
+    async fn grow(
+        &self,
+        totals: impl IntoIterator<Item = (impl Into<String>, u32)>,
+        validate_only: bool,
+    ) -> Result<PerKey<String, ()>> {
+        let totals = totals.into_iter();
+        let grow = Grow {
+            totals: totals.map(|(topic, total)| (topic.into(), total)).collect(),
+            validate_only,
+        };
+        let topics = PerKey::awaiting(grow.totals.keys().cloned());
+        let deadline = self.deadline();
+        self.cluster.ask_each(&grow, deadline, topics).await
+    }
+}
+
 struct Create {
     topics: IndexMap<String, NewTopic>,
     validate_only: bool,
@@ -309,5 +375,49 @@ impl Operation for Delete {
                 Some((topic.name?.to_string(), refused))
             })
             .collect()
+    }
+}
+
+struct Grow {
+    totals: IndexMap<String, u32>,
+    validate_only: bool,
+}
+
+impl Operation for Grow {
+    type Key = String;
+    type Request = CreatePartitionsRequest;
+    type Value = ();
+
+    const DOING: &'static str = "adding partitions to topic";
+    const DONE_ALREADY: Option<(i16, &'static str)> = Some((
+        codes::INVALID_PARTITIONS,
+        "the request was repeated, so an earlier attempt may have added them",
+    ));
+
+    fn route<'a>(&'a self, _: &'a String) -> Route<'a> {
+        Route::Controller
+    }
+
+    fn request(&self, topics: &[String], asking: &Asking<'_>) -> CreatePartitionsRequest {
+        let topics = topics.iter().map(|name| {
+            let total = self.totals.get(name).copied().unwrap_or_default();
+            CreatePartitionsTopic::default()
+                .with_name(topic_name(name))
+                .with_count(i32::try_from(total).unwrap_or(i32::MAX))
+                .with_assignments(None)
+        });
+        CreatePartitionsRequest::default()
+            .with_topics(topics.collect())
+            .with_timeout_ms(asking.timeout_ms)
+            .with_validate_only(self.validate_only)
+    }
+
+    fn read(&self, _: &[String], _: BrokerId, response: CreatePartitionsResponse) -> Answers<Self> {
+        let results = response.results.into_iter();
+        let each = results.map(|result| {
+            let refused = Refusal::check(result.error_code, result.error_message);
+            (result.name.to_string(), refused)
+        });
+        each.collect()
     }
 }

@@ -118,9 +118,14 @@ pub(crate) trait Operation: Sync {
 
     fn route<'a>(&'a self, key: &'a Self::Key) -> Route<'a>;
 
+    /// What is being done to a key, for messages.
+    fn doing(&self, key: &Self::Key) -> String {
+        key.doing(Self::DOING)
+    }
+
     /// The version to be used, where the highest one cannot say what is to be said.
-    fn version(&self, offered: i16, _: &[Self::Key], _: &Snapshot) -> i16 {
-        offered
+    fn version(&self, offered: i16, _: &[Self::Key], _: &Snapshot) -> Result<i16> {
+        Ok(offered)
     }
 
     fn request(&self, keys: &[Self::Key], asking: &Asking<'_>) -> Self::Request;
@@ -250,7 +255,7 @@ impl Cluster {
         let build = |offered| {
             let keys = taken(offered);
             let snapshot = &self.snapshot();
-            let version = operation.version(offered, keys, snapshot);
+            let version = operation.version(offered, keys, snapshot)?;
             used.store(offered.into(), Ordering::Relaxed);
             let left = deadline.saturating_duration_since(now());
             let asking = Asking {
@@ -420,7 +425,7 @@ impl<'a, O: Operation> Run<'a, O> {
         let code = O::Request::error_code(&response);
         if code != codes::NONE {
             for key in &trial.keys {
-                let error = Error::from_code(code, key.doing(O::DOING));
+                let error = Error::from_code(code, self.operation.doing(key));
                 self.results.fill([key], &key.mark(error));
             }
             return;
@@ -462,7 +467,7 @@ impl<'a, O: Operation> Run<'a, O> {
         }
         // What an answer leaves out it would leave out again.
         for key in trial.keys.iter().filter(|key| left.contains(*key)) {
-            let doing = key.doing(O::DOING);
+            let doing = self.operation.doing(key);
             let text = format!("{doing}: the broker's answer leaves it out");
             let error = key.mark(Error::new(ErrorKind::Protocol, text));
             self.settle(key.clone(), Err(error));
@@ -561,7 +566,7 @@ pub(super) fn refused<O: Operation>(
     message: Option<StrBytes>,
     repeated: bool,
 ) -> Error {
-    let mut text = key.doing(O::DOING);
+    let mut text = operation.doing(key);
     if let Some(message) = message.filter(|message| !message.is_empty()) {
         text = format!("{text}: {}", message.trim_end_matches('.'));
     }

@@ -258,6 +258,15 @@ fn apply_at_once(
         Request::CreatePartitions(request) => {
             answer!(api::topics::create_partitions(state, context, &request))
         }
+        Request::DeleteRecords(request) => {
+            answer!(api::deletions::records(state, context, &request))
+        }
+        Request::OffsetDelete(request) => {
+            answer!(api::deletions::offsets(state, context, &request))
+        }
+        Request::IncrementalAlterConfigs(request) => {
+            answer!(api::alter_configs::alter(state, context, &request))
+        }
         Request::DeleteGroups(request) => answer!(api::groups::delete(state, context, &request)),
         Request::ListPartitionReassignments(_) => answer!(api::topics::reassignments(context)),
         Request::DescribeCluster(request) => {

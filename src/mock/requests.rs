@@ -7,6 +7,7 @@ use crate::wire::guard::Guarded;
 
 /// The generated messages, but for those that are written by hand here.
 mod kp {
+    pub(super) use crate::wire::offset_delete::OffsetDeleteRequest;
     pub(super) use crate::wire::offsets::OffsetCommitRequest;
     pub(super) use crate::wire::offsets::OffsetFetchRequest;
     pub(super) use kafka_protocol::messages::*;
@@ -89,12 +90,15 @@ apis! {
     ApiVersions = 18, 0..=4, ApiVersionsRequest;
     CreateTopics = 19, 5..=7, CreateTopicsRequest;
     DeleteTopics = 20, 4..=6, DeleteTopicsRequest;
+    DeleteRecords = 21, 2..=2, DeleteRecordsRequest;
     InitProducerId = 22, 2..=5, InitProducerIdRequest;
     OffsetForLeaderEpoch = 23, 4..=4, OffsetForLeaderEpochRequest;
     DescribeConfigs = 32, 4..=4, DescribeConfigsRequest;
     CreatePartitions = 37, 2..=3, CreatePartitionsRequest;
     DeleteGroups = 42, 2..=2, DeleteGroupsRequest;
+    IncrementalAlterConfigs = 44, 1..=1, IncrementalAlterConfigsRequest;
     ListPartitionReassignments = 46, 0..=0, ListPartitionReassignmentsRequest;
+    OffsetDelete = 47, 0..=0, OffsetDeleteRequest;
     DescribeCluster = 60, 0..=2, DescribeClusterRequest;
     ConsumerGroupHeartbeat = 68, 0..=1, ConsumerGroupHeartbeatRequest;
     ConsumerGroupDescribe = 69, 0..=1, ConsumerGroupDescribeRequest;
@@ -157,6 +161,11 @@ impl Request {
                 .iter()
                 .map(|topic| topic.name.to_string())
                 .collect(),
+            Self::DeleteRecords(request) => request
+                .topics
+                .iter()
+                .map(|topic| topic.name.to_string())
+                .collect(),
             Self::CreatePartitions(request) => request
                 .topics
                 .iter()
@@ -186,6 +195,7 @@ impl Request {
             Self::Heartbeat(request) => Some(&request.group_id),
             Self::LeaveGroup(request) => Some(&request.group_id),
             Self::SyncGroup(request) => Some(&request.group_id),
+            Self::OffsetDelete(request) => Some(&request.group_id),
             Self::OffsetFetch(request) => request.groups.first().map(|group| &*group.group_id),
             _ => None,
         }

@@ -87,6 +87,8 @@ pub(super) struct State {
     pub(super) made: usize,
     pub(super) rules: Vec<Rule>,
     pub(super) defaults: Defaults,
+    /// What was set for brokers and groups, by the type and the name of the resource.
+    pub(super) configs: BTreeMap<(i8, String), BTreeMap<String, String>>,
     /// Where brokers are to know less than the mock does; None is nothing at all.
     pub(super) highest: BTreeMap<Api, Option<i16>>,
     pub(super) pool: CodecPool,
@@ -121,6 +123,7 @@ impl State {
             made: 0,
             rules: Vec::new(),
             defaults,
+            configs: BTreeMap::new(),
             highest: BTreeMap::new(),
             pool: CodecPool::new(2),
             requests: 0,

@@ -57,6 +57,11 @@ fn row(name: &str) -> Option<&'static (&'static str, i8, &'static str)> {
     TOPIC.iter().find(|row| row.0 == name)
 }
 
+/// Whether the configuration is a list, to which values can be added.
+pub(super) fn is_list(name: &str) -> bool {
+    row(name).is_some_and(|row| row.1 == LIST)
+}
+
 /// Whether Kafka has this configuration and takes this value for it.
 pub(super) fn check(name: &str, value: &str) -> Result<(), String> {
     let Some((_, kind, _)) = row(name) else {

@@ -28,8 +28,8 @@ pub(crate) enum Lane {
     Coordinator,
     /// JoinGroup and SyncGroup, which wait for other members. One per member of a classic group.
     Join,
-    /// What is short: metadata, coordinators, producer ids, what groups are and have committed. Shared
-    /// by all roles.
+    /// What is short: metadata, coordinators, producer ids, what groups are and have committed.
+    /// Shared by all roles.
     Metadata,
     /// Administration, which may wait at the broker until it is carried out. Shared by all roles.
     Admin,

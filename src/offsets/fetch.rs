@@ -68,14 +68,15 @@ impl Operation for LookUp<'_> {
         Route::Coordinator(CoordinatorKey::Group(group))
     }
 
-    fn version(&self, offered: i16, groups: &[String], snapshot: &Snapshot) -> i16 {
+    fn version(&self, offered: i16, groups: &[String], snapshot: &Snapshot) -> Result<i16> {
         let asked = || groups.iter().filter_map(|group| self.groups.get(group));
         if asked().any(Option::is_none) {
             // By name: those of topics that were deleted have no other that is known here.
-            return offered.min(BY_TOPIC_ID - 1);
+            return Ok(offered.min(BY_TOPIC_ID - 1));
         }
         let topics = asked().flatten().flatten().map(|tp| &tp.topic);
-        nameable(offered, topics.map(|topic| id_of(snapshot, topic)))
+        let ids = topics.map(|topic| id_of(snapshot, topic));
+        Ok(nameable(offered, ids))
     }
 
     fn request(&self, groups: &[String], asking: &Asking<'_>) -> OffsetFetchRequest {

@@ -7,11 +7,11 @@ use kafka_protocol::messages as kp;
 use kafka_protocol::messages::list_offsets_request::{ListOffsetsPartition, ListOffsetsTopic};
 
 use crate::clock::Instant;
-use crate::cluster::Cluster;
 use crate::cluster::ask::{Answers, Asking, Operation, Refusal, Route};
 use crate::cluster::per_key::PerKey;
+use crate::cluster::{Cluster, Snapshot};
 use crate::config::consumer::IsolationLevel;
-use crate::error::{Result, classify};
+use crate::error::{Error, ErrorKind, Result, classify};
 use crate::net::Lane;
 use crate::types::{BrokerId, TopicPartition};
 use crate::wire::{codes, topic_name};
@@ -22,6 +22,9 @@ pub(crate) const LATEST: i64 = -1;
 pub(crate) const NEWEST: i64 = -3;
 /// Kafka's timestamp for the beginning of the log.
 pub(crate) const EARLIEST: i64 = -2;
+
+/// The first version of ListOffsets that knows it.
+const WITH_NEWEST: i16 = 7;
 
 /// What ListOffsets found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +99,18 @@ impl Operation for List {
 
     fn route<'a>(&'a self, tp: &'a TopicPartition) -> Route<'a> {
         Route::Leader(tp)
+    }
+
+    fn version(&self, offered: i16, asked: &[TopicPartition], _: &Snapshot) -> Result<i16> {
+        let mut asked = asked.iter().filter_map(|tp| self.wanted.get(tp));
+        match offered < WITH_NEWEST && asked.any(|which| *which == NEWEST) {
+            // It would be taken for a time.
+            true => Err(Error::new(
+                ErrorKind::UnsupportedVersion,
+                "the broker cannot look up the newest record's offset; Kafka 3.0 or newer is needed",
+            )),
+            false => Ok(offered),
+        }
     }
 
     fn request(

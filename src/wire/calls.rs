@@ -4,6 +4,7 @@ use super::{Call, check};
 
 /// The generated messages, but for those that are written by hand here.
 mod kp {
+    pub(super) use crate::wire::offset_delete::{OffsetDeleteRequest, OffsetDeleteResponse};
     pub(super) use crate::wire::offsets::{
         OffsetCommitRequest, OffsetCommitResponse, OffsetFetchRequest, OffsetFetchResponse,
     };
@@ -92,4 +93,10 @@ calls! {
     68 ConsumerGroupHeartbeatRequest => ConsumerGroupHeartbeatResponse, "ConsumerGroupHeartbeat" 0..=1 throttle throttle_time_ms error error_code check heartbeat;
     19 CreateTopicsRequest => CreateTopicsResponse, "CreateTopics" 5..=7 throttle throttle_time_ms is Write;
     20 DeleteTopicsRequest => DeleteTopicsResponse, "DeleteTopics" 4..=6 throttle throttle_time_ms is Write check delete_topics;
+    21 DeleteRecordsRequest => DeleteRecordsResponse, "DeleteRecords" 2..=2 throttle throttle_time_ms is Write;
+    32 DescribeConfigsRequest => DescribeConfigsResponse, "DescribeConfigs" 4..=4 throttle throttle_time_ms;
+    37 CreatePartitionsRequest => CreatePartitionsResponse, "CreatePartitions" 2..=3 throttle throttle_time_ms is Write;
+    42 DeleteGroupsRequest => DeleteGroupsResponse, "DeleteGroups" 2..=2 throttle throttle_time_ms is Write;
+    44 IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse, "IncrementalAlterConfigs" 1..=1 throttle throttle_time_ms is Write;
+    47 OffsetDeleteRequest => OffsetDeleteResponse, "OffsetDelete" 0..=0 throttle throttle_time_ms error error_code is Write;
 }

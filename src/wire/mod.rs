@@ -8,6 +8,7 @@ pub(crate) mod codes;
 pub(crate) mod guard;
 #[cfg(feature = "unstable-internals")]
 pub(crate) mod internals;
+pub(crate) mod offset_delete;
 pub(crate) mod offsets;
 pub(crate) mod produce;
 pub(crate) mod versions;

@@ -8,16 +8,20 @@ use kafka_protocol::messages::describe_configs_response::{
 use kafka_protocol::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 
 use super::super::state::State;
-use super::super::topic_config::{BOOLEAN, INT, TOPIC, default_of};
+use super::super::topic_config::{BOOLEAN, INT, STRING, TOPIC, default_of};
 use super::{Context, wire};
 use crate::wire::codes;
 
 const DYNAMIC_TOPIC: i8 = 1;
+const DYNAMIC_BROKER: i8 = 2;
+const DYNAMIC_DEFAULT_BROKER: i8 = 3;
 const STATIC_BROKER: i8 = 4;
 const DEFAULT: i8 = 5;
+const DYNAMIC_GROUP: i8 = 8;
 
-const TOPIC_RESOURCE: i8 = 2;
-const BROKER_RESOURCE: i8 = 4;
+pub(super) const TOPIC_RESOURCE: i8 = 2;
+pub(super) const BROKER_RESOURCE: i8 = 4;
+pub(super) const GROUP_RESOURCE: i8 = 32;
 
 /// All configurations of a topic, those set for it marked so.
 pub(super) fn of_topic(set: &BTreeMap<String, String>) -> Vec<DescribeConfigsResourceResult> {
@@ -74,6 +78,18 @@ pub(in super::super) fn describe(
     DescribeConfigsResponse::default().with_results(results.collect())
 }
 
+/// What was set for a broker or a group.
+fn set(
+    state: &State,
+    kind: i8,
+    name: &str,
+    source: i8,
+) -> impl Iterator<Item = DescribeConfigsResourceResult> {
+    let set = state.configs.get(&(kind, name.to_owned()));
+    let set = set.into_iter().flatten();
+    set.map(move |(name, value)| config(name, value, STRING, source))
+}
+
 fn describe_one(
     state: &State,
     kind: i8,
@@ -87,9 +103,14 @@ fn describe_one(
                 "This server does not host this topic-partition.".to_owned(),
             )),
         },
+        GROUP_RESOURCE => Ok(set(state, kind, name, DYNAMIC_GROUP).collect()),
+        // What is set for all brokers.
+        BROKER_RESOURCE if name.is_empty() => {
+            Ok(set(state, kind, name, DYNAMIC_DEFAULT_BROKER).collect())
+        }
         BROKER_RESOURCE => {
             let defaults = &state.defaults;
-            Ok(vec![
+            let mut configs = vec![
                 config(
                     "auto.create.topics.enable",
                     &defaults.auto_create.to_string(),
@@ -121,7 +142,13 @@ fn describe_one(
                     INT,
                     STATIC_BROKER,
                 ),
-            ])
+            ];
+            let all = set(state, kind, "", DYNAMIC_DEFAULT_BROKER);
+            for dynamic in all.chain(set(state, kind, name, DYNAMIC_BROKER)) {
+                configs.retain(|config| config.name != dynamic.name);
+                configs.push(dynamic);
+            }
+            Ok(configs)
         }
         _ => Err((
             codes::INVALID_REQUEST,

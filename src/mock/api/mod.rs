@@ -1,9 +1,11 @@
 //! What brokers answer, one file per family of requests. Nothing here waits.
 
+pub(super) mod alter_configs;
 pub(super) mod classic;
 pub(super) mod cluster;
 pub(super) mod commits;
 pub(super) mod configs;
+pub(super) mod deletions;
 pub(super) mod fetch;
 pub(super) mod groups;
 pub(super) mod offsets;

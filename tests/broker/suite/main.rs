@@ -4,6 +4,7 @@
 mod support;
 
 mod admin;
+mod admin_groups;
 mod connect;
 mod consumer;
 mod faults;
