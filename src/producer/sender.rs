@@ -47,7 +47,7 @@ use crate::wire::produce::{ProduceBody, ProduceTopic};
 mod answers;
 
 /// Runs until it is dropped, or its broker has left the cluster and nothing is left for it to do.
-pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
+pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList<Slot>>) {
     let mut sender = Sender {
         urges: shared.urges.load(Ordering::Acquire),
         shared,
@@ -80,7 +80,7 @@ pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
 
 struct Sender {
     shared: Arc<Shared>,
-    home: Arc<ReadyList>,
+    home: Arc<ReadyList<Slot>>,
     link: Option<Link>,
     connecting: Option<Connecting>,
     /// Not before then, after a failure.
@@ -92,7 +92,7 @@ struct Sender {
     /// The same: what ended with it.
     ended: Vec<(ReadyBatch, Outcome)>,
     /// Empty but while they are read.
-    notices: Vec<Notice>,
+    notices: Vec<Notice<Slot>>,
     /// Those timers of slots that were set in the order of their times: the ends of lingers, which
     /// are equally long.
     lingers: VecDeque<(Instant, Arc<Slot>)>,
@@ -267,7 +267,7 @@ impl Sender {
         }
         let number = self.shared.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let time = now();
-        let limit = self.shared.slot_config.max_request_size;
+        let limit = self.shared.batch_config.max_request_size;
         let mut room = usize::MAX; // the first batch always fits
         let mut total = 0;
         let mut records = 0;

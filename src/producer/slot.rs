@@ -17,29 +17,19 @@ use std::time::Duration;
 
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind};
-use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents, end_all};
+use crate::producer::batch::{BatchConfig, Fit, OpenBatch, Parts, ReadyBatch, contents, end_all};
 use crate::producer::budget::{Budget, Charge};
-use crate::producer::delivery::{Awaited, BatchDone, Outcome};
+use crate::producer::delivery::{Awaited, BatchDone, Home, Outcome};
 use crate::producer::flush::Flushing;
 use crate::producer::identity::ExhaustedEpoch;
 use crate::producer::queue::{
     BatchId, BatchOutcome, Finished, PartitionQueue, Payload, Rules, Why,
 };
 use crate::producer::ready::{Notice, ReadyList};
-use crate::producer::report::ProducerStats;
 use crate::producer::sticky::Sticky;
 use crate::record::pool::rounded;
 use crate::record::{Codec, CodecPool, Compression, RecordError};
 use crate::types::TopicPartition;
-
-/// What all slots of a producer use.
-#[derive(Debug)]
-pub(crate) struct SlotConfig {
-    pub(crate) batch_size: usize,
-    pub(crate) max_request_size: usize,
-    pub(crate) linger: Duration,
-    pub(crate) stats: Arc<ProducerStats>,
-}
 
 pub(crate) type Queue = PartitionQueue<OpenBatch, ReadyBatch>;
 
@@ -66,7 +56,7 @@ pub(crate) struct Slot {
 pub(crate) struct SlotState {
     pub(crate) queue: Queue,
     /// Where the slot goes when it has work.
-    home: Arc<ReadyList>,
+    home: Arc<ReadyList<Slot>>,
     /// Its topic was forgotten: it takes no more records.
     pub(crate) retired: bool,
     /// Whether it is on the ready list of `home`, or in the hands of its sender, which will look at
@@ -106,7 +96,7 @@ pub(crate) enum Appended<T> {
 /// What of the producer an append may need.
 #[derive(Clone, Copy)]
 pub(crate) struct Appending<'a> {
-    pub(crate) config: &'a SlotConfig,
+    pub(crate) config: &'a BatchConfig,
     pub(crate) budget: &'a Budget,
     pub(crate) codecs: &'a CodecPool,
     pub(crate) flushing: &'a Flushing,
@@ -124,7 +114,7 @@ impl Slot {
     pub(crate) fn new(
         tp: TopicPartition,
         sticky: Arc<Sticky>,
-        home: Arc<ReadyList>,
+        home: Arc<ReadyList<Self>>,
         compression: Compression,
         spent: Option<ExhaustedEpoch>,
     ) -> Arc<Self> {
@@ -216,7 +206,13 @@ impl Slot {
             }
             let last_len = state.last_len;
             let Some(open) = state.queue.open_mut() else {
-                match OpenBatch::open(self, config, budget, flushing, parts, last_len, charge) {
+                let done = || {
+                    // Without linger it goes at once in any case.
+                    let lingers = !config.linger.is_zero();
+                    let home = lingers.then(|| Arc::clone(self) as Home);
+                    BatchDone::open(self.tp.clone(), home)
+                };
+                match OpenBatch::open(config, budget, flushing, parts, last_len, charge, done) {
                     Ok(batch) => {
                         let opened = batch.log.opened();
                         state.queue.set_open(opened, batch);
@@ -383,7 +379,7 @@ impl Slot {
     }
 
     /// Changes who leads the partition.
-    pub(crate) fn set_home(self: &Arc<Self>, home: &Arc<ReadyList>, new_log: bool) {
+    pub(crate) fn set_home(self: &Arc<Self>, home: &Arc<ReadyList<Self>>, new_log: bool) {
         let mut state = self.lock();
         if new_log {
             state.queue.new_log();
@@ -417,7 +413,7 @@ impl Awaited for Slot {
 
 impl SlotState {
     /// Whether the slot belongs to this list's sender.
-    pub(crate) fn is_at(&self, home: &Arc<ReadyList>) -> bool {
+    pub(crate) fn is_at(&self, home: &Arc<ReadyList<Slot>>) -> bool {
         Arc::ptr_eq(&self.home, home)
     }
 

@@ -4,12 +4,37 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Leader, PartEpoch, Position, ResetTo, Slot};
 use crate::clock::Instant;
 use crate::config::consumer::IsolationLevel;
 use crate::consumer::lag::PartitionLag;
 use crate::error::Error;
+use crate::fetched::{PartEpoch, Position};
 use crate::types::{BrokerId, TimeLag, TopicPartition};
+
+/// Where a reset goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResetTo {
+    Earliest,
+    Latest,
+    /// The first record not older than this.
+    Ago(Duration),
+}
+
+/// Where a partition can be read, as metadata says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leader {
+    pub(crate) broker: BrokerId,
+    pub(crate) epoch: i32,
+}
+
+/// Which of the two requests that may be under way to a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// In the broker's session.
+    First,
+    /// Outside of it.
+    Second,
+}
 
 /// So often in a row damaged bytes are asked for again at once, before the application is told.
 pub(super) const TRIES: u32 = 2;
