@@ -86,9 +86,9 @@ pub(crate) struct Positions {
     ahead: IndexSet<TopicPartition>,
     /// Partitions whose position is to be looked up.
     awaiting: IndexSet<TopicPartition>,
-    /// Partitions without a position of which the application does not know.
+    /// Partitions without a position whose error the application has not been given.
     untold: IndexSet<TopicPartition>,
-    /// What is to be looked at before the next request to a broker.
+    /// The partitions that each broker's next request has to look at.
     agendas: BTreeMap<BrokerId, FetchPlanner>,
     /// A partition came to another broker's planner; see [`ended`](Self::ended).
     moved: bool,
@@ -336,7 +336,7 @@ impl Positions {
         true
     }
 
-    /// An error for a partition that has no position and of which the application was not told.
+    /// The error of a partition that has no position, once for each partition.
     pub(crate) fn untold(&mut self) -> Option<Error> {
         while let Some(tp) = self.untold.pop() {
             let part = self.parts.get(&tp);

@@ -208,9 +208,9 @@ impl OpenBatch {
     }
 }
 
-/// Gives the memory of batches back, reports, tells whoever waits, and counts them as flushed, in
-/// this order. All of a request at once, for callers that open batches meanwhile want the same
-/// cache lines.
+/// Ends batches: gives their memory back, reports them, wakes whoever waits for them, and counts
+/// them as flushed, in this order. A sender ends all batches of a request at once, because callers
+/// that open batches meanwhile want the same cache lines.
 pub(crate) fn end_all(batches: &mut Vec<(ReadyBatch, Outcome)>, now: Instant) {
     let mut memory: Option<Charge> = None;
     let mut buffers = Vec::with_capacity(batches.len());

@@ -156,7 +156,7 @@ impl Shared {
         idle.len()
     }
 
-    /// Notes under which identity the sequences of topics ran that are known no more.
+    /// Notes the identity under which the sequences of forgotten topics ran.
     fn forget(&self, known: &mut Known, topics: &Entries) {
         // Those of an older epoch, or of another id, are forgotten by the brokers as well.
         let current = self.identity().current();

@@ -8,16 +8,16 @@ use tokio::sync::Notify;
 use crate::clock::Instant;
 use crate::types::BrokerId;
 
-/// What a sender is told of a slot.
+/// A message to a sender about a slot.
 #[derive(Debug)]
 pub(crate) enum Notice<S> {
-    /// There may be something to do.
+    /// The sender has to look at the slot: there may be something to do.
     Look {
         slot: Arc<S>,
         /// No timer ends its batches yet.
         endless: bool,
     },
-    /// There will be when this linger is over, and nothing before.
+    /// The slot has nothing to send before this linger is over.
     Linger(Instant, Arc<S>),
 }
 
@@ -74,7 +74,7 @@ impl<S> ReadyList<S> {
         let first = notices.is_empty();
         notices.push(notice);
         drop(notices);
-        // Whoever is told of the first takes all of them.
+        // The wake-up for the first notice has the sender take all of them.
         if first {
             self.notify.notify_one();
         }

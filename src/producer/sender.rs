@@ -10,10 +10,10 @@
 //!   says so. The sender clears the flag under the slot's lock after having found nothing to do, so
 //!   that no change is missed. A slot that moved is put on the new home's list at once; what the
 //!   old sender still holds of it is stale, and dropped when seen.
-//! - A slot is looked at as seldom as can be, for each look takes its cache lines from those who
-//!   append: not when a batch is opened nor when its linger ends, only to send and to settle. So a
-//!   slot whose linger is over is in `work` without the flag, and may be there twice: a look too
-//!   many does no harm.
+//! - Looking at a slot takes its cache lines from the threads that append, so a sender does that
+//!   only to send and to settle, and neither when a batch is opened nor when its linger ends. A
+//!   slot whose linger is over is therefore in `work` without the flag and may be there twice: a
+//!   look too many does no harm.
 //! - Timers only cause a look. One that comes late or twice does no harm; each slot has one of each
 //!   kind. What a slot counts as armed is, or a batch would lie until it expires.
 //! - Answers are settled in the order of the requests: a connection answers in that order.
@@ -71,7 +71,7 @@ pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList<Slot>>) {
             return sender.hand_over();
         }
         sender.wait().await;
-        // Those woken by the same answers, and whoever else is ready to append, go first: their
+        // Tasks that the same answers woke, and others that are ready to append, go first: their
         // records share a request.
         tokio::task::yield_now().await;
         sender.take_answers();
@@ -89,7 +89,7 @@ struct Sender {
     requests: VecDeque<Request>,
     /// Empty but while an answer is settled.
     finished: Vec<Finished<ReadyBatch>>,
-    /// The same: what ended with it.
+    /// Batches that the answer ended; empty but while an answer is settled.
     ended: Vec<(ReadyBatch, Outcome)>,
     /// Empty but while they are read.
     notices: Vec<Notice<Slot>>,

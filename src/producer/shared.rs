@@ -57,8 +57,7 @@ pub(crate) struct Shared {
     /// Flushes under way.
     pub(crate) flushes: AtomicUsize,
     closing: AtomicBool,
-    /// Why everything was ended, once it was. Slots made from then on are ended by whoever made
-    /// them.
+    /// Why everything was ended, once it was. Whoever makes a slot after that ends it.
     ended: Mutex<Option<Error>>,
     /// Every handle is gone.
     pub(crate) abandoned: AtomicBool,
@@ -453,7 +452,7 @@ impl Shared {
         let _urgent = Urgent::new(&self.flushes);
         let all = self.flushing.wait();
         let mut all = std::pin::pin!(all);
-        // The generation is closed by the first poll; only then may the senders be told.
+        // The first poll closes the generation; the senders may be woken only after that.
         let mut told = false;
         std::future::poll_fn(|cx| {
             let ended = all.as_mut().poll(cx);
@@ -489,7 +488,7 @@ impl Shared {
         self.closing.store(true, Ordering::Release);
     }
 
-    /// What calls are told after the end.
+    /// The error that calls return after the end.
     pub(crate) fn end(&self) -> Error {
         self.tasks
             .failure()

@@ -5,9 +5,9 @@
 //! - One slot lock at a time, never across an await, never calling user code. A ready list's lock
 //!   may be taken inside a slot's, never the other way round.
 //! - Every change that may give a slot something to do ends in [`SlotState::schedule`], which puts
-//!   it on its leader's ready list unless it is there. Nothing is edge-triggered: whoever takes a
-//!   slot from a list looks at all of it. Only of a batch that lingers, with nothing else to do,
-//!   its sender is told no more than when that is over.
+//!   it on its leader's ready list unless it is there. Nothing is edge-triggered: a sender that
+//!   takes a slot from a list looks at all of it. If a slot has nothing but a batch that lingers,
+//!   its sender gets only the time at which the linger is over.
 //! - A batch that is full is sealed (compressed) by the caller who found it full, outside the lock;
 //!   its place in line is kept meanwhile.
 
@@ -264,7 +264,7 @@ impl Slot {
         end_all(&mut ended, now);
     }
 
-    /// Says how batches ended; they are ended by whoever has them all.
+    /// Adds to `ended` how each batch ended; the caller ends all of them at once.
     pub(crate) fn sort(
         &self,
         finished: impl IntoIterator<Item = Finished<ReadyBatch>>,
@@ -358,14 +358,15 @@ impl Slot {
         self.lock().queue.is_idle(time, idle)
     }
 
-    /// Takes no more records if it is idle; whether it is.
+    /// Retires the slot if it is idle, so that it takes no more records. Whether it is idle.
     pub(crate) fn retire(&self, time: Instant, idle: Duration) -> bool {
         let mut state = self.lock();
         state.retired = state.queue.is_idle(time, idle);
         state.retired
     }
 
-    /// Has its present sender end its batches in time, for the one that has the timer ends.
+    /// Has the present sender set a timer for the expiry of the batches, because the sender that
+    /// had one ends.
     pub(crate) fn hand_over_expiry(self: &Arc<Self>) {
         let mut state = self.lock();
         state.expiry_armed = false;
@@ -386,9 +387,9 @@ impl Slot {
         }
         if state.queue.set_leader(home.broker) {
             state.home = Arc::clone(home);
-            // Being in the hands of the old sender means nothing any more: it may have no
-            // connection, and never look. Nor does it look on behalf of others when a linger is
-            // over.
+            // The old sender may never look at this slot again, neither now (it may have no
+            // connection) nor when a linger is over. So the slot goes to the new sender as one that
+            // is not queued.
             state.queued = false;
             state.wake_armed = None;
             state.queue.retry_now();
@@ -434,8 +435,8 @@ impl SlotState {
         }
     }
 
-    /// The same after a batch was opened: if there is nothing else, a look now would only find that
-    /// it lingers.
+    /// Schedules the slot after a batch was opened. If the slot has nothing else, the sender gets
+    /// the end of the linger only: a look now would find nothing to send.
     fn schedule_lingering(&mut self, slot: &Arc<Slot>, opened: Instant, linger: Duration) {
         if linger.is_zero() || !self.expiry_armed || self.queue.has_unsent() {
             return self.schedule(slot);
@@ -475,7 +476,8 @@ impl SlotState {
         sooner.then_some(at)
     }
 
-    /// Its sender looks at it: has it in its hands, and timers that are over are no more.
+    /// The sender looks at the slot: it counts as queued from now on, and timers that are over as
+    /// not set.
     pub(crate) fn looked_at(&mut self, time: Instant) {
         self.queued = true;
         if self.wake_armed.is_some_and(|at| at <= time) {

@@ -84,7 +84,7 @@ impl TopicState {
 }
 
 impl Topics {
-    /// Those that are found without a lock: not all.
+    /// The topics that are found without a lock, which need not be all.
     #[inline]
     pub(super) fn cached(&self) -> Guard<Arc<Entries>> {
         self.cached.load()

@@ -19,8 +19,8 @@ use crate::types::{BrokerId, TopicPartition};
 /// What a request is to do otherwise than the one before.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// Partitions that changed: asked for so from now on, or no more. The second request is told
-    /// only what to ask for.
+    /// Partitions that changed: how requests ask for them from now on, or that they do not. For the
+    /// second request only partitions that it asks for.
     pub(crate) changes: Vec<(TopicPartition, Option<PartitionFetch>)>,
     /// Partitions left out because enough of them is buffered.
     pub(crate) full: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Plan {
 }
 
 impl Positions {
-    /// The partition is to be looked at again.
+    /// Has the next request to the partition's broker look at the partition again.
     pub(crate) fn touch(&mut self, tp: &TopicPartition) {
         self.book(tp);
         let Some(part) = self.parts.get_mut(tp) else {
@@ -66,8 +66,9 @@ impl Positions {
         leave(&mut self.agendas, tp, part);
     }
 
-    /// What to ask a broker for otherwise than before, given of which partitions enough is
-    /// buffered. If the second request is not made, what it was told goes [back](Self::put_off).
+    /// Returns the partitions that a request asks for otherwise than the one before; `full` says of
+    /// which enough is buffered. If the second request is not made, its partitions go
+    /// [back](Self::put_off).
     pub(crate) fn plan(
         &mut self,
         broker: BrokerId,

@@ -1,5 +1,5 @@
-//! The partitions of one broker that are to be looked at before its next request, and when others
-//! are. What puts them here and takes them out is `plan.rs`.
+//! The partitions of one broker that its next request looks at, and the times at which it looks at
+//! others. `plan.rs` puts them here and takes them out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +15,14 @@ use crate::types::{BrokerId, TopicPartition};
 pub(super) struct FetchPlanner {
     /// How many partitions are to be read from it.
     pub(super) homes: usize,
-    /// Those that changed, the first one first.
+    /// Partitions that changed, in the order of their changes.
     pub(super) changed: IndexSet<TopicPartition>,
-    /// Those that the first request has to look at besides: given up, read from elsewhere, or
-    /// looked at for the second request.
+    /// Partitions that the first request looks at besides, mostly to remove them from the session:
+    /// they were given up, are read from another broker, or were looked at for the second request.
     pub(super) left: IndexSet<TopicPartition>,
-    /// Those left out because enough of them is buffered.
+    /// Partitions that requests leave out because enough of them is buffered.
     pub(super) full: IndexSet<TopicPartition>,
-    /// When to look at one again, whatever happens ([`Part::due`]).
+    /// When a request looks at a partition again though nothing changed ([`Part::due`]).
     pub(super) timers: BTreeSet<(Instant, TopicPartition)>,
 }
 
