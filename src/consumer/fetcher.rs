@@ -325,7 +325,7 @@ impl Fetcher {
         }
     }
 
-    /// The same, while the connection is looked after.
+    /// Waits for [`next`](Self::next), and moves the bytes of the connection meanwhile.
     async fn next_driven(&mut self) -> Option<Allowance> {
         let mut connection = self.connection.take();
         let turn = {
@@ -462,7 +462,7 @@ impl Fetcher {
         if let Some(bytes) = inner.reserve(self.broker, wish, budget) {
             return Ok((bytes, max_wait));
         }
-        // Whoever holds the memory may stand still by then.
+        // By then the streams that hold the memory may count as standing still.
         let again = inner.is_awaited(self.broker).then(|| time + STALLED);
         Err(again.into_iter().chain(plan.next_at).min())
     }
@@ -538,7 +538,7 @@ impl Fetcher {
         let (frame_len, topics) = judge(std::mem::take(&mut response.responses), check_crcs);
         let mut hints = Vec::new();
         let mut refresh = false;
-        // What the broker holds of the session is not what it was told.
+        // The broker answers for something else than the session asked for.
         let mut unasked = false;
         let time = now();
         let mut news = false;

@@ -13,9 +13,10 @@
 //!   answering for one partition (the leader moved) never deliver twice.
 //! - A partition whose answers are errors waits before it is asked again: no busy loop.
 //!
-//! In rooms: `part.rs` is one partition, `planner.rs` what to ask brokers, `fetching.rs` what their
-//! answers change, `progress.rs` what the application has, `standing.rs` what lag and explanations
-//! look at. Here are the assignment, metadata, lookups and moves.
+//! `part.rs` is one partition, and `planner.rs` says which ones of a broker are to be looked at.
+//! Here are the assignment, metadata, lookups and moves. Above lie `plan.rs` (what to ask brokers),
+//! `fetching.rs` (what their answers change), `progress.rs` (what the application has) and
+//! `standing.rs` (what lag and explanations look at).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,24 +33,17 @@ use crate::types::{BrokerId, OffsetAndMetadata, TopicPartition};
 
 mod fetching;
 mod part;
+mod plan;
 mod planner;
 mod progress;
 mod standing;
 
 pub(crate) use self::fetching::Answer;
+pub(crate) use self::part::{Leader, ResetTo, Slot};
+pub(crate) use self::plan::Plan;
 use self::planner::FetchPlanner;
-pub(crate) use self::planner::{Plan, Slot};
 pub(crate) use self::progress::Held;
 pub(crate) use self::standing::FetchState;
-
-/// Where a reset goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ResetTo {
-    Earliest,
-    Latest,
-    /// The first record not older than this.
-    Ago(Duration),
-}
 
 /// The settings that positions depend on.
 #[derive(Clone, Debug)]
@@ -62,13 +56,6 @@ pub(crate) struct Rules {
     pub(crate) backoff_max: Duration,
     /// How long a follower named by the leader is read from (KIP-392).
     pub(crate) preferred_for: Duration,
-}
-
-/// Where a partition can be read, as metadata says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Leader {
-    pub(crate) broker: BrokerId,
-    pub(crate) epoch: i32,
 }
 
 /// What metadata says of a partition.
@@ -99,9 +86,9 @@ pub(crate) struct Positions {
     ahead: IndexSet<TopicPartition>,
     /// Partitions whose position is to be looked up.
     awaiting: IndexSet<TopicPartition>,
-    /// Partitions without a position of which the application does not know.
+    /// Partitions without a position whose error the application has not been given.
     untold: IndexSet<TopicPartition>,
-    /// What is to be looked at before the next request to a broker.
+    /// The partitions that each broker's next request has to look at.
     agendas: BTreeMap<BrokerId, FetchPlanner>,
     /// A partition came to another broker's planner; see [`ended`](Self::ended).
     moved: bool,
@@ -349,7 +336,7 @@ impl Positions {
         true
     }
 
-    /// An error for a partition that has no position and of which the application was not told.
+    /// The error of a partition that has no position, once for each partition.
     pub(crate) fn untold(&mut self) -> Option<Error> {
         while let Some(tp) = self.untold.pop() {
             let part = self.parts.get(&tp);

@@ -49,7 +49,7 @@ pub(crate) enum SessionAction {
     Take,
     /// The broker does not know the session as we do: ask again at once, in full.
     Restart,
-    /// The same, and topic ids proved wrong: refresh metadata before.
+    /// Topic ids proved wrong: refresh metadata, then ask again in full.
     Refresh,
     /// Another error of the whole request.
     Fail(i16),
@@ -69,7 +69,7 @@ pub(crate) struct FetchSession {
     parts: IndexMap<TopicPartition, Member>,
     /// How many of them have no topic id.
     nameless: usize,
-    /// What the broker is to be told with the next request.
+    /// The partitions that the next request adds or changes.
     send: IndexSet<TopicPartition>,
     forget: IndexSet<(TopicPartition, Uuid)>,
     /// Counts changes.
@@ -86,7 +86,7 @@ struct Member {
     changed: u64,
 }
 
-/// Whether the broker has to be told of the difference.
+/// Whether a request would ask for both in the same way.
 fn same_on_wire(one: &PartitionFetch, other: &PartitionFetch) -> bool {
     one.topic_id == other.topic_id
         && one.offset == other.offset
@@ -110,7 +110,7 @@ impl FetchSession {
         }
     }
 
-    /// A partition is asked for so from now on, or no more.
+    /// From the next request on the session asks for the partition in this way, or not at all.
     pub(crate) fn change(&mut self, tp: TopicPartition, wanted: Option<PartitionFetch>) {
         if let (Some(member), Some(planned)) = (self.parts.get_mut(&tp), &wanted)
             && same_on_wire(&member.planned, planned)

@@ -156,8 +156,8 @@ impl Shared {
         inner
     }
 
-    /// Records that were handed out cannot be read: their partitions stop there, and fetch them
-    /// again after a while, for the error to be told again.
+    /// The application found records that cannot be read. Their partitions stop there and fetch
+    /// them again after a pause, so that the error is returned again.
     #[cold]
     fn stop_at_damage(&self, inner: &mut Inner) {
         for (tp, epoch, offset) in self.reading.damage.take() {
@@ -451,7 +451,7 @@ impl Inner {
         self.errors.push_back(error);
     }
 
-    /// What is to be told of one partition, for its stream.
+    /// Takes the oldest error of a partition, for its stream.
     pub(super) fn error_of(&mut self, tp: &TopicPartition) -> Option<Error> {
         let errors = &mut self.errors;
         let index = errors
@@ -467,7 +467,7 @@ impl Inner {
         Some((chunk, position))
     }
 
-    /// The same, of one partition, for its stream.
+    /// The next chunk of one partition and the position in it, for the partition's stream.
     pub(super) fn next_chunk_of(
         &mut self,
         tp: &TopicPartition,

@@ -117,7 +117,8 @@ impl Split {
         self.live.get(&serial).is_some_and(|live| live.on)
     }
 
-    /// A stream is no more; the revocation that waited for it, and for no other.
+    /// Removes a stream that has ended or was dropped. Returns the revocation that waited for it,
+    /// if that waits for no other stream.
     pub(super) fn gone(&mut self, serial: u64) -> Option<u64> {
         if let Some(live) = self.live.remove(&serial)
             && self.newest.get(&live.tp) == Some(&serial)

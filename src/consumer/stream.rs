@@ -1,11 +1,10 @@
 //! Records one by one.
 //!
-//! Invariant: a record is finished when a later one was asked for at a time when neither it nor an
-//! earlier one of its partition was in use, that is, kept by the application. What is looked at for
-//! that is the counter of each segment's stored batch, of which every owned record has a share: of
-//! the segment that is being given out when a record is asked for, of all others when that takes a
-//! poll. Nothing is looked at when the stream is dropped, because what is not kept any more may
-//! have failed.
+//! Invariant: a record is finished when the application asks for a later one while it keeps neither
+//! this record nor an earlier one of the partition. Every owned record holds a share of its stored
+//! batch, so the stream reads the share counters: that of the present segment whenever a record is
+//! asked for, those of all other segments when that takes a poll. A stream that is dropped does not
+//! read them, because a record that nobody keeps any more may have failed.
 
 use std::collections::VecDeque;
 use std::fmt;

@@ -22,7 +22,7 @@ use crate::types::{BrokerId, TopicPartition};
 /// default (1 MiB compressed), far below what a forged batch could claim.
 const MAX_DECOMPRESSED: usize = 512 << 20;
 
-/// Until it is said whose frame a chunk is a part of.
+/// The broker of a chunk that is not a part of a frame yet.
 const NOBODY: BrokerId = BrokerId(-1);
 
 /// A frame in memory: its number and how many bytes it has. Number 0 stands for memory of the

@@ -69,8 +69,9 @@ pub(crate) struct Reading {
     pub(crate) damage: Arc<Damage>,
 }
 
-/// Where records turned out to be unreadable while the application read them: nothing from there on
-/// counts as handed out. Noted by whoever reads, taken over by whoever looks at positions next.
+/// Where the application found records that cannot be read: nothing from there on counts as handed
+/// out. The iterator that meets one notes it; whoever takes the consumer's lock next has the
+/// partition go back there.
 #[derive(Debug, Default)]
 pub(crate) struct Damage {
     any: AtomicBool,

@@ -29,11 +29,12 @@ pub(crate) enum Survey {
 /// Judges fetched bytes by their batches' headers and, if asked to, checksums, without touching
 /// records; and how many of the bytes are worth keeping.
 ///
-/// The checksums are for whoever read the bytes from the socket: they are still in that processor's
-/// caches, and the application, which may run on another one, then touches only what it reads.
-/// Bytes of which the first batch is sound are kept up to the first one that is not: that one is
-/// asked for again, for it may be damaged on its way only. Where it is the first, everything is
-/// kept, to be handed out with its error should it come again.
+/// The fetch task compares the checksums right after it read the bytes from the socket: they are
+/// still in its processor's caches, and the application, which may run on another one, then touches
+/// only what it reads. If the first batch is sound, the bytes up to the first damaged batch are
+/// kept; the consumer asks for that batch again, because the damage may have happened on its way.
+/// If the first batch is damaged, all bytes are kept, and the application gets its error if it
+/// comes damaged again.
 pub(crate) fn survey(bytes: &Bytes, check_crcs: bool) -> (Survey, usize) {
     if bytes.is_empty() {
         return (Survey::Empty, 0);

@@ -1,18 +1,27 @@
 //! A batch of a partition, from its first record to its end: open, then sealed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error};
 use crate::producer::budget::{Budget, Charge};
-use crate::producer::delivery::{BatchDone, Home, Outcome};
+use crate::producer::delivery::{BatchDone, Outcome};
 use crate::producer::flush::{Flushing, Outstanding};
 use crate::producer::queue::Payload;
-use crate::producer::report::{BatchLog, Contents};
-use crate::producer::slot::{Slot, SlotConfig};
+use crate::producer::report::{BatchLog, Contents, ProducerStats};
 use crate::record::pool::LEAST_ROUNDED;
 use crate::record::{BatchWriter, CodecPool, Compression, Header, RecordError, SealedBatch};
 use crate::types::TopicPartition;
+
+/// What all batches of a producer have in common.
+#[derive(Debug)]
+pub(crate) struct BatchConfig {
+    pub(crate) batch_size: usize,
+    pub(crate) max_request_size: usize,
+    pub(crate) linger: Duration,
+    pub(crate) stats: Arc<ProducerStats>,
+}
 
 /// A batch that takes records.
 #[derive(Debug)]
@@ -64,16 +73,16 @@ pub(crate) enum Fit {
 }
 
 impl OpenBatch {
-    /// A new batch with room for a record at least; an error is the number of bytes to be charged
-    /// for it.
+    /// A new batch with room for a record at least, and the cell that `done` makes for its
+    /// deliveries; an error is the number of bytes to be charged for it.
     pub(crate) fn open(
-        slot: &Arc<Slot>,
-        config: &SlotConfig,
+        config: &BatchConfig,
         budget: &Budget,
         flushing: &Flushing,
         parts: Parts<'_>,
         last_len: usize,
         charge: &mut Option<Charge>,
+        done: impl FnOnce() -> Arc<BatchDone>,
     ) -> Result<Self, usize> {
         let needed = HEADER_LEN + BatchWriter::upper_bound(parts.key, parts.value, parts.headers);
         // As large as the last one was; a partition that is seldom used does not hold a whole
@@ -94,12 +103,9 @@ impl OpenBatch {
                 .or_else(|| budget.try_acquire(needed))
                 .ok_or(needed)?,
         };
-        // Without linger it goes at once in any case.
-        let lingers = !config.linger.is_zero();
-        let home = lingers.then(|| Arc::clone(slot) as Home);
         Ok(Self {
             writer: BatchWriter::with_buffer(taken.buffer()),
-            done: BatchDone::open(slot.tp.clone(), home),
+            done: done(),
             charge: taken,
             log: config.stats.open(now()),
             outstanding: flushing.outstanding(),
@@ -120,7 +126,7 @@ impl OpenBatch {
 
     pub(crate) fn append(
         &mut self,
-        config: &SlotConfig,
+        config: &BatchConfig,
         budget: &Budget,
         parts: Parts<'_>,
         charge: &mut Option<Charge>,
@@ -202,9 +208,9 @@ impl OpenBatch {
     }
 }
 
-/// Gives the memory of batches back, reports, tells whoever waits, and counts them as flushed, in
-/// this order. All of a request at once, for callers that open batches meanwhile want the same
-/// cache lines.
+/// Ends batches: gives their memory back, reports them, wakes whoever waits for them, and counts
+/// them as flushed, in this order. A sender ends all batches of a request at once, because callers
+/// that open batches meanwhile want the same cache lines.
 pub(crate) fn end_all(batches: &mut Vec<(ReadyBatch, Outcome)>, now: Instant) {
     let mut memory: Option<Charge> = None;
     let mut buffers = Vec::with_capacity(batches.len());

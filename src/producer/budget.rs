@@ -1,9 +1,9 @@
 //! The bytes that a producer may hold for records on their way (`buffer.memory`).
 //!
-//! Invariants: what is charged never exceeds the total; whoever waits is served strictly in the
-//! order of arrival, and nobody overtakes by not waiting; a waiter that goes away passes on what it
-//! was given; no wake-up is lost, since who gives back looks for waiters after adding, and who
-//! waits looks for bytes after standing in line.
+//! Invariants: charges never exceed the total. Waiters are served strictly in the order of arrival,
+//! and a caller that does not wait cannot overtake them. A waiter that is dropped passes on what it
+//! was granted. No wake-up is lost: a release looks for waiters after it added its bytes, and a
+//! waiter looks for bytes after it joined the line.
 //!
 //! The empty buffers of batches that ended are not charged. They come to an eighth of the total at
 //! most.
@@ -85,8 +85,8 @@ impl Budget {
         self.0.state.load(Ordering::Acquire) & WAITED_FOR != 0
     }
 
-    /// Whether there are fewer bytes than somebody wants: who waits, or who was refused and may
-    /// come again.
+    /// True while a caller waits for memory, or one that does not wait was refused since memory was
+    /// last given back.
     pub(crate) fn is_short(&self) -> bool {
         self.is_waited_for() || self.0.refused.load(Ordering::Acquire)
     }
@@ -200,7 +200,7 @@ impl Charge {
         self.buffer_of(self.bytes)
     }
 
-    /// The same for a part of what is charged.
+    /// An empty buffer for a part of what is charged.
     pub(crate) fn buffer_of(&self, bytes: usize) -> Vec<u8> {
         self.budget.0.idle.take(bytes)
     }

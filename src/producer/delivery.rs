@@ -62,7 +62,7 @@ pub struct Delivery {
 #[derive(Default)]
 pub struct Deliveries {
     runs: Vec<Run>,
-    /// Whether all batches were told that somebody waits.
+    /// All open batches know that somebody waits for them.
     waiting: bool,
     next: usize,
     written: u64,
@@ -102,7 +102,7 @@ const TOLD: NonZeroU32 = NonZeroU32::MAX;
 pub(crate) struct BatchDone {
     partition: TopicPartition,
     outcome: OnceLock<Outcome>,
-    /// Records that failed and that the application was not told of.
+    /// Failed records whose deliveries have not returned the error.
     untold: AtomicU32,
     waits: Mutex<Waits>,
 }
@@ -111,14 +111,14 @@ pub(crate) struct BatchDone {
 #[derive(Default)]
 struct Waits {
     wakers: Vec<Option<Waker>>,
-    /// Whom the first wait is told, as long as the batch is open.
+    /// Where the batch is open: hears of the first wait.
     home: Option<Home>,
 }
 
 /// Where a batch is open.
 pub(crate) type Home = std::sync::Arc<dyn Awaited>;
 
-/// Is told that somebody begins to wait for the batch that is open there.
+/// Where a batch is open, which hears of the first wait for it.
 pub(crate) trait Awaited: Send + Sync {
     /// Called without any lock.
     fn awaited(self: std::sync::Arc<Self>);
@@ -201,12 +201,12 @@ impl BatchDone {
         }
     }
 
-    /// How many failed records the application was not told of.
+    /// How many failed records have deliveries that have not returned the error.
     pub(crate) fn untold(&self) -> u32 {
         self.untold.load(Ordering::Acquire)
     }
 
-    /// The same; they count as told from now on.
+    /// Returns [`untold`](Self::untold) and sets it to 0.
     pub(crate) fn take_untold(&self) -> u32 {
         self.untold.swap(0, Ordering::AcqRel)
     }

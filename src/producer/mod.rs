@@ -17,6 +17,7 @@ mod delivery;
 mod flush;
 mod identity;
 mod interceptor;
+mod metadata;
 pub(crate) mod meter;
 #[cfg(test)]
 #[cfg(feature = "mock")]
@@ -340,7 +341,7 @@ impl Producer {
         let shared = self.shared();
         let failure = shared.identity().failure().cloned();
         let failure = failure.or_else(|| shared.tasks.failure());
-        let failure = failure.or_else(|| shared.slot_config.stats.failures.take());
+        let failure = failure.or_else(|| shared.batch_config.stats.failures.take());
         failure.map_or(Ok(()), Err)
     }
 
@@ -401,7 +402,7 @@ impl Producer {
         shared.close(timeout).await;
         // They end at their next await, unless nobody drives the client's runtime.
         let _ = tokio::time::timeout(LAST_STEPS, shared.tasks.idle()).await;
-        let failed = shared.slot_config.stats.failures.failed();
+        let failed = shared.batch_config.stats.failures.failed();
         self.untold().map(|()| CloseReport { failed })
     }
 
@@ -420,7 +421,7 @@ impl Producer {
         ProducerMetrics {
             buffer_used: budget.charged(),
             buffer_total: budget.total(),
-            ..self.shared().slot_config.stats.snapshot()
+            ..self.shared().batch_config.stats.snapshot()
         }
     }
 
@@ -516,7 +517,7 @@ impl Producer {
         let charge = match first {
             std::task::Poll::Ready(charge) => Ok(charge),
             std::task::Poll::Pending => {
-                let stats = &shared.slot_config.stats;
+                let stats = &shared.batch_config.stats;
                 let began = now();
                 stats.waits();
                 shared.urge();

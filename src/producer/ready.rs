@@ -1,4 +1,4 @@
-//! The slots that have something for a sender to do.
+//! The slots (`S`) that have something for a sender to do.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,27 +6,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::clock::Instant;
-use crate::producer::slot::Slot;
 use crate::types::BrokerId;
 
-/// What a sender is told of a slot.
+/// A message to a sender about a slot.
 #[derive(Debug)]
-pub(crate) enum Notice {
-    /// There may be something to do.
+pub(crate) enum Notice<S> {
+    /// The sender has to look at the slot: there may be something to do.
     Look {
-        slot: Arc<Slot>,
+        slot: Arc<S>,
         /// No timer ends its batches yet.
         endless: bool,
     },
-    /// There will be when this linger is over, and nothing before.
-    Linger(Instant, Arc<Slot>),
+    /// The slot has nothing to send before this linger is over.
+    Linger(Instant, Arc<S>),
 }
 
 /// The slots that have work for one broker, or for none (they only expire).
 #[derive(Debug)]
-pub(crate) struct ReadyList {
+pub(crate) struct ReadyList<S> {
     pub(crate) broker: Option<BrokerId>,
-    notices: Mutex<Vec<Notice>>,
+    notices: Mutex<Vec<Notice<S>>>,
     pub(crate) notify: Notify,
     /// Since when the broker has been handed nothing although something waits for it or for its
     /// answer. Kept only with `partitioner.availability.timeout.ms`.
@@ -35,7 +34,7 @@ pub(crate) struct ReadyList {
     left: AtomicBool,
 }
 
-impl ReadyList {
+impl<S> ReadyList<S> {
     pub(crate) fn new(broker: Option<BrokerId>) -> Arc<Self> {
         Arc::new(Self {
             broker,
@@ -70,24 +69,24 @@ impl ReadyList {
         blocked.unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn push(&self, notice: Notice) {
+    pub(crate) fn push(&self, notice: Notice<S>) {
         let mut notices = self.notices();
         let first = notices.is_empty();
         notices.push(notice);
         drop(notices);
-        // Whoever is told of the first takes all of them.
+        // The wake-up for the first notice has the sender take all of them.
         if first {
             self.notify.notify_one();
         }
     }
 
     /// Takes everything, in exchange for an empty list.
-    pub(crate) fn swap(&self, empty: &mut Vec<Notice>) {
+    pub(crate) fn swap(&self, empty: &mut Vec<Notice<S>>) {
         debug_assert!(empty.is_empty());
         std::mem::swap(&mut *self.notices(), empty);
     }
 
-    fn notices(&self) -> MutexGuard<'_, Vec<Notice>> {
+    fn notices(&self) -> MutexGuard<'_, Vec<Notice<S>>> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

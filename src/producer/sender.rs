@@ -10,10 +10,10 @@
 //!   says so. The sender clears the flag under the slot's lock after having found nothing to do, so
 //!   that no change is missed. A slot that moved is put on the new home's list at once; what the
 //!   old sender still holds of it is stale, and dropped when seen.
-//! - A slot is looked at as seldom as can be, for each look takes its cache lines from those who
-//!   append: not when a batch is opened nor when its linger ends, only to send and to settle. So a
-//!   slot whose linger is over is in `work` without the flag, and may be there twice: a look too
-//!   many does no harm.
+//! - Looking at a slot takes its cache lines from the threads that append, so a sender does that
+//!   only to send and to settle, and neither when a batch is opened nor when its linger ends. A
+//!   slot whose linger is over is therefore in `work` without the flag and may be there twice: a
+//!   look too many does no harm.
 //! - Timers only cause a look. One that comes late or twice does no harm; each slot has one of each
 //!   kind. What a slot counts as armed is, or a batch would lie until it expires.
 //! - Answers are settled in the order of the requests: a connection answers in that order.
@@ -47,7 +47,7 @@ use crate::wire::produce::{ProduceBody, ProduceTopic};
 mod answers;
 
 /// Runs until it is dropped, or its broker has left the cluster and nothing is left for it to do.
-pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
+pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList<Slot>>) {
     let mut sender = Sender {
         urges: shared.urges.load(Ordering::Acquire),
         shared,
@@ -71,7 +71,7 @@ pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
             return sender.hand_over();
         }
         sender.wait().await;
-        // Those woken by the same answers, and whoever else is ready to append, go first: their
+        // Tasks that the same answers woke, and others that are ready to append, go first: their
         // records share a request.
         tokio::task::yield_now().await;
         sender.take_answers();
@@ -80,7 +80,7 @@ pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList>) {
 
 struct Sender {
     shared: Arc<Shared>,
-    home: Arc<ReadyList>,
+    home: Arc<ReadyList<Slot>>,
     link: Option<Link>,
     connecting: Option<Connecting>,
     /// Not before then, after a failure.
@@ -89,10 +89,10 @@ struct Sender {
     requests: VecDeque<Request>,
     /// Empty but while an answer is settled.
     finished: Vec<Finished<ReadyBatch>>,
-    /// The same: what ended with it.
+    /// Batches that the answer ended; empty but while an answer is settled.
     ended: Vec<(ReadyBatch, Outcome)>,
     /// Empty but while they are read.
-    notices: Vec<Notice>,
+    notices: Vec<Notice<Slot>>,
     /// Those timers of slots that were set in the order of their times: the ends of lingers, which
     /// are equally long.
     lingers: VecDeque<(Instant, Arc<Slot>)>,
@@ -267,7 +267,7 @@ impl Sender {
         }
         let number = self.shared.requests.fetch_add(1, Ordering::Relaxed) + 1;
         let time = now();
-        let limit = self.shared.slot_config.max_request_size;
+        let limit = self.shared.batch_config.max_request_size;
         let mut room = usize::MAX; // the first batch always fits
         let mut total = 0;
         let mut records = 0;

@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::config::producer::ProducerConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::metrics::SAMPLE;
-use crate::producer::batch::Parts;
+use crate::producer::batch::{BatchConfig, Parts};
 use crate::producer::budget::{Budget, Charge};
 use crate::producer::delivery::{Accepted, BatchDone, Delivery};
 use crate::producer::flush::Flushing;
@@ -23,8 +23,7 @@ use crate::producer::partitioner::{Choice, Partitioner, TopicView};
 use crate::producer::queue::Rules;
 use crate::producer::ready::ReadyList;
 use crate::producer::report::{Interceptors, ProducerStats};
-use crate::producer::sender;
-use crate::producer::slot::{Appended, Appending, Slot, SlotConfig, closed};
+use crate::producer::slot::{Appended, Appending, Slot, closed};
 use crate::producer::sticky::{WEIGHED, weigh};
 use crate::producer::topics::{CachedTopic, TopicEntry, TopicState, Topics};
 use crate::record::{BatchWriter, CodecPool, Record};
@@ -37,7 +36,7 @@ pub(crate) struct Shared {
     pub(crate) tasks: Tasks,
     pub(crate) config: ProducerConfig,
     pub(crate) rules: Rules,
-    pub(crate) slot_config: SlotConfig,
+    pub(crate) batch_config: BatchConfig,
     pub(crate) partitioner: Box<dyn Partitioner>,
     pub(crate) interceptors: Option<Interceptors>,
     pub(crate) codecs: CodecPool,
@@ -46,7 +45,7 @@ pub(crate) struct Shared {
     identity: Mutex<IdentityMachine>,
     pub(super) topics: Topics,
     /// One ready list, and one sender task, per broker; `None` for partitions without a leader.
-    pub(super) homes: Mutex<IndexMap<Option<BrokerId>, Arc<ReadyList>>>,
+    pub(super) homes: Mutex<IndexMap<Option<BrokerId>, Arc<ReadyList<Slot>>>>,
     /// Topics that calls which do not wait asked for, and until when they are looked for.
     pub(super) wanted: Mutex<IndexSet<Arc<str>>>,
     /// Told when the control task has something to look at.
@@ -58,8 +57,7 @@ pub(crate) struct Shared {
     /// Flushes under way.
     pub(crate) flushes: AtomicUsize,
     closing: AtomicBool,
-    /// Why everything was ended, once it was. Slots made from then on are ended by whoever made
-    /// them.
+    /// Why everything was ended, once it was. Whoever makes a slot after that ends it.
     ended: Mutex<Option<Error>>,
     /// Every handle is gone.
     pub(crate) abandoned: AtomicBool,
@@ -116,7 +114,7 @@ impl Shared {
                 * (1 + 2 * u32::from(crate::planted("a-delivery-gets-too-much-time"))),
             retries: config.retries,
         };
-        let slot_config = SlotConfig {
+        let batch_config = BatchConfig {
             // A batch may not be larger than a request; what a request adds to it is left free.
             batch_size: config
                 .batch_size
@@ -130,8 +128,8 @@ impl Shared {
             tasks: cluster.tasks().child(),
             cluster: cluster.for_role(),
             rules,
-            interceptors: slot_config.stats.interceptors(),
-            slot_config,
+            interceptors: batch_config.stats.interceptors(),
+            batch_config,
             partitioner,
             codecs: CodecPool::new(8),
             budget: Budget::new(config.buffer_memory),
@@ -267,7 +265,7 @@ impl Shared {
         }
         let size = BATCH_OVERHEAD
             + BatchWriter::upper_bound(record.key(), record.value(), record.headers());
-        match size > self.slot_config.max_request_size.min(self.budget.total()) {
+        match size > self.batch_config.max_request_size.min(self.budget.total()) {
             false => Ok(()),
             true => Err(self.too_large(record, size)),
         }
@@ -320,12 +318,12 @@ impl Shared {
             headers: record.headers(),
         };
         // Nearly always there is a batch, and room in it.
-        let note = match slot.append_at_once(self.slot_config.batch_size, &parts, note) {
+        let note = match slot.append_at_once(self.batch_config.batch_size, &parts, note) {
             Ok(taken) => return Ok(taken),
             Err(note) => note,
         };
         let producer = Appending {
-            config: &self.slot_config,
+            config: &self.batch_config,
             budget: &self.budget,
             codecs: &self.codecs,
             flushing: &self.flushing,
@@ -342,7 +340,7 @@ impl Shared {
     #[cold]
     fn too_large(&self, record: &Record<'_>, size: usize) -> Error {
         let limits = [
-            ("max.request.size", self.slot_config.max_request_size),
+            ("max.request.size", self.batch_config.max_request_size),
             ("buffer.memory", self.budget.total()),
         ];
         let (setting, limit) = match size > limits[0].1 {
@@ -420,19 +418,6 @@ impl Shared {
 
     // Senders.
 
-    /// The ready list of a leader; its sender starts with it. Under the lock of the topics, as
-    /// everything that gives slots a home.
-    pub(super) fn home(self: &Arc<Self>, broker: Option<BrokerId>) -> Arc<ReadyList> {
-        let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
-        let home = homes.entry(broker).or_insert_with(|| {
-            let list = ReadyList::new(broker);
-            let task = sender::run(Arc::clone(self), Arc::clone(&list));
-            self.tasks.spawn("producer sender", task);
-            list
-        });
-        Arc::clone(home)
-    }
-
     pub(crate) fn wake_senders(&self) {
         let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
         for home in homes.values() {
@@ -452,7 +437,7 @@ impl Shared {
     }
 
     /// Ends the sender that asks, if its broker has left the cluster and no slot is there.
-    pub(crate) fn end_home(&self, home: &Arc<ReadyList>) -> bool {
+    pub(crate) fn end_home(&self, home: &Arc<ReadyList<Slot>>) -> bool {
         let topics = self.topics.lock();
         if !home.has_left() || topics.slots().iter().any(|slot| slot.lock().is_at(home)) {
             return false;
@@ -467,7 +452,7 @@ impl Shared {
         let _urgent = Urgent::new(&self.flushes);
         let all = self.flushing.wait();
         let mut all = std::pin::pin!(all);
-        // The generation is closed by the first poll; only then may the senders be told.
+        // The first poll closes the generation; the senders may be woken only after that.
         let mut told = false;
         std::future::poll_fn(|cx| {
             let ended = all.as_mut().poll(cx);
@@ -482,7 +467,7 @@ impl Shared {
     /// Publishes now and then how much memory is in use.
     pub(crate) async fn sample(self: Arc<Self>) {
         loop {
-            let stats = &self.slot_config.stats;
+            let stats = &self.batch_config.stats;
             stats.note_buffer(self.budget.charged(), self.budget.total());
             tokio::time::sleep(SAMPLE).await;
         }
@@ -503,7 +488,7 @@ impl Shared {
         self.closing.store(true, Ordering::Release);
     }
 
-    /// What calls are told after the end.
+    /// The error that calls return after the end.
     pub(crate) fn end(&self) -> Error {
         self.tasks
             .failure()
@@ -579,17 +564,6 @@ fn unknown_partition(record: &Record<'_>, partition: i32, state: &TopicState) ->
             record.topic()
         ),
     ))
-}
-
-pub(super) fn no_topic() -> Error {
-    Error::new(
-        ErrorKind::InvalidArgument,
-        "the record names no topic; send it by a TopicProducer or make it with Record::to",
-    )
-}
-
-pub(super) fn slots_index(number: i32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// The header of a batch.

@@ -5,9 +5,9 @@
 //! - One slot lock at a time, never across an await, never calling user code. A ready list's lock
 //!   may be taken inside a slot's, never the other way round.
 //! - Every change that may give a slot something to do ends in [`SlotState::schedule`], which puts
-//!   it on its leader's ready list unless it is there. Nothing is edge-triggered: whoever takes a
-//!   slot from a list looks at all of it. Only of a batch that lingers, with nothing else to do,
-//!   its sender is told no more than when that is over.
+//!   it on its leader's ready list unless it is there. Nothing is edge-triggered: a sender that
+//!   takes a slot from a list looks at all of it. If a slot has nothing but a batch that lingers,
+//!   its sender gets only the time at which the linger is over.
 //! - A batch that is full is sealed (compressed) by the caller who found it full, outside the lock;
 //!   its place in line is kept meanwhile.
 
@@ -17,29 +17,19 @@ use std::time::Duration;
 
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind};
-use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents, end_all};
+use crate::producer::batch::{BatchConfig, Fit, OpenBatch, Parts, ReadyBatch, contents, end_all};
 use crate::producer::budget::{Budget, Charge};
-use crate::producer::delivery::{Awaited, BatchDone, Outcome};
+use crate::producer::delivery::{Awaited, BatchDone, Home, Outcome};
 use crate::producer::flush::Flushing;
 use crate::producer::identity::ExhaustedEpoch;
 use crate::producer::queue::{
     BatchId, BatchOutcome, Finished, PartitionQueue, Payload, Rules, Why,
 };
 use crate::producer::ready::{Notice, ReadyList};
-use crate::producer::report::ProducerStats;
 use crate::producer::sticky::Sticky;
 use crate::record::pool::rounded;
 use crate::record::{Codec, CodecPool, Compression, RecordError};
 use crate::types::TopicPartition;
-
-/// What all slots of a producer use.
-#[derive(Debug)]
-pub(crate) struct SlotConfig {
-    pub(crate) batch_size: usize,
-    pub(crate) max_request_size: usize,
-    pub(crate) linger: Duration,
-    pub(crate) stats: Arc<ProducerStats>,
-}
 
 pub(crate) type Queue = PartitionQueue<OpenBatch, ReadyBatch>;
 
@@ -66,7 +56,7 @@ pub(crate) struct Slot {
 pub(crate) struct SlotState {
     pub(crate) queue: Queue,
     /// Where the slot goes when it has work.
-    home: Arc<ReadyList>,
+    home: Arc<ReadyList<Slot>>,
     /// Its topic was forgotten: it takes no more records.
     pub(crate) retired: bool,
     /// Whether it is on the ready list of `home`, or in the hands of its sender, which will look at
@@ -106,7 +96,7 @@ pub(crate) enum Appended<T> {
 /// What of the producer an append may need.
 #[derive(Clone, Copy)]
 pub(crate) struct Appending<'a> {
-    pub(crate) config: &'a SlotConfig,
+    pub(crate) config: &'a BatchConfig,
     pub(crate) budget: &'a Budget,
     pub(crate) codecs: &'a CodecPool,
     pub(crate) flushing: &'a Flushing,
@@ -124,7 +114,7 @@ impl Slot {
     pub(crate) fn new(
         tp: TopicPartition,
         sticky: Arc<Sticky>,
-        home: Arc<ReadyList>,
+        home: Arc<ReadyList<Self>>,
         compression: Compression,
         spent: Option<ExhaustedEpoch>,
     ) -> Arc<Self> {
@@ -216,7 +206,13 @@ impl Slot {
             }
             let last_len = state.last_len;
             let Some(open) = state.queue.open_mut() else {
-                match OpenBatch::open(self, config, budget, flushing, parts, last_len, charge) {
+                let done = || {
+                    // Without linger it goes at once in any case.
+                    let lingers = !config.linger.is_zero();
+                    let home = lingers.then(|| Arc::clone(self) as Home);
+                    BatchDone::open(self.tp.clone(), home)
+                };
+                match OpenBatch::open(config, budget, flushing, parts, last_len, charge, done) {
                     Ok(batch) => {
                         let opened = batch.log.opened();
                         state.queue.set_open(opened, batch);
@@ -268,7 +264,7 @@ impl Slot {
         end_all(&mut ended, now);
     }
 
-    /// Says how batches ended; they are ended by whoever has them all.
+    /// Adds to `ended` how each batch ended; the caller ends all of them at once.
     pub(crate) fn sort(
         &self,
         finished: impl IntoIterator<Item = Finished<ReadyBatch>>,
@@ -362,14 +358,15 @@ impl Slot {
         self.lock().queue.is_idle(time, idle)
     }
 
-    /// Takes no more records if it is idle; whether it is.
+    /// Retires the slot if it is idle, so that it takes no more records. Whether it is idle.
     pub(crate) fn retire(&self, time: Instant, idle: Duration) -> bool {
         let mut state = self.lock();
         state.retired = state.queue.is_idle(time, idle);
         state.retired
     }
 
-    /// Has its present sender end its batches in time, for the one that has the timer ends.
+    /// Has the present sender set a timer for the expiry of the batches, because the sender that
+    /// had one ends.
     pub(crate) fn hand_over_expiry(self: &Arc<Self>) {
         let mut state = self.lock();
         state.expiry_armed = false;
@@ -383,16 +380,16 @@ impl Slot {
     }
 
     /// Changes who leads the partition.
-    pub(crate) fn set_home(self: &Arc<Self>, home: &Arc<ReadyList>, new_log: bool) {
+    pub(crate) fn set_home(self: &Arc<Self>, home: &Arc<ReadyList<Self>>, new_log: bool) {
         let mut state = self.lock();
         if new_log {
             state.queue.new_log();
         }
         if state.queue.set_leader(home.broker) {
             state.home = Arc::clone(home);
-            // Being in the hands of the old sender means nothing any more: it may have no
-            // connection, and never look. Nor does it look on behalf of others when a linger is
-            // over.
+            // The old sender may never look at this slot again, neither now (it may have no
+            // connection) nor when a linger is over. So the slot goes to the new sender as one that
+            // is not queued.
             state.queued = false;
             state.wake_armed = None;
             state.queue.retry_now();
@@ -417,7 +414,7 @@ impl Awaited for Slot {
 
 impl SlotState {
     /// Whether the slot belongs to this list's sender.
-    pub(crate) fn is_at(&self, home: &Arc<ReadyList>) -> bool {
+    pub(crate) fn is_at(&self, home: &Arc<ReadyList<Slot>>) -> bool {
         Arc::ptr_eq(&self.home, home)
     }
 
@@ -438,8 +435,8 @@ impl SlotState {
         }
     }
 
-    /// The same after a batch was opened: if there is nothing else, a look now would only find that
-    /// it lingers.
+    /// Schedules the slot after a batch was opened. If the slot has nothing else, the sender gets
+    /// the end of the linger only: a look now would find nothing to send.
     fn schedule_lingering(&mut self, slot: &Arc<Slot>, opened: Instant, linger: Duration) {
         if linger.is_zero() || !self.expiry_armed || self.queue.has_unsent() {
             return self.schedule(slot);
@@ -479,7 +476,8 @@ impl SlotState {
         sooner.then_some(at)
     }
 
-    /// Its sender looks at it: has it in its hands, and timers that are over are no more.
+    /// The sender looks at the slot: it counts as queued from now on, and timers that are over as
+    /// not set.
     pub(crate) fn looked_at(&mut self, time: Instant) {
         self.queued = true;
         if self.wake_armed.is_some_and(|at| at <= time) {

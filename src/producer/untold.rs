@@ -1,4 +1,4 @@
-//! Which records failed, and of which of them the application was not told: for `flush` and
+//! Which records failed, and which of these errors no delivery has returned: for `flush` and
 //! `close`.
 //!
 //! Nothing here costs anything as long as nothing fails. A failed batch is kept until its records
@@ -17,7 +17,7 @@ pub(crate) struct Failures(Mutex<List>);
 
 #[derive(Default)]
 struct List {
-    /// All records that failed so far, told or not.
+    /// All records that failed so far.
     failed: u64,
     /// In the order of their ends.
     batches: VecDeque<Arc<BatchDone>>,
@@ -25,7 +25,7 @@ struct List {
     others: Untold,
 }
 
-/// Failed records that nobody was told of.
+/// Failed records whose errors neither a delivery nor a flush has returned.
 #[derive(Default)]
 struct Untold {
     records: u64,
@@ -51,7 +51,7 @@ impl Failures {
         }
     }
 
-    /// All records that failed so far, told or not.
+    /// All records that failed so far.
     pub(crate) fn failed(&self) -> u64 {
         self.list().failed
     }
@@ -85,7 +85,8 @@ impl Failures {
 }
 
 impl List {
-    /// Lets go of batches whose records were told, and if that is not enough, of the oldest half.
+    /// Lets go of batches whose errors were all returned, and if that is not enough, of the oldest
+    /// half.
     fn shrink(&mut self) {
         self.batches.retain(|batch| batch.untold() > 0);
         while self.batches.len() > MOST / 2

@@ -33,7 +33,7 @@ pub(crate) struct Outcome {
     pub(crate) discard: bool,
     /// Metadata proved wrong.
     pub(crate) refresh: bool,
-    /// To be told to the application.
+    /// What the next poll returns beside its records.
     pub(crate) error: Option<Error>,
 }
 

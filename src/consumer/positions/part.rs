@@ -4,14 +4,40 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::{Leader, PartEpoch, Position, ResetTo, Slot};
 use crate::clock::Instant;
 use crate::config::consumer::IsolationLevel;
 use crate::consumer::lag::PartitionLag;
 use crate::error::Error;
+use crate::fetched::{PartEpoch, Position};
 use crate::types::{BrokerId, TimeLag, TopicPartition};
 
-/// So often in a row damaged bytes are asked for again at once, before the application is told.
+/// Where a reset goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResetTo {
+    Earliest,
+    Latest,
+    /// The first record not older than this.
+    Ago(Duration),
+}
+
+/// Where a partition can be read, as metadata says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Leader {
+    pub(crate) broker: BrokerId,
+    pub(crate) epoch: i32,
+}
+
+/// Which of the two requests that may be under way to a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Slot {
+    /// In the broker's session.
+    First,
+    /// Outside of it.
+    Second,
+}
+
+/// How many damaged answers in a row are asked for again at once before the application gets the
+/// error.
 pub(super) const TRIES: u32 = 2;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +48,7 @@ pub(super) enum State {
     AwaitingReset(ResetTo),
     /// There is a position.
     Active,
-    /// No position, no policy: the application was told and has to seek.
+    /// There is no position and no reset policy. The application got an error and has to seek.
     NoPosition,
 }
 
@@ -174,7 +200,8 @@ impl Part {
         Some(self.preferred.map_or(leader, |(replica, _)| replica))
     }
 
-    /// Another leader ends what was said by the old one: its replica to read from, its back-off.
+    /// Sets the leader. Another one ends what the old leader decided: the replica to read from and
+    /// the back-off.
     pub(super) fn set_leader(&mut self, leader: Option<Leader>) {
         if self.leader != leader {
             self.preferred = None;
@@ -220,13 +247,14 @@ impl Part {
         self.failures = self.failures.saturating_add(1);
     }
 
-    /// Answers and buffered data of before count no more.
+    /// Starts a new epoch: buffered data and answers under way are dropped.
     pub(super) fn live_again(&mut self, epoch: PartEpoch) {
         self.epoch = epoch;
         self.asked = None;
     }
 
-    /// Another life: what is buffered, awaited or known of the old position counts no more.
+    /// Starts a new epoch for a position that is set anew: buffered data and answers under way are
+    /// dropped, and back-off and errors of the old position are forgotten.
     pub(super) fn renew(&mut self, epoch: PartEpoch) {
         self.live_again(epoch);
         self.since = epoch;

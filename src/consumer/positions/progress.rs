@@ -137,7 +137,7 @@ impl Positions {
             .collect()
     }
 
-    /// A partition of which something was handed out that cannot be committed, for its topic seems
+    /// A partition whose records were handed out and cannot be committed, because its topic seems
     /// to be deleted.
     pub(crate) fn forlorn(&self) -> Option<&TopicPartition> {
         let mut ahead = self.ahead.iter();

@@ -178,7 +178,7 @@ impl<O, S: Payload> PartitionQueue<O, S> {
         }
         let older = |than: Identity| than.id == offered.id && offered.epoch < than.epoch;
         if self.identity.is_some_and(older) {
-            // Whoever offers it read it before the newer one was taken.
+            // The sender that offers this identity read it before the queue took the newer one.
             return Adopt::Needed(None);
         }
         if self.entries.iter().any(|entry| entry.stamp.is_some()) {

@@ -48,7 +48,7 @@ impl Sender {
             });
             partitions.sum()
         });
-        let stats = &self.shared.slot_config.stats;
+        let stats = &self.shared.batch_config.stats;
         let throttled = |response: &ProduceResponse| {
             Duration::from_millis(u64::try_from(response.throttle_time_ms).unwrap_or(0))
         };
@@ -220,7 +220,7 @@ impl Sender {
         if let Some(error) = error {
             match settled {
                 Settled::Again => {
-                    let stats = &self.shared.slot_config.stats;
+                    let stats = &self.shared.batch_config.stats;
                     stats.repeats(now(), &slot.tp, error);
                 }
                 Settled::Oversized => {
