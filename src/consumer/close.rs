@@ -66,8 +66,8 @@ impl Consumer {
     ///
     /// What was handed out last does not count as finished, unlike in Java, where `close` commits
     /// the position: closing a consumer after an error loses nothing, and those records are read
-    /// again. Whoever has processed them says so before, by [`finish`](Self::finish) or
-    /// [`commit`](Self::commit):
+    /// again. An application that has processed them calls [`finish`](Self::finish) or
+    /// [`commit`](Self::commit) before:
     ///
     /// ```no_run
     /// # use std::time::Duration;

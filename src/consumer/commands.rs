@@ -15,7 +15,7 @@ pub(super) enum RebalanceEvent {
 
 /// The application unsubscribed, and the control task has not left the group yet.
 pub(super) enum PendingUnsubscribe {
-    /// The application is told by this revocation what is given up, and has not let go.
+    /// The application gets this revocation, which says what is given up, and has not let go yet.
     Told(u64, Vec<TopicPartition>),
     /// What was assigned is given up, and the last commit in line.
     GivenUp,

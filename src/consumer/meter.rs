@@ -51,8 +51,8 @@ impl ConsumerMeter {
     }
 }
 
-/// The gauges of a consumer, which are brought up to date now and then. Those of partitions that
-/// are given up, and all of them at the end, go to 0.
+/// The gauges of a consumer, which a task updates now and then. The gauges of a partition go to 0
+/// when it is given up, and all gauges when the consumer ends.
 pub(crate) struct Gauges {
     labels: Labels,
     assigned: Share,

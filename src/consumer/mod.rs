@@ -279,11 +279,11 @@ impl Consumer {
         self.shared.commit_position().await
     }
 
-    /// The same without waiting: the commit is on its way, and the future tells what came of it.
-    /// One commit is under way at a time. Those that are asked for meanwhile, by whatever call, are
-    /// made as one when it is over, and have one outcome: of each partition the offset that was
-    /// asked for last is committed. So a commit after every poll costs a request per round trip to
-    /// the coordinator, however often one polls.
+    /// Commits as [`commit`](Self::commit) does, without waiting: the commit is on its way, and the
+    /// future returns its outcome. One commit is under way at a time. The consumer merges all that
+    /// are asked for meanwhile, by whatever call, into one that follows and has one outcome: of
+    /// each partition it commits the offset that was asked for last. So a commit after every poll
+    /// costs one request per round trip to the coordinator, however often the application polls.
     ///
     /// Each future ends within `default.api.timeout.ms`. One that is dropped does not take its
     /// commit back.

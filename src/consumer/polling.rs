@@ -123,7 +123,7 @@ pub(super) async fn next_turn(shared: &Shared, by: By) -> Result<PollOutcome> {
     }
 }
 
-/// As `Consumer::poll`, for those that have no consumer at hand.
+/// Polls as `Consumer::poll` does, for callers that have no consumer at hand.
 pub(super) async fn poll(shared: &Shared, by: By) -> Result<Option<Batches>> {
     loop {
         match next_turn(shared, by).await? {

@@ -81,8 +81,8 @@ struct Member {
     planned: PartitionFetch,
     /// The broker has it in the session.
     known: bool,
-    /// When it changed last: those that were answered last come last, for brokers take them in
-    /// order.
+    /// When it changed last. Brokers take partitions in the order of the request, so the one that
+    /// was answered last comes last.
     changed: u64,
 }
 

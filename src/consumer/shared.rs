@@ -507,7 +507,7 @@ impl Inner {
         !again.is_empty()
     }
 
-    /// Ends the streams of these partitions. Those that have something in hand are returned.
+    /// Ends the streams of these partitions. Returns the streams that have something in hand.
     pub(super) fn end_streams(&mut self, partitions: &[TopicPartition]) -> BTreeSet<u64> {
         let mut alive = self.split.end(partitions);
         alive.retain(|(serial, tp)| self.positions.has_in_hand(tp, *serial));

@@ -301,7 +301,7 @@ impl Drop for PartitionStreams<'_> {
         }
         for (serial, live) in &mut split.live {
             live.on = false;
-            // Those that have nothing in hand are not waited for.
+            // Nobody waits for a stream that has nothing in hand.
             if !positions.has_in_hand(&live.tp, *serial) {
                 positions.take_from(&live.tp, *serial);
                 buffer.ready_again(&live.tp);
@@ -446,7 +446,7 @@ impl Shared {
                 }
             };
             if !inner.split.goes_on(serial) || inner.positions.reader(tp) != Some(serial) {
-                // Ended meanwhile: what was taken is fetched again by whoever reads on.
+                // The stream ended meanwhile: the next reader of the partition fetches this again.
                 inner.buffer.discard(tp);
                 inner.positions.rewind(tp, None);
                 return Ok(None);

@@ -89,7 +89,7 @@ impl Split {
             .is_none_or(|live| !live.waits && live.asked + STALLED <= now)
     }
 
-    /// Ends the streams of these partitions; those that are still alive.
+    /// Ends the streams of these partitions. Returns the streams that are still alive.
     pub(super) fn end(&mut self, partitions: &[TopicPartition]) -> Vec<(u64, TopicPartition)> {
         let partitions: BTreeSet<_> = partitions.iter().collect();
         self.new.retain(|tp| !partitions.contains(tp));

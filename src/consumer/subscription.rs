@@ -37,7 +37,7 @@ impl Consumer {
         self.shared.subscribe(Subscription::topics(topics))
     }
 
-    /// The same, of the topics that match a pattern, now and later.
+    /// Subscribes to the topics that match a pattern, now and later.
     ///
     /// # Errors
     ///
@@ -68,10 +68,10 @@ impl Consumer {
     /// its place for the session time-out, as at [`close`](Self::close). What is subscribed
     /// afterwards waits for that. Until there is something to read again, polls wait.
     ///
-    /// Whoever reads by [`next_event`](Self::next_event) is told of it as of any revocation: by
-    /// [`Event::Revoking`](super::Event::Revoking), and the partitions are given up when that is
-    /// done (or when something else is assigned). With any other way of reading, this call gives
-    /// them up.
+    /// An application that reads by [`next_event`](Self::next_event) gets an
+    /// [`Event::Revoking`](super::Event::Revoking) as for any revocation, and the partitions are
+    /// given up when it is done with that (or assigns something else). With any other way of
+    /// reading, this call gives them up.
     ///
     /// ```no_run
     /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
@@ -86,9 +86,9 @@ impl Consumer {
         self.shared.unsubscribe();
     }
 
-    /// What this consumer was told to read last: topics by name or by pattern, partitions, or
-    /// nothing. Which partitions that means at present is told by
-    /// [`assignment`](super::ConsumerHandle::assignment).
+    /// What this consumer subscribed to or was assigned last: topics by name or by pattern,
+    /// partitions, or nothing. [`assignment`](super::ConsumerHandle::assignment) returns the
+    /// partitions that it reads at present.
     #[must_use]
     pub fn subscription(&self) -> Subscription {
         self.shared.lock().wanted.clone()
@@ -115,7 +115,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Reads other partitions (ordered, each once). Those that stay keep their positions.
+    /// Reads other partitions (ordered, each once). Partitions that it read before keep their
+    /// positions.
     fn assign(&self, partitions: Vec<TopicPartition>) -> Result<()> {
         let mut inner = self.lock();
         if inner.wanted.is_of_group() {
@@ -124,7 +125,7 @@ impl Shared {
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
         if matches!(inner.unsubscribing, Some(PendingUnsubscribe::Told(..))) {
-            // Whoever was to let go has gone on to something else.
+            // The application was to let go, and goes on to something else instead.
             let all: Vec<_> = inner.positions.assigned().cloned().collect();
             self.end(&mut inner, &all);
         }

@@ -19,7 +19,7 @@ use crate::fetched::Position;
 use crate::offsets::{Offsets, ToCommit};
 use crate::types::TopicPartition;
 
-/// Why a commit is made, and who waits for its outcome.
+/// Why a commit is made, and which callers wait for its outcome.
 #[derive(Debug)]
 pub(super) enum Purpose {
     Application(oneshot::Sender<Result<()>>),
@@ -86,7 +86,7 @@ impl UnsentCommit {
         }
     }
 
-    /// Removes offsets that are too late to be sent, and those who waited for them.
+    /// Removes offsets that are too late to be sent. Returns the callers that wait for them.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Waiter> {
         self.offsets.retain(|_, one| one.deadline > now);
         let late = |waiter: &mut Waiter| waiter.deadline <= now;

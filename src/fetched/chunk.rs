@@ -270,7 +270,7 @@ impl Chunk {
         self.current.as_ref().map_or(0, Open::inflated)
     }
 
-    /// Gives up what is decompressed; it is done again for the next who asks.
+    /// Gives up what is decompressed; the next poll decompresses it again.
     pub(super) fn close(&mut self) {
         if let Some(open) = self.current.take_if(|open| open.inflated() > 0) {
             self.raw = open.reopen;

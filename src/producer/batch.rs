@@ -34,7 +34,7 @@ pub(crate) struct OpenBatch {
     pub(crate) outstanding: Outstanding,
 }
 
-/// A batch that takes no more.
+/// A sealed batch, which takes no more records.
 #[derive(Debug)]
 pub(crate) struct ReadyBatch {
     pub(crate) sealed: SealedBatch,

@@ -25,7 +25,7 @@ struct Inner {
     total: usize,
     /// Free bytes times two, plus one while somebody waits.
     state: AtomicUsize,
-    /// Somebody who does not wait was refused bytes, and none have come back since.
+    /// A caller that does not wait was refused bytes, and none have come back since.
     refused: AtomicBool,
     line: Mutex<Line>,
     /// Buffers that nobody uses.
@@ -91,7 +91,7 @@ impl Budget {
         self.is_waited_for() || self.0.refused.load(Ordering::Acquire)
     }
 
-    /// Says that somebody who does not wait got no bytes. Whether nobody else was refused since
+    /// Notes that a caller that does not wait got no bytes. Returns whether it is the first since
     /// bytes last came back.
     pub(crate) fn refuse(&self) -> bool {
         !self.0.refused.swap(true, Ordering::AcqRel)
@@ -123,7 +123,7 @@ impl Budget {
         }
     }
 
-    /// Sends everybody who waits away, and who comes later too.
+    /// Refuses all callers that wait, and all that come later.
     pub(crate) fn close(&self) {
         let mut line = self.line();
         line.closed = true;

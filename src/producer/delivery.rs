@@ -36,11 +36,11 @@ pub struct RecordMetadata {
 
 /// The outcome of a record that was accepted: a future of its [`RecordMetadata`].
 ///
-/// It is optional to await it: the record is sent and retried all the same, and dropping a delivery
-/// only gives up the observation. Every delivery ends by `delivery.timeout.ms`, and a failed one
-/// says by [`Error::certainty`] whether the record may have been written. What fails without its
-/// delivery having been awaited is told by [`flush`](crate::Producer::flush) and
-/// [`close`](crate::Producer::close).
+/// Awaiting it is optional: the producer sends and retries the record all the same, and dropping a
+/// delivery only gives up its outcome. Every delivery ends by `delivery.timeout.ms`, and the
+/// [`Error::certainty`] of a failed one says whether the record may have been written.
+/// [`flush`](crate::Producer::flush) and [`close`](crate::Producer::close) return an error for
+/// records that failed and whose deliveries were not awaited.
 ///
 /// Waiting for a delivery (or only polling it) makes its batch due before `linger.ms` is over, if
 /// nothing of the partition is on its way; see [`linger`](crate::ProducerBuilder::linger).
@@ -273,7 +273,7 @@ impl Watch {
 }
 
 impl Watch {
-    /// The application is told that this many records failed, from this one on.
+    /// The application gets the error of this many records, from this one on.
     fn tell(&mut self, records: u32) {
         if self.place.replace(TOLD) != Some(TOLD) {
             self.batch.told(records);

@@ -13,11 +13,11 @@ use crate::record::{Header, Record};
 /// not harm the producer; that is logged once. What they cost is paid by the records of this
 /// producer alone, and only if there are interceptors.
 ///
-/// This is Java's `ProducerInterceptor` with two differences. A record is not replaced, only
-/// headers are added to it: the key decides the partition and belongs to the application. And the
-/// acknowledgement is told once per batch, not per record: its offsets are `base_offset` and those
-/// that follow. That is what tracing and auditing need: a context is put on each record when it is
-/// sent, a span or a count of what was written is kept per batch. To see the outcome of one given
+/// This is Java's `ProducerInterceptor` with two differences. It adds headers to a record and does
+/// not replace it: the key decides the partition and belongs to the application. And it hears of
+/// acknowledgements once per batch, not per record: the offsets are `base_offset` and those that
+/// follow. Tracing and auditing need no more: they put a context on each record when it is sent,
+/// and keep a span or a count of what was written per batch. To see the outcome of one given
 /// record, await its [`Delivery`](crate::Delivery).
 ///
 /// A trace context for each record, after W3C's *Trace Context*, which consumers find in the
@@ -43,10 +43,10 @@ use crate::record::{Header, Record};
 /// # }
 /// ```
 pub trait ProducerInterceptor: Send + Sync + 'static {
-    /// A record was given to the producer. Called once per call of `send` (and of its kin; per
-    /// record of `enqueue_all`), before the partition is chosen and before anything is waited for,
-    /// on the caller's task: the current span or context is the caller's. The call may still fail,
-    /// which the caller alone is told.
+    /// The application gave the producer a record. The producer calls this once per call of `send`
+    /// (and of its kin; per record of `enqueue_all`), before it chooses the partition and before it
+    /// waits for anything, on the caller's task: the current span or context is the caller's. The
+    /// call may still fail, and only the caller gets that error.
     ///
     /// `headers` are put behind those of the record; those of earlier interceptors are in it
     /// already.

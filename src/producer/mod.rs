@@ -6,7 +6,7 @@
 //! the sender. The sender of the partition's leader (`sender.rs`) stamps batches with the
 //! producer's identity (`identity.rs`) and sequence, sends them, and settles the answers; the order
 //! of batches and what may be sent again is decided by `queue.rs`. The control task (`control.rs`)
-//! gets the identity and moves slots when leaders move.
+//! gets the identity and moves slots when leaders move (`metadata.rs`).
 
 mod batch;
 mod batch_report;
@@ -220,8 +220,8 @@ impl Producer {
                 Err(error)
             }
             Err(NotAccepted::NeedsBytes(bytes)) => {
-                // Nobody waits, but who tries again must not have to wait for lingers to end. Once
-                // is enough: until bytes come back, nothing lingers.
+                // This caller does not wait, but its next attempt should not have to wait for
+                // lingers to end. Once is enough: until bytes come back, nothing lingers.
                 if self.shared().budget.refuse() {
                     self.shared().urge();
                 }

@@ -102,7 +102,7 @@ pub(crate) struct ProducerStats {
     repeats: LogThrottle,
 }
 
-/// Those of a producer, if there are any.
+/// The interceptors of a producer, if there are any.
 pub(crate) type Interceptors = Arc<Chain<dyn ProducerInterceptor>>;
 
 /// What is known of a batch besides what is in it.
@@ -355,8 +355,8 @@ impl BatchLog {
         }
     }
 
-    /// Each failed batch is told once: as a warning, or where many fail, all but one now and then
-    /// for debugging.
+    /// Logs each failed batch once: as a warning or, where many fail, all but one now and then at
+    /// debug level.
     fn tell(&self, now: Instant, partition: &TopicPartition, records: u64, error: &Error) {
         let attempts = self.attempts;
         match self.stats.failed.pass(now) {

@@ -93,8 +93,8 @@ struct Sender {
     ended: Vec<(ReadyBatch, Outcome)>,
     /// Empty but while they are read.
     notices: Vec<Notice<Slot>>,
-    /// Those timers of slots that were set in the order of their times: the ends of lingers, which
-    /// are equally long.
+    /// Timers that were set in the order of their times: the ends of lingers, which are equally
+    /// long.
     lingers: VecDeque<(Instant, Arc<Slot>)>,
     /// By time and then by number, so that equal times do not meet.
     timers: BTreeMap<(Instant, u64), (Timer, Arc<Slot>)>,

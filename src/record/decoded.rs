@@ -49,8 +49,8 @@ impl DecodedBatch {
         })))
     }
 
-    /// The same batch with a counter of its own: whether records of it are in use is then known of
-    /// this one alone.
+    /// The same batch with a share counter of its own, which counts only records taken from this
+    /// one.
     pub(crate) fn apart(&self) -> Self {
         let Stored {
             header,

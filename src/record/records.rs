@@ -112,8 +112,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Passes over so many records, or to the end, by their lengths: what they hold is looked at by
-    /// whoever reads them.
+    /// Passes over so many records, or to the end, by their lengths: nothing else of them is read.
     pub(crate) fn skip_records(&mut self, count: usize) -> Result<(), RecordError> {
         for _ in 0..count {
             if self.left == 0 || self.done {

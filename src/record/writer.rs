@@ -28,7 +28,7 @@ const MAX_BATCH_LEN: usize = i32::MAX as usize;
 /// Everything in front of a key: length, attributes, timestamp delta, offset delta, key length.
 const MAX_HEAD_LEN: usize = MAX_LEN_32 + 1 + MAX_LEN_64 + MAX_LEN_32 + MAX_LEN_32;
 
-/// Those of single records are reserved.
+/// The attributes of single records, which the format reserves.
 const RECORD_ATTRIBUTES: u8 = 0;
 
 /// The numbers of a record that depend on its place in the batch.
@@ -261,8 +261,8 @@ impl BatchWriter {
             .map(|(batch, _)| batch)
     }
 
-    /// The same, compressed into the buffer that `buffer_for` gives for so many bytes; with the
-    /// writer's own if that has become superfluous.
+    /// Seals the batch, compressed into the buffer that `buffer_for` gives for so many bytes.
+    /// Returns the writer's own buffer too if it is not needed any more.
     pub(crate) fn seal_into(
         mut self,
         compression: Compression,

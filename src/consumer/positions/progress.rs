@@ -287,7 +287,7 @@ impl Positions {
         self.wanted_again(tp)
     }
 
-    /// The stream reads no more.
+    /// The stream does not read the partition any more.
     pub(crate) fn take_from(&mut self, tp: &TopicPartition, reader: u64) {
         let part = self.parts.get_mut(tp);
         if let Some(part) = part.filter(|part| part.reader == Some(reader)) {

@@ -284,10 +284,10 @@ struct Outputs {
 }
 
 struct Kept {
-    /// Those that were given out, in that order.
+    /// Outputs that were given out, in that order.
     given: VecDeque<Bytes>,
-    /// Those that nobody has a slice of any more. The last one was in use last: it is the likeliest
-    /// to be in a cache.
+    /// Outputs that nobody has a slice of any more. The last one was in use last: it is the
+    /// likeliest to be in a cache.
     free: VecDeque<Vec<u8>>,
     bytes: usize,
 }

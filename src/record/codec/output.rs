@@ -49,8 +49,8 @@ impl Output {
         Ok(())
     }
 
-    /// What there is, and so many bytes behind it to be written to; who has done that adds to
-    /// `len`.
+    /// Returns what there is, and so many bytes behind it to be written to; the caller adds what it
+    /// wrote to `len`.
     pub(super) fn split(&mut self, more: usize) -> (&[u8], &mut [u8]) {
         let end = self.len.saturating_add(more);
         if self.bytes.len() < end {
