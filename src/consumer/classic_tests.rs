@@ -80,6 +80,11 @@ impl Polled {
                 };
                 let told = match event {
                     Ok(Some(Event::Records(batches))) => {
+                        let failed = batches
+                            .errors()
+                            .iter()
+                            .map(|error| Told::Failed(error.kind()));
+                        notes.lock().unwrap().extend(failed);
                         for batch in &batches {
                             for record in batch.records() {
                                 let value = record.unwrap().value().unwrap().to_vec();
@@ -246,16 +251,17 @@ async fn cooperatively_what_stays_is_not_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn the_protocol_is_found_out() {
-    // As brokers before 4.0, and as those whose groups are not upgraded.
-    for old in [true, false] {
+    // As brokers before 4.0, as those whose groups are not upgraded, and as those that do not
+    // convert the classic members of this one.
+    for refusal in [None, Some(35), Some(69)] {
         let builder = MockCluster::builder().topic("t", 6).in_memory().seed(5);
-        let builder = match old {
-            true => builder.max_version(Api::ConsumerGroupHeartbeat, -1),
-            false => builder,
+        let builder = match refusal {
+            None => builder.max_version(Api::ConsumerGroupHeartbeat, -1),
+            Some(_) => builder,
         };
         let mock = builder.start().await.unwrap();
-        if !old {
-            mock.on(Api::ConsumerGroupHeartbeat).fail(35);
+        if let Some(code) = refusal {
+            mock.on(Api::ConsumerGroupHeartbeat).fail(code);
         }
         let classic_joins = mock.on(Api::JoinGroup).delay(Duration::ZERO);
         let consumer = mock.client().consumer("g").subscribe(["t"]);
@@ -274,6 +280,14 @@ async fn the_protocol_is_found_out() {
     assert_eq!(classic_joins.hits(), 0);
     let metrics = one.handle.metrics();
     assert_eq!(metrics.group_protocol, Some(GroupProtocol::Consumer));
+    // Who insists on the other one hears of classic members once, and gets in when they are gone.
+    let refusing = mock.on(Api::ConsumerGroupHeartbeat).times(5).fail(69);
+    let other = mock.client().consumer("i").subscribe(["t"]);
+    let three = Polled::new(other.group_protocol(GroupProtocol::Consumer));
+    until(|| three.owned().len() == PARTITIONS, 30 * SECOND).await;
+    assert_eq!(refusing.hits(), 5);
+    let all = Told::Assigned((0..6).collect());
+    assert_eq!(three.told(), [Told::Failed(ErrorKind::Group), all]);
     // A setting that only the classic protocol has asks for it.
     let other = mock.client().consumer("h").subscribe(["t"]);
     let two = Polled::new(other.session_timeout(10 * SECOND));

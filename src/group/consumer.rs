@@ -348,6 +348,15 @@ impl Member {
             {
                 tracing::info!(member = %self.member_id, code = answer.code, "thrown out of the group; joining again");
                 self.lose_all();
+                if answer.code == codes::GROUP_ID_NOT_FOUND
+                    && self.epoch == JOIN
+                    && self.failures == 0
+                {
+                    let message = "the group has classic members that the broker does not convert \
+                                   (group.consumer.migration.policy): use group.protocol=auto";
+                    let error = Error::from_code(answer.code, message);
+                    self.effects.push_back(Effect::Fail(error));
+                }
                 // At once the first time, and then with growing pauses.
                 let pause = match self.failures {
                     0 => Duration::ZERO,

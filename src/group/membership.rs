@@ -173,7 +173,8 @@ impl Membership {
 
     /// An answer, or the failure to get one, to the request of that token.
     pub(crate) fn handle(&mut self, now: Instant, token: Token, answer: Result<GroupResponse>) {
-        if self.is_in() && is_unsupported(&answer) && self.fall_back() {
+        let refused = is_unsupported(&answer) || self.is_classic_group(&answer);
+        if self.is_in() && refused && self.fall_back() {
             return;
         }
         match &mut self.machine {
@@ -191,6 +192,15 @@ impl Membership {
         }
     }
 
+    /// Whether the group has classic members that the broker does not convert: whoever joins by the
+    /// other protocol hears that there is no such group.
+    fn is_classic_group(&self, answer: &Result<GroupResponse>) -> bool {
+        let Ok(GroupResponse::ConsumerHeartbeat(answer)) = answer else {
+            return false;
+        };
+        answer.code == codes::GROUP_ID_NOT_FOUND && self.identity().is_none()
+    }
+
     /// Goes on as a member of the other protocol, if there is one that may do. A pattern that the
     /// broker is to match is beyond it.
     fn fall_back(&mut self) -> bool {
@@ -201,7 +211,8 @@ impl Membership {
             return false;
         };
         tracing::info!(
-            "the coordinator does not know the group protocol `consumer`: going on with `classic`"
+            "the coordinator does not offer the group protocol `consumer`, or not for this group: \
+             going on with `classic`"
         );
         let mut member = ClassicConsumer::new(fallback.settings);
         if let Some(subscription) = fallback.subscription {
