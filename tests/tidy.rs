@@ -35,6 +35,7 @@ const MACHINES: &[&str] = &[
     "src/mock/groups/classic.rs",
     "src/mock/groups/classic/member.rs",
     "src/mock/groups/consumer.rs",
+    "src/mock/groups/consumer/mixed.rs",
     "src/mock/groups/consumer/patterns.rs",
     "src/mock/log.rs",
     "src/mock/sequences.rs",

@@ -458,3 +458,59 @@ async fn new_partitions_are_shared_out() {
     let all = || one.owned().len() + two.owned().len() == 8;
     until(all, 400 * SECOND).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_versions_do_as_well() {
+    let builder = MockCluster::builder().topic("t", 6).in_memory().seed(5);
+    let builder = builder.max_version(Api::JoinGroup, 6);
+    let builder = builder.max_version(Api::SyncGroup, 4);
+    let mock = builder
+        .max_version(Api::LeaveGroup, 4)
+        .start()
+        .await
+        .unwrap();
+    let one = Polled::new(classic(&mock.client()));
+    let two = Polled::new(classic(&mock.client()).group_instance_id("two"));
+    until(|| is_shared(&[&one, &two]), 10 * SECOND).await;
+    one.stop().await.close().await.unwrap();
+    until(|| two.owned().len() == PARTITIONS, 10 * SECOND).await;
+    let for_good = CloseOptions::new();
+    let for_good = for_good.group_membership_operation(crate::GroupMembershipOperation::LeaveGroup);
+    two.stop().await.close_with(for_good).await.unwrap();
+    assert_eq!(of_group(&mock).2, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_coordinator_knows_the_members() {
+    let mock = mock().await;
+    let one = Polled::new(classic(&mock.client()));
+    let two = Polled::new(classic(&mock.client()));
+    until(|| is_shared(&[&one, &two]), 10 * SECOND).await;
+    let (_, generation, _) = of_group(&mock);
+    for member in [&one, &two] {
+        member.told();
+    }
+    let coordinator = mock.coordinator("g").unwrap();
+    mock.move_coordinator("g", 3 - coordinator).unwrap();
+    tokio::time::sleep(60 * SECOND).await;
+    assert_eq!(of_group(&mock), ("Stable".to_owned(), generation, 2));
+    assert_eq!((one.told(), two.told()), (vec![], vec![]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn members_without_an_assignor_in_common_are_refused() {
+    let mock = mock().await;
+    let one = Polled::new(classic(&mock.client()));
+    until(|| one.owned().len() == PARTITIONS, 10 * SECOND).await;
+    let other = Arc::new(RoundRobinAssignor) as _;
+    let other = classic(&mock.client()).partition_assignment_strategy([other]);
+    let mut other = other.build().unwrap();
+    let error = loop {
+        match other.poll_timeout(SECOND).await {
+            Ok(_) => {}
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error.kind(), error.is_fatal()), (ErrorKind::Group, true));
+    assert_eq!(one.owned().len(), PARTITIONS);
+}

@@ -36,10 +36,10 @@ pub enum GroupMembershipOperation {
     Default,
     /// The member leaves for good, whether it has a name or not: others get its partitions at once.
     LeaveGroup,
-    /// The place is kept for the group's session time-out (`group.consumer.session.timeout.ms`), so
-    /// that nothing moves if the application comes back until then. A member with a name is told
-    /// off for that time and finds its partitions again. One without is not told off at all: the
-    /// coordinator throws it out when the time is over, and the consumer that comes back is another
-    /// member, to which partitions go only then.
+    /// The place is kept for the session time-out (`group.consumer.session.timeout.ms`, in a
+    /// classic group the member's `session.timeout.ms`), so that nothing moves if the application
+    /// comes back until then. A member with a name finds its partitions again. One without is not
+    /// told off at all: the coordinator throws it out when the time is over, and the consumer that
+    /// comes back is another member, to which partitions go only then.
     RemainInGroup,
 }

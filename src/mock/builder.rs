@@ -52,6 +52,7 @@ impl MockClusterBuilder {
                 initial_rebalance_delay: Duration::ZERO,
                 group_max_size: usize::MAX,
                 classic_sessions: (Duration::from_secs(6), Duration::from_secs(30 * 60)),
+                migration: (true, true),
             },
             tcp: Some(("127.0.0.1".to_owned(), 0)),
             seed: None,
@@ -170,6 +171,26 @@ impl MockClusterBuilder {
     /// ```
     pub fn classic_sessions(mut self, shortest: Duration, longest: Duration) -> Self {
         self.defaults.classic_sessions = (shortest, longest);
+        self
+    }
+
+    /// Whether groups migrate while they have members (`group.consumer.migration.policy`): a
+    /// classic one becomes a group of KIP-848 when a member of that protocol joins (`upgrade`),
+    /// and is classic again when the last of these is gone (`downgrade`). Default: both,
+    /// `bidirectional`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// use ottla::mock::MockCluster;
+    ///
+    /// // `disabled`: only empty groups change.
+    /// let mock = MockCluster::builder().group_migration(false, false).start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn group_migration(mut self, upgrade: bool, downgrade: bool) -> Self {
+        self.defaults.migration = (upgrade, downgrade);
         self
     }
 

@@ -6,9 +6,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::join_group_request::JoinGroupRequestProtocol;
 use kafka_protocol::messages::sync_group_request::SyncGroupRequestAssignment;
 use kafka_protocol::messages::{
-    ApiVersionsRequest, ApiVersionsResponse, ConsumerGroupHeartbeatRequest, HeartbeatRequest,
-    HeartbeatResponse, JoinGroupRequest, JoinGroupResponse, RequestHeader, ResponseHeader,
-    SyncGroupRequest, SyncGroupResponse,
+    ApiVersionsRequest, ApiVersionsResponse, ConsumerGroupHeartbeatRequest,
+    ConsumerGroupHeartbeatResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
+    JoinGroupResponse, RequestHeader, ResponseHeader, SyncGroupRequest, SyncGroupResponse,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion, StrBytes};
 
@@ -57,10 +57,10 @@ where
     Some(A::decode(&mut answer, version).unwrap())
 }
 
-async fn join(mock: &MockCluster, id: &str, metadata: &'static str) -> JoinGroupResponse {
+async fn join(mock: &MockCluster, id: &str, metadata: impl Into<Bytes>) -> JoinGroupResponse {
     let protocol = JoinGroupRequestProtocol::default()
         .with_name(text("range"))
-        .with_metadata(Bytes::from_static(metadata.as_bytes()));
+        .with_metadata(metadata.into());
     let request = JoinGroupRequest::default()
         .with_group_id(text("g").into())
         .with_member_id(text(id))
@@ -231,5 +231,174 @@ async fn a_request_can_be_left_out() -> Result<()> {
     let answer: Option<HeartbeatResponse> =
         ask(&mock, Api::ConsumerGroupHeartbeat, 1, &request).await;
     assert!(answer.is_none(), "the connection ends");
+    Ok(())
+}
+
+/// What a consumer says that wants `t` and has so many partitions of it.
+fn subscription(owned: &[i32]) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_i16(1);
+    bytes.put_i32(1);
+    bytes.put_slice(b"\0\x01t");
+    bytes.put_i32(-1);
+    // The owned partitions are written as an assignment is.
+    let owned = assignment("t", owned);
+    bytes.put_slice(&owned[2..owned.len() - 4]);
+    bytes.freeze()
+}
+
+/// A heartbeat of KIP-848, and the number of partitions that it tells.
+async fn modern(mock: &MockCluster, epoch: i32) -> (ConsumerGroupHeartbeatResponse, Option<usize>) {
+    let joins = epoch == 0;
+    let request = ConsumerGroupHeartbeatRequest::default()
+        .with_group_id(text("g").into())
+        .with_member_id(text("m"))
+        .with_member_epoch(epoch)
+        .with_rebalance_timeout_ms(if joins { 60_000 } else { -1 })
+        .with_subscribed_topic_names(joins.then(|| vec![text("t").into()]))
+        .with_topic_partitions(joins.then(Vec::new));
+    let api = Api::ConsumerGroupHeartbeat;
+    let answer: ConsumerGroupHeartbeatResponse = ask(mock, api, 1, &request).await.unwrap();
+    let told = answer.assignment.as_ref().map(|told| {
+        let parts = told.topic_partitions.iter();
+        parts.map(|part| part.partitions.len()).sum()
+    });
+    (answer, told)
+}
+
+/// A group of one classic member that has both partitions.
+async fn alone(mock: &MockCluster) -> JoinGroupResponse {
+    let given = join(mock, "", subscription(&[])).await;
+    let a = join(mock, &given.member_id, subscription(&[])).await;
+    let id = a.member_id.to_string();
+    sync(mock, &a, &[(&id, assignment("t", &[0, 1]))]).await;
+    a
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_migrates_member_by_member_and_back() -> Result<()> {
+    let mock = builder().start().await?;
+    let a = alone(&mock).await;
+    let (joined, told) = modern(&mock, 0).await;
+    assert_eq!(
+        (joined.error_code, joined.member_epoch, told),
+        (codes::NONE, 2, Some(0))
+    );
+    assert_eq!(mock.group("g").unwrap().state, "Reconciling");
+
+    // The classic member joins again, gives one partition up, and joins without it.
+    assert_eq!(beat(&mock, &a).await, codes::REBALANCE_IN_PROGRESS);
+    let a = join(&mock, &a.member_id, subscription(&[0, 1])).await;
+    assert_eq!((a.error_code, a.generation_id), (codes::NONE, 1));
+    assert_eq!(a.protocol_name.as_deref(), Some("range"));
+    let kept = sync(&mock, &a, &[]).await;
+    assert_eq!(kept.error_code, codes::NONE);
+    let mut ends = kept.assignment.slice(kept.assignment.len() - 8..);
+    let partition = ends.get_i32();
+    assert_eq!(&kept.assignment[2..], &assignment("t", &[partition])[2..]);
+    assert_eq!(modern(&mock, 2).await.1, None, "it is not free yet");
+    assert_eq!(beat(&mock, &a).await, codes::REBALANCE_IN_PROGRESS);
+    let a = join(&mock, &a.member_id, subscription(&[partition])).await;
+    assert_eq!((a.error_code, a.generation_id), (codes::NONE, 2));
+    assert_eq!(sync(&mock, &a, &[]).await.assignment, kept.assignment);
+    assert_eq!(beat(&mock, &a).await, codes::NONE);
+    assert_eq!(modern(&mock, 2).await.1, Some(1));
+    assert_eq!(mock.group("g").unwrap().state, "Stable");
+    let mut old = a.clone();
+    old.generation_id = 1;
+    assert_eq!(beat(&mock, &old).await, codes::ILLEGAL_GENERATION);
+    assert_eq!(
+        sync(&mock, &old, &[]).await.error_code,
+        codes::ILLEGAL_GENERATION
+    );
+    old.protocol_name = Some(text("sticky"));
+    old.generation_id = 2;
+    let refused = sync(&mock, &old, &[]).await.error_code;
+    assert_eq!(refused, codes::INCONSISTENT_GROUP_PROTOCOL);
+
+    let lacking = JoinGroupRequest::default()
+        .with_group_id(text("g").into())
+        .with_member_id(a.member_id.clone())
+        .with_protocol_type(text("connect"))
+        .with_session_timeout_ms(45_000);
+    let lacking: JoinGroupResponse = ask(&mock, Api::JoinGroup, 9, &lacking).await.unwrap();
+    assert_eq!(lacking.error_code, codes::INCONSISTENT_GROUP_PROTOCOL);
+
+    // The last member of KIP-848 goes.
+    modern(&mock, -1).await;
+    assert_eq!(mock.group("g").unwrap().state, "PreparingRebalance");
+    let mut a = a;
+    a.generation_id = mock.group("g").unwrap().epoch;
+    assert_eq!(beat(&mock, &a).await, codes::REBALANCE_IN_PROGRESS);
+    let again = join(&mock, &a.member_id, subscription(&[partition])).await;
+    assert_eq!(
+        (again.generation_id, again.members.len()),
+        (a.generation_id + 1, 1)
+    );
+    assert_eq!(again.leader, a.member_id);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_in_a_classic_group_that_is_upgraded_is_told_to_join_again() -> Result<()> {
+    let mock = builder().start().await?;
+    let _ = alone(&mock).await;
+    let given = join(&mock, "", subscription(&[])).await;
+    let (waiting, joined) = tokio::join!(join(&mock, &given.member_id, subscription(&[])), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        modern(&mock, 0).await.0
+    });
+    assert_eq!(joined.error_code, codes::NONE);
+    assert_eq!(waiting.error_code, codes::REBALANCE_IN_PROGRESS);
+    let joined = join(&mock, &given.member_id, subscription(&[])).await;
+    assert_eq!(joined.error_code, codes::NONE);
+    assert_eq!(mock.group("g").unwrap().members.len(), 3);
+    // Neither asks for its assignment in time, and nor does the first one join.
+    mock.advance(Duration::from_secs(44));
+    modern(&mock, 2).await;
+    mock.advance(Duration::from_secs(17));
+    assert_eq!(mock.group("g").unwrap().members.len(), 1);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn classic_members_join_a_group_of_kip_848() -> Result<()> {
+    let mock = builder().start().await?;
+    modern(&mock, 0).await;
+    let given = join(&mock, "", subscription(&[])).await;
+    assert_eq!(given.error_code, codes::MEMBER_ID_REQUIRED);
+    let a = join(&mock, &given.member_id, subscription(&[])).await;
+    assert_eq!((a.error_code, a.generation_id), (codes::NONE, 2));
+    let none = sync(&mock, &a, &[]).await;
+    assert_eq!(
+        (none.error_code, &none.assignment[2..6]),
+        (codes::NONE, &[0; 4][..])
+    );
+    assert_eq!(beat(&mock, &a).await, codes::NONE, "it waits for the other");
+    let bytes = join(&mock, "", "not what consumers say").await;
+    assert_eq!(bytes.error_code, codes::INCONSISTENT_GROUP_PROTOCOL);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn groups_with_members_migrate_only_where_that_is_allowed() -> Result<()> {
+    let mock = builder().group_migration(false, false).start().await?;
+    alone(&mock).await;
+    let (refused, _) = modern(&mock, 0).await;
+    assert_eq!(refused.error_code, codes::GROUP_ID_NOT_FOUND);
+    let why = refused.error_message.unwrap();
+    assert!(
+        why.ends_with("the online upgrade is disabled."),
+        "{}",
+        &*why
+    );
+    let mock = builder().start().await?;
+    come(&mock).await;
+    let (refused, _) = modern(&mock, 0).await;
+    assert_eq!(
+        refused.error_code,
+        codes::GROUP_ID_NOT_FOUND,
+        "its bytes are no subscription"
+    );
     Ok(())
 }

@@ -7,7 +7,8 @@ mod consumer;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub(super) use self::classic::{Asker, ClassicGroup, Reply};
+use self::classic::ClassicGroup;
+pub(super) use self::classic::{Asker, Reply};
 pub(super) use self::consumer::{Around, Catalogue, ConsumerGroup, Heartbeat, Member};
 use crate::clock::Instant;
 
@@ -43,7 +44,13 @@ impl Group {
     pub(super) fn expire(&mut self, now: Instant) {
         match &mut self.members {
             Members::Classic(group) => group.expire(now),
-            Members::Consumer(group) => group.expire(now),
+            Members::Consumer(group) => {
+                group.expire(now);
+                // The last member of KIP-848 may be gone.
+                if let Some(classic) = group.downgraded(now) {
+                    self.members = Members::Classic(classic);
+                }
+            }
         }
     }
 

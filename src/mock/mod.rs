@@ -52,13 +52,11 @@
 //! is the same.
 //!
 //! It offers what Kafka 4.3 does, or less with [`max_version`](MockClusterBuilder::max_version) and
-//! [`without`](MockClusterBuilder::without). Groups speak the classic protocol or that of KIP-848;
-//! an empty one changes to that of whoever comes. What it does not have: groups with members of
-//! both protocols (it answers as brokers with `group.consumer.migration.policy` disabled do),
-//! transactions, access control, quotas, TLS and SASL, compaction and retention, log append time;
-//! and Unicode classes such as `\p{L}` in the regular expressions of subscriptions. A request that
-//! it does not offer ends the connection, as at a broker, with a line in the log (`tracing`, level
-//! `warn`).
+//! [`without`](MockClusterBuilder::without). Groups speak the classic protocol or that of KIP-848,
+//! and migrate between them. What it does not have: transactions, access control, quotas, TLS and
+//! SASL, compaction and retention, log append time; and Unicode classes such as `\p{L}` in the
+//! regular expressions of subscriptions. A request that it does not offer ends the connection, as
+//! at a broker, with a line in the log (`tracing`, level `warn`).
 
 mod accept;
 mod api;

@@ -71,6 +71,8 @@ pub(super) struct Defaults {
     pub(super) group_max_size: usize,
     /// The shortest and the longest session time-out of a classic member.
     pub(super) classic_sessions: (Duration, Duration),
+    /// Whether classic groups with members become groups of KIP-848, and the other way round.
+    pub(super) migration: (bool, bool),
 }
 
 pub(super) struct State {

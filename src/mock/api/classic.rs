@@ -1,6 +1,6 @@
 //! The classic group protocol: JoinGroup, SyncGroup, Heartbeat, LeaveGroup, DescribeGroups.
 
-use std::collections::btree_map::Entry;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use kafka_protocol::messages::describe_groups_response::{DescribedGroup, DescribedGroupMember};
@@ -12,8 +12,9 @@ use kafka_protocol::messages::{
 };
 use uuid::Uuid;
 
-use super::super::groups::{Asker, ClassicGroup, Group, Members, Reply};
+use super::super::groups::{Asker, Group, Members, Reply};
 use super::super::state::State;
+use super::groups::with_group;
 use super::{Context, wire};
 use crate::wire::codes;
 
@@ -26,12 +27,12 @@ pub(in super::super) fn join(
     request: &JoinGroupRequest,
 ) -> Reply<JoinGroupResponse> {
     let refused = |code| {
-        Reply::from(std::sync::OnceLock::from(
+        done(
             JoinGroupResponse::default()
                 .with_error_code(code)
                 .with_protocol_name(None)
                 .with_member_id(request.member_id.clone()),
-        ))
+        )
     };
     if let Some(code) = refuses(state, context, &request.group_id) {
         return refused(code);
@@ -49,26 +50,35 @@ pub(in super::super) fn join(
         initial_delay: state.defaults.initial_rebalance_delay,
         max_size: state.defaults.group_max_size,
     };
-    let name = request.group_id.to_string();
-    let group = match state.groups.entry(name) {
-        Entry::Occupied(known) => known.into_mut(),
-        Entry::Vacant(_) if !request.member_id.is_empty() => {
-            return refused(codes::UNKNOWN_MEMBER_ID);
-        }
-        Entry::Vacant(free) => free.insert(Group::default()),
-    };
-    group.expire(now);
-    // An empty group changes to the protocol of whoever comes.
-    if matches!(group.members, Members::Consumer(_)) && group.is_empty() {
-        if !request.member_id.is_empty() {
-            return refused(codes::UNKNOWN_MEMBER_ID);
-        }
-        group.members = Members::default();
+    let id = &**request.group_id;
+    if !state.groups.contains_key(id) && request.member_id.is_empty() {
+        state.groups.insert(id.to_owned(), Group::default());
     }
-    match &mut group.members {
-        Members::Classic(group) => group.join(request, &asker, now),
-        Members::Consumer(_) => refused(codes::INCONSISTENT_GROUP_PROTOCOL),
-    }
+    let reply = with_group(state, id, |group, around| {
+        // An empty group changes to the protocol of whoever comes.
+        if matches!(group.members, Members::Consumer(_)) && group.is_empty() {
+            if !request.member_id.is_empty() {
+                return refused(codes::UNKNOWN_MEMBER_ID);
+            }
+            group.members = Members::default();
+        }
+        match &mut group.members {
+            Members::Classic(group) => group.join(request, &asker, now),
+            Members::Consumer(group) => done(match group.join(request, &asker, around) {
+                Ok(joined) => joined,
+                Err((code, id)) => JoinGroupResponse::default()
+                    .with_error_code(code)
+                    .with_protocol_name(None)
+                    .with_member_id(wire(id)),
+            }),
+        }
+    });
+    reply.unwrap_or_else(|| refused(codes::UNKNOWN_MEMBER_ID))
+}
+
+/// An answer that waits for nobody.
+fn done<T>(answer: T) -> Reply<T> {
+    Reply::from(OnceLock::from(answer))
 }
 
 /// An answer without a protocol has an empty name before version 7.
@@ -86,23 +96,12 @@ fn refuses(state: &mut State, context: &Context, group: &str) -> Option<i16> {
     })
 }
 
-/// The group, if it is there and a classic one.
-fn classic<'a>(state: &'a mut State, group: &str) -> Option<&'a mut ClassicGroup> {
-    match &mut state.groups.get_mut(group)?.members {
-        Members::Classic(group) => Some(group),
-        Members::Consumer(_) => None,
-    }
-}
-
 pub(in super::super) fn sync(
     state: &mut State,
     context: &Context,
     request: &SyncGroupRequest,
 ) -> Reply<SyncGroupResponse> {
-    let refused = |code| {
-        let answer = SyncGroupResponse::default().with_error_code(code);
-        Reply::from(std::sync::OnceLock::from(answer))
-    };
+    let refused = |code| done(SyncGroupResponse::default().with_error_code(code));
     let names = request.protocol_type.is_some() && request.protocol_name.is_some();
     if context.forced.is_none() && context.version >= SYNC_NAMES_PROTOCOL && !names {
         return refused(codes::INCONSISTENT_GROUP_PROTOCOL);
@@ -111,9 +110,24 @@ pub(in super::super) fn sync(
         return refused(code);
     }
     let now = state.now();
-    match classic(state, &request.group_id) {
-        Some(group) => group.sync(request, now),
-        None => refused(codes::UNKNOWN_MEMBER_ID),
+    let State { groups, topics, .. } = state;
+    let Some(group) = groups.get_mut(&*request.group_id.0) else {
+        return refused(codes::UNKNOWN_MEMBER_ID);
+    };
+    group.expire(now);
+    match &mut group.members {
+        Members::Classic(group) => group.sync(request, now),
+        Members::Consumer(group) => {
+            let name_of = |id| {
+                let mut topics = topics.iter();
+                let found = topics.find(|(_, topic)| topic.id == id);
+                found.map(|(name, _)| name.as_str())
+            };
+            match group.sync(request, now, name_of) {
+                Ok(synced) => done(synced),
+                Err(code) => refused(code),
+            }
+        }
     }
 }
 
@@ -124,15 +138,18 @@ pub(in super::super) fn heartbeat(
 ) -> HeartbeatResponse {
     let refused = refuses(state, context, &request.group_id);
     let now = state.now();
-    let code = match (refused, classic(state, &request.group_id)) {
+    let code = match (refused, state.groups.get_mut(&*request.group_id.0)) {
         (Some(code), _) => code,
         (None, None) => codes::UNKNOWN_MEMBER_ID,
-        (None, Some(group)) => group.heartbeat(
-            &request.member_id,
-            request.group_instance_id.as_deref(),
-            request.generation_id,
-            now,
-        ),
+        (None, Some(group)) => {
+            group.expire(now);
+            let instance = request.group_instance_id.as_deref();
+            let (id, generation) = (&*request.member_id, request.generation_id);
+            match &mut group.members {
+                Members::Classic(group) => group.heartbeat(id, instance, generation, now),
+                Members::Consumer(group) => group.classic_heartbeat(id, instance, generation, now),
+            }
+        }
     };
     HeartbeatResponse::default().with_error_code(code)
 }
@@ -147,10 +164,13 @@ pub(in super::super) fn leave(
         return answer.with_error_code(code);
     }
     let now = state.now();
-    let codes = match classic(state, &request.group_id) {
-        Some(group) => group.leave(&request.members, now),
-        None => vec![codes::UNKNOWN_MEMBER_ID; request.members.len()],
-    };
+    let left = with_group(state, &request.group_id, |group, _| {
+        match &mut group.members {
+            Members::Classic(group) => group.leave(&request.members, now),
+            Members::Consumer(group) => group.leave_all(&request.members),
+        }
+    });
+    let codes = left.unwrap_or_else(|| vec![codes::UNKNOWN_MEMBER_ID; request.members.len()]);
     let members = request.members.iter().zip(codes).map(|(member, code)| {
         MemberResponse::default()
             .with_member_id(member.member_id.clone())
@@ -195,11 +215,12 @@ fn describe_one(answer: DescribedGroup, group: &Group, context: &Context) -> Des
             .with_member_id(wire(id))
             .with_group_instance_id(member.instance_id.as_deref().map(wire))
             .with_client_id(wire(member.client_id.as_str()))
-            .with_client_host(wire("/127.0.0.1"));
+            .with_client_host(wire("/127.0.0.1"))
+            .with_member_assignment(member.assignment.clone());
         match protocol {
-            Some(protocol) => known
-                .with_member_metadata(member.metadata(protocol).cloned().unwrap_or_default())
-                .with_member_assignment(member.assignment.clone()),
+            Some(protocol) => {
+                known.with_member_metadata(member.metadata(protocol).cloned().unwrap_or_default())
+            }
             None => known,
         }
     });

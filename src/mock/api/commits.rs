@@ -96,7 +96,9 @@ fn check_commit(
             let instance = request.instance_id.as_deref();
             group.check_commit(&request.member_id, instance, epoch, now)
         }
-        Members::Consumer(group) if context.version < 9 && !group.members.is_empty() => {
+        Members::Consumer(group)
+            if context.version < 9 && group.speaks_kip_848(&request.member_id) =>
+        {
             Err(codes::UNSUPPORTED_VERSION)
         }
         Members::Consumer(group) => group.check_commit(&request.member_id, epoch),
@@ -152,9 +154,9 @@ fn check_fetch(state: &mut State, context: &Context, asked: &FetchGroup) -> Resu
             && let Members::Consumer(group) = &group.members
         {
             let known = group.members.get(&**member);
-            if known.ok_or(codes::UNKNOWN_MEMBER_ID)?.epoch != *epoch {
-                return Err(codes::STALE_MEMBER_EPOCH);
-            }
+            known
+                .ok_or(codes::UNKNOWN_MEMBER_ID)?
+                .check_offsets(*epoch)?;
         }
     }
     Ok(())

@@ -19,7 +19,7 @@ use kafka_protocol::messages::{
 use regex_lite::Regex;
 
 use super::super::assign::Parts;
-use super::super::groups::{Around, Catalogue, ConsumerGroup, Heartbeat, Member, Members};
+use super::super::groups::{Around, Catalogue, ConsumerGroup, Group, Heartbeat, Member, Members};
 use super::super::state::State;
 use super::{Context, topic_name, wire};
 use crate::wire::codes;
@@ -79,6 +79,38 @@ fn try_heartbeat(
     if let Some(code) = state.not_coordinator(&request.group_id, context.broker) {
         return Err(refused(code));
     }
+    let migration = state.defaults.migration;
+    let id = &**request.group_id;
+    if !state.groups.contains_key(id) {
+        if beat.epoch != 0 {
+            let why = format!("Group {id} not found.");
+            return Err((codes::GROUP_ID_NOT_FOUND, why));
+        }
+        state.groups.insert(id.to_owned(), Group::default());
+    }
+    let told = with_group(state, id, |group, around| {
+        let group = consumer(group, beat.epoch, id, migration, around)?;
+        group.downgrades = migration.1;
+        let told = group.heartbeat(beat, around).map_err(|code| match code {
+            codes::INVALID_REGULAR_EXPRESSION => {
+                let regex = beat.regex.as_deref().unwrap_or_default();
+                let why =
+                    format!("SubscribedTopicRegex `{regex}` is not a valid regular expression.");
+                (code, why)
+            }
+            code => refused(code),
+        })?;
+        Ok((told.epoch, told.assigned))
+    });
+    told.unwrap_or_else(|| Err(refused(codes::GROUP_ID_NOT_FOUND)))
+}
+
+/// Does something with a group and what it needs to know of the cluster; None if it is not there.
+pub(super) fn with_group<T>(
+    state: &mut State,
+    id: &str,
+    act: impl FnOnce(&mut Group, &Around<'_>) -> T,
+) -> Option<T> {
     let now = state.now();
     let State {
         groups,
@@ -100,44 +132,52 @@ fn try_heartbeat(
             made: *made,
         },
     };
-    let group = match groups.get_mut(&*request.group_id.0) {
-        Some(group) => group,
-        None if beat.epoch != 0 => {
-            let why = format!("Group {} not found.", &**request.group_id);
-            return Err((codes::GROUP_ID_NOT_FOUND, why));
-        }
-        None => groups.entry(request.group_id.to_string()).or_default(),
-    };
+    let group = groups.get_mut(id)?;
     group.expire(now);
-    // An empty group changes to the protocol of whoever comes.
-    if matches!(group.members, Members::Classic(_)) && group.is_empty() && beat.epoch == 0 {
-        group.members = Members::Consumer(ConsumerGroup::default());
-    }
-    let is_consumer = group.protocol_type() == "consumer";
-    let Members::Consumer(group) = &mut group.members else {
-        let group = &**request.group_id;
-        let why = match beat.epoch {
-            0 if is_consumer => format!(
-                "Cannot upgrade classic group {group} to consumer group because the online \
-                 upgrade is disabled."
-            ),
-            0 => format!(
-                "Cannot upgrade classic group {group} to consumer group because the group does \
-                 not use the consumer embedded protocol."
-            ),
-            _ => format!("Group {group} is not a consumer group."),
+    let done = act(group, &around);
+    // It may have lost its last member of a protocol.
+    group.expire(now);
+    Some(done)
+}
+
+/// The group as one of KIP-848, if it is one or becomes one by a member that joins.
+fn consumer<'a>(
+    group: &'a mut Group,
+    epoch: i32,
+    id: &str,
+    (upgrades, _): (bool, bool),
+    around: &Around<'_>,
+) -> Result<&'a mut ConsumerGroup, (i16, String)> {
+    let (is_empty, kind) = (group.is_empty(), group.protocol_type().to_owned());
+    if let Members::Classic(classic) = &mut group.members {
+        let cannot = |why: &str| {
+            let why = format!("Cannot upgrade classic group {id} to consumer group because {why}");
+            (codes::GROUP_ID_NOT_FOUND, why)
         };
-        return Err((codes::GROUP_ID_NOT_FOUND, why));
-    };
-    let told = group.heartbeat(beat, &around).map_err(|code| match code {
-        codes::INVALID_REGULAR_EXPRESSION => {
-            let regex = beat.regex.as_deref().unwrap_or_default();
-            let why = format!("SubscribedTopicRegex `{regex}` is not a valid regular expression.");
-            (code, why)
-        }
-        code => refused(code),
-    })?;
-    Ok((told.epoch, told.assigned))
+        let upgraded = match epoch {
+            0 if is_empty => ConsumerGroup::default(),
+            0 if kind != "consumer" => {
+                return Err(cannot(
+                    "the group does not use the consumer embedded protocol.",
+                ));
+            }
+            0 if !upgrades => return Err(cannot("the online upgrade is disabled.")),
+            0 => {
+                let upgraded = ConsumerGroup::upgraded(classic, around);
+                upgraded.ok_or_else(|| cannot("its members' protocol cannot be read."))?
+            }
+            _ => {
+                let why = format!("Group {id} is not a consumer group.");
+                return Err((codes::GROUP_ID_NOT_FOUND, why));
+            }
+        };
+        classic.disband();
+        group.members = Members::Consumer(upgraded);
+    }
+    match &mut group.members {
+        Members::Consumer(group) => Ok(group),
+        Members::Classic(_) => Err((codes::GROUP_ID_NOT_FOUND, String::new())),
+    }
 }
 
 /// The names that an expression matches as a whole; None if it is no expression.
@@ -302,7 +342,7 @@ fn members_of<'a>(
             .with_assignment(parts(&member.assigned))
             .with_target_assignment(parts(group.target.get(id).unwrap_or(&none)));
         if context.version >= 1 {
-            answer.member_type = 1;
+            answer.member_type = i8::from(member.classic.is_none());
         }
         answer
     };

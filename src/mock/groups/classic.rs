@@ -680,6 +680,45 @@ impl ClassicGroup {
         }
     }
 
+    /// What a group of KIP-848 becomes (KIP-848, "downgrade"): its members are to join again.
+    pub(in crate::mock) fn resumed(
+        generation: i32,
+        members: IndexMap<String, Member>,
+        now: Instant,
+    ) -> Self {
+        let mut group = Self {
+            state: State::Stable,
+            generation,
+            protocol_type: Some("consumer".to_owned()),
+            leader: members.keys().next().cloned(),
+            memberships: members
+                .values()
+                .map(|member| member.membership)
+                .max()
+                .unwrap_or(0),
+            members,
+            ..Self::default()
+        };
+        group.protocol = group.select();
+        for member in group.members.values_mut() {
+            member.renew(now);
+        }
+        group.write();
+        group.prepare(Duration::ZERO, now);
+        group
+    }
+
+    /// Tells those who wait that a rebalance begins, in another kind of group.
+    pub(in crate::mock) fn disband(&mut self) {
+        for (id, member) in &mut self.members {
+            answer(
+                &mut member.join,
+                join_refused(codes::REBALANCE_IN_PROGRESS, id),
+            );
+            answer(&mut member.sync, sync_refused(codes::REBALANCE_IN_PROGRESS));
+        }
+    }
+
     /// Keeps what a coordinator writes to its log.
     fn write(&mut self) {
         let mut copy = self.clone();

@@ -7,11 +7,13 @@
 //! Invariants: a partition is a member's from when it is in `assigned` until it is out of both
 //! `assigned` and `revoking`, and nobody else gets it in between; epochs only go up.
 
+mod mixed;
 mod patterns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 pub(in crate::mock) use self::patterns::Catalogue;
@@ -31,6 +33,8 @@ pub(in crate::mock) struct ConsumerGroup {
     patterns: Patterns,
     /// Memberships begun so far.
     memberships: u64,
+    /// Whether it becomes a classic group when all members left are classic ones.
+    pub(in crate::mock) downgrades: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -52,6 +56,19 @@ pub(in crate::mock) struct Member {
     state: MemberState,
     session_end: Option<Instant>,
     rebalance_end: Option<Instant>,
+    /// What there is to a member that speaks the classic protocol.
+    pub(in crate::mock) classic: Option<Classic>,
+}
+
+#[derive(Clone, Debug)]
+pub(in crate::mock) struct Classic {
+    session_timeout: Duration,
+    /// Names with what it says about itself, the best first.
+    protocols: Vec<(String, Bytes)>,
+    /// Until when it is to join again.
+    join_end: Option<Instant>,
+    /// Until when it is to ask for its assignment.
+    sync_end: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,7 +158,11 @@ impl ConsumerGroup {
         let gone: Vec<String> = self
             .members
             .iter()
-            .filter(|(_, member)| over(member.session_end) || over(member.rebalance_end))
+            .filter(|(_, member)| {
+                let classic = member.classic.as_ref();
+                let late = |classic: &Classic| over(classic.join_end) || over(classic.sync_end);
+                over(member.session_end) || over(member.rebalance_end) || classic.is_some_and(late)
+            })
             .map(|(id, _)| id.clone())
             .collect();
         for id in gone {
@@ -154,7 +175,9 @@ impl ConsumerGroup {
     pub(in crate::mock) fn renew_sessions(&mut self, now: Instant, session_timeout: Duration) {
         for member in self.members.values_mut() {
             if member.epoch >= 0 {
-                member.session_end = Some(now + session_timeout);
+                let classic = member.classic.as_ref();
+                let own = classic.map(|classic| classic.session_timeout);
+                member.session_end = Some(now + own.unwrap_or(session_timeout));
             }
             if member.rebalance_end.is_some() {
                 member.rebalance_end = Some(now + member.rebalance_timeout);
@@ -340,6 +363,7 @@ impl ConsumerGroup {
             member.rebalance_timeout = timeout;
         }
         member.client_id.clone_from(&beat.client_id);
+        member.classic = None;
         let mut changed = false;
         if let Some(topics) = &beat.topics {
             let topics: BTreeSet<String> = topics.iter().cloned().collect();
@@ -492,16 +516,21 @@ impl ConsumerGroup {
         }
     }
 
+    /// Whether the member, or if there is none of this id anybody, is no classic one.
+    pub(in crate::mock) fn speaks_kip_848(&self, member: &str) -> bool {
+        match self.members.get(member) {
+            Some(member) => member.classic.is_none(),
+            None => !self.members.is_empty(),
+        }
+    }
+
     /// The code to refuse a commit with (`api_version` 9 knows member epochs).
     pub(in crate::mock) fn check_commit(&self, member: &str, epoch: i32) -> Result<(), i16> {
         if epoch < 0 && self.members.is_empty() {
             return Ok(());
         }
         let member = self.members.get(member).ok_or(codes::UNKNOWN_MEMBER_ID)?;
-        match member.epoch == epoch {
-            true => Ok(()),
-            false => Err(codes::STALE_MEMBER_EPOCH),
-        }
+        member.check_offsets(epoch)
     }
 }
 
@@ -523,6 +552,16 @@ impl Member {
             state: MemberState::Stable,
             session_end: None,
             rebalance_end: None,
+            classic: None,
+        }
+    }
+
+    /// Whether it may commit or look offsets up with this epoch.
+    pub(in crate::mock) fn check_offsets(&self, epoch: i32) -> Result<(), i16> {
+        match (self.epoch == epoch, &self.classic) {
+            (true, _) => Ok(()),
+            (false, None) => Err(codes::STALE_MEMBER_EPOCH),
+            (false, Some(_)) => Err(codes::ILLEGAL_GENERATION),
         }
     }
 

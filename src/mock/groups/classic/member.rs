@@ -21,10 +21,10 @@ pub(super) const TICK: Duration = Duration::from_millis(1);
 pub(in crate::mock) struct Member {
     pub(in crate::mock) instance_id: Option<String>,
     pub(in crate::mock) client_id: String,
-    pub(super) rebalance_timeout: Duration,
-    pub(super) session_timeout: Duration,
+    pub(in crate::mock) rebalance_timeout: Duration,
+    pub(in crate::mock) session_timeout: Duration,
     /// Names with what it says about itself, the best first.
-    pub(super) protocols: Vec<(String, Bytes)>,
+    pub(in crate::mock) protocols: Vec<(String, Bytes)>,
     pub(in crate::mock) assignment: Bytes,
     /// Another one after each joining of somebody new.
     pub(in crate::mock) membership: u64,
@@ -59,6 +59,31 @@ impl Member {
             is_new: true,
             unsynced: false,
             session_end: Some(now + NEW_MEMBER_TIMEOUT),
+            join: None,
+            sync: None,
+        }
+    }
+
+    /// One of a group of KIP-848 that becomes a classic one: it is there, and is to join again.
+    pub(in crate::mock) fn resumed(
+        instance_id: Option<String>,
+        client_id: String,
+        (rebalance_timeout, session_timeout): (Duration, Duration),
+        protocols: Vec<(String, Bytes)>,
+        membership: u64,
+    ) -> Self {
+        Self {
+            instance_id,
+            client_id,
+            rebalance_timeout,
+            session_timeout,
+            protocols,
+            assignment: Bytes::new(),
+            membership,
+            asked: -1,
+            is_new: false,
+            unsynced: false,
+            session_end: None,
             join: None,
             sync: None,
         }
