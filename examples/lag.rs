@@ -1,7 +1,7 @@
 //! A member of a consumer group that reports how far behind it is, in records and in time.
 //!
 //! ```text
-//! cargo run --release --example lag -- --bootstrap-server localhost:9092 --topic t --group-id g --group-protocol consumer
+//! cargo run --release --example lag -- --bootstrap-server localhost:9092 --topic t --group-id g
 //! ```
 
 mod support;
@@ -51,10 +51,10 @@ fn main() {
 
 async fn consume(options: Options) -> Result<i32> {
     let signals = Signals::take(|| ())?;
-    support::only_consumer_protocol(&options.group_protocol)?;
+    let protocol = support::group_protocol(&options.group_protocol)?;
     let mut settings = Settings::read(options.command_config.as_ref())?;
     settings.set("bootstrap.servers", &options.bootstrap_server);
-    settings.set("group.protocol", "consumer");
+    settings.set_group_protocol(&protocol);
     settings.set("enable.auto.commit", &false);
     settings.set("auto.offset.reset", "earliest");
     if let Some(id) = &options.client_id {

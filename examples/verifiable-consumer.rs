@@ -2,7 +2,7 @@
 //! VerifiableConsumer does.
 //!
 //! ```text
-//! cargo run --release --example verifiable-consumer -- --bootstrap-server localhost:9092 --topic t --group-id g --group-protocol consumer
+//! cargo run --release --example verifiable-consumer -- --bootstrap-server localhost:9092 --topic t --group-id g
 //! ```
 
 mod support;
@@ -54,9 +54,10 @@ struct Options {
     /// earliest, latest, none or by_duration:…
     #[arg(long, default_value = "earliest")]
     reset_policy: String,
-    /// Class names; only with the classic protocol
-    #[arg(long)]
-    assignment_strategy: Option<String>,
+    /// range, roundrobin, sticky, cooperative-sticky, or the names of Java's classes: several with
+    /// commas, the preferred one first; only with the classic protocol
+    #[arg(long, default_value = "range")]
+    assignment_strategy: String,
     /// Client settings; the options win over them
     #[arg(long, value_name = "FILE")]
     command_config: Option<PathBuf>,
@@ -105,9 +106,13 @@ async fn consume(options: Options) -> Result<i32> {
 
 impl Options {
     fn settings(&self) -> Result<Settings> {
-        support::only_consumer_protocol(&self.group_protocol)?;
-        if self.session_timeout.is_some() {
+        let protocol = support::group_protocol(&self.group_protocol)?;
+        let classic = protocol == "classic";
+        if !classic && self.session_timeout.is_some() {
             return Err("--session-timeout is for --group-protocol classic alone".into());
+        }
+        if classic && self.group_remote_assignor.is_some() {
+            return Err("--group-remote-assignor is for --group-protocol consumer alone".into());
         }
         if self.consumer_config.is_some() {
             eprintln!("--consumer.config is deprecated: use --command-config");
@@ -118,7 +123,13 @@ impl Options {
             .or(self.consumer_config.as_ref());
         let mut settings = Settings::read(file)?;
         settings.set("bootstrap.servers", &self.bootstrap_server);
-        settings.set("group.protocol", "consumer");
+        settings.set_group_protocol(&protocol);
+        if classic {
+            settings.set("partition.assignment.strategy", &self.assignment_strategy);
+        }
+        if let Some(millis) = self.session_timeout {
+            settings.set("session.timeout.ms", &millis);
+        }
         settings.set("enable.auto.commit", &self.enable_autocommit);
         settings.set("auto.offset.reset", &self.reset_policy);
         if let Some(id) = &self.group_instance_id {

@@ -155,8 +155,9 @@ pub use consumer::{
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 pub use group::assignor::{
-    Assignor, ClusterView, GroupAssignment, GroupSubscription, MemberAssignment,
-    MemberSubscription, MemberView, PartitionView, RangeAssignor, RebalanceProtocol,
+    Assignor, ClusterView, CooperativeStickyAssignor, GroupAssignment, GroupSubscription,
+    MemberAssignment, MemberSubscription, MemberView, PartitionView, RangeAssignor,
+    RebalanceProtocol, RoundRobinAssignor, StickyAssignor,
 };
 pub use metrics::histogram::{Histogram, SizeHistogram};
 pub use net::traffic::{ApiMetrics, ClientMetrics};

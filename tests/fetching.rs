@@ -275,6 +275,41 @@ async fn partitions_that_nobody_takes_do_not_hold_back_the_others_of_their_broke
     assert!(before.elapsed() < 8 * SECOND, "{:?}", before.elapsed());
 }
 
+/// Beside a partition that nobody takes fetches do not wait at the broker, and the pauses between
+/// them are short for the others and not all too many requests.
+#[tokio::test(start_paused = true)]
+async fn beside_a_partition_that_nobody_takes_records_come_soon() {
+    let mock = MockCluster::builder()
+        .topic("t", 2)
+        .in_memory()
+        .start()
+        .await
+        .unwrap();
+    fill(&mock.client(), 1, 400, 4 << 10).await;
+    let builder = reader(&mock.client(), 2).max_partition_fetch_bytes(LIMIT as i32);
+    let mut consumer = builder.build().unwrap();
+    let mut split = consumer.split_by_partition();
+    let (_, _stalled) = split.next().await.unwrap().unwrap();
+    let (tp, mut stream) = split.next().await.unwrap().unwrap();
+    assert_eq!(tp.partition(), 1);
+    let client = mock.client();
+    let producer = client.producer().build().unwrap();
+    for number in 0..100 {
+        // At any moment of a pause.
+        sleep(SECOND + MILLI * (number % 17)).await;
+        let record = Record::to("t").with_partition(1).with_value("v");
+        producer.send(record).await.unwrap();
+        let sent = Instant::now();
+        let batch = timeout(SECOND, stream.next()).await.unwrap();
+        assert_eq!(batch.unwrap().unwrap().record_count(), 1);
+        assert!(sent.elapsed() <= 12 * MILLI, "{:?}", sent.elapsed());
+    }
+    let before = mock.requests();
+    sleep(10 * SECOND).await;
+    let requests = mock.requests() - before;
+    assert!((900..1_010).contains(&requests), "{requests} in 10 s");
+}
+
 #[tokio::test(start_paused = true)]
 async fn partitions_get_their_turn_where_a_request_has_room_for_one_only() {
     let mock = MockCluster::builder()

@@ -185,6 +185,29 @@ fn sample(key: i16, version: i16) -> Vec<u8> {
                 version,
             )
         }
+        11 => {
+            use join_group_response::*;
+            let member = JoinGroupResponseMember::default()
+                .with_member_id(text())
+                .with_metadata(Bytes::from(vec![1; 50]));
+            let response = JoinGroupResponse::default()
+                .with_protocol_name(Some(text()))
+                .with_leader(text())
+                .with_member_id(text());
+            encoded(&response.with_members(twice(member)), version)
+        }
+        12 => encoded(&HeartbeatResponse::default(), version),
+        13 => {
+            use leave_group_response::*;
+            let member = MemberResponse::default().with_member_id(text());
+            let response = LeaveGroupResponse::default();
+            encoded(&response.with_members(twice(member)), version)
+        }
+        14 => {
+            let assignment = Bytes::from(vec![1; 50]);
+            let response = SyncGroupResponse::default();
+            encoded(&response.with_assignment(assignment), version)
+        }
         15 => {
             use describe_groups_response::*;
             let member = DescribedGroupMember::default()
@@ -235,34 +258,6 @@ fn sample(key: i16, version: i16) -> Vec<u8> {
                 .with_assignment(Some(assignment));
             encoded(&response, version)
         }
-        11 => {
-            use join_group_response::*;
-            let member = JoinGroupResponseMember::default()
-                .with_member_id(text())
-                .with_metadata(Bytes::from(vec![1; 50]));
-            encoded(
-                &JoinGroupResponse::default()
-                    .with_member_id(text())
-                    .with_protocol_name(Some(text()))
-                    .with_members(twice(member)),
-                version,
-            )
-        }
-        12 => encoded(&HeartbeatResponse::default(), version),
-        13 => {
-            use leave_group_response::*;
-            let member = MemberResponse::default()
-                .with_member_id(text())
-                .with_group_instance_id(Some(text()));
-            encoded(
-                &LeaveGroupResponse::default().with_members(twice(member)),
-                version,
-            )
-        }
-        14 => encoded(
-            &SyncGroupResponse::default().with_assignment(Bytes::from(vec![1; 50])),
-            version,
-        ),
         21 => {
             use delete_records_response::*;
             let topic = DeleteRecordsTopicResult::default()

@@ -25,6 +25,7 @@ const MACHINES: &[&str] = &[
     "src/consumer/lag.rs",
     "src/consumer/positions.rs",
     "src/consumer/positions/",
+    "src/consumer/fetcher/size.rs",
     "src/consumer/session.rs",
     "src/error.rs",
     "src/error/",

@@ -74,13 +74,6 @@ impl Settings {
         };
         let text = read(file).map_err(|error| format!("{}: {error}", file.display()))?;
         let mut settings: BTreeMap<_, _> = properties::parse(&text)?.into_iter().collect();
-        for (name, value) in &settings {
-            // Of the classic group protocol, and so without effect; nonsense is still refused.
-            let times = ["session.timeout.ms", "heartbeat.interval.ms"];
-            if times.contains(&name.as_str()) && !value.parse().is_ok_and(|ms: i32| ms > 0) {
-                return Err(format!("{name}: {value:?} is not a number of milliseconds").into());
-            }
-        }
         settings.retain(|name, value| {
             let why = match properties::support(name) {
                 // Java's default, and of no effect on what a client does.
@@ -115,6 +108,23 @@ impl Settings {
         self.0.remove(name);
     }
 
+    /// Sets the group protocol. What a file says of the classic one is ignored by the other.
+    pub(crate) fn set_group_protocol(&mut self, protocol: &str) {
+        let classic = [
+            "heartbeat.interval.ms",
+            "partition.assignment.strategy",
+            "session.timeout.ms",
+        ];
+        if protocol == "consumer" {
+            for name in classic {
+                if self.0.remove(name).is_some() {
+                    eprintln!("{name} is ignored: it is of --group-protocol classic");
+                }
+            }
+        }
+        self.set("group.protocol", protocol);
+    }
+
     /// A client, which connects when it has to.
     pub(crate) fn client(&self) -> Result<Client> {
         Ok(Client::from_properties(&self.0)?.build()?)
@@ -125,13 +135,11 @@ fn read(file: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&std::fs::read(file)?).into_owned())
 }
 
-/// What a group member can be told of protocols at present.
-pub(crate) fn only_consumer_protocol(protocol: &str) -> Result {
-    match protocol.to_ascii_lowercase().as_str() {
-        "consumer" => Ok(()),
-        "classic" => Err(
-            "--group-protocol classic is not available yet: use --group-protocol consumer".into(),
-        ),
+/// The value of `group.protocol`, whatever its case; `auto` is the library's own.
+pub(crate) fn group_protocol(protocol: &str) -> Result<String> {
+    let protocol = protocol.to_ascii_lowercase();
+    match protocol.as_str() {
+        "classic" | "consumer" => Ok(protocol),
         _ => Err(format!("--group-protocol {protocol}: only classic and consumer exist").into()),
     }
 }

@@ -1,5 +1,6 @@
 //! What a consumer can be told.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Where to start when there is no position (`auto.offset.reset`).
@@ -37,6 +38,12 @@ impl IsolationLevel {
 }
 
 /// How members of a group and its coordinator agree on who reads what (`group.protocol`).
+///
+/// ```
+/// use ottla::GroupProtocol;
+///
+/// assert_eq!(GroupProtocol::default().to_string(), "auto");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GroupProtocol {
@@ -50,6 +57,17 @@ pub enum GroupProtocol {
     Classic,
     /// The coordinator assigns (KIP-848). Kafka 4.0 and newer.
     Consumer,
+}
+
+impl fmt::Display for GroupProtocol {
+    /// As in `group.protocol`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Classic => "classic",
+            Self::Consumer => "consumer",
+        })
+    }
 }
 
 /// Settings of a consumer, by Kafka's names and with Java's defaults.

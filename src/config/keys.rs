@@ -561,11 +561,7 @@ keys! {
         Field::Choice {
             allowed: "auto, classic, consumer",
             set: |s, text| { s.consumer.group_protocol = one_of(&text.to_ascii_lowercase(), PROTOCOLS)?; Ok(()) },
-            show: |s| match s.consumer.group_protocol {
-                GroupProtocol::Auto => "auto",
-                GroupProtocol::Classic => "classic",
-                GroupProtocol::Consumer => "consumer",
-            }.to_owned(),
+            show: |s| s.consumer.group_protocol.to_string(),
         },
         "How members and broker agree on who reads what: the broker assigns (`consumer`, KIP-848, Kafka 4.0 or newer), or one of the members does (`classic`). `auto` is `consumer` where the group's coordinator offers it, and `classic` elsewhere or with a setting that is of `classic` alone.";
     Consumer "group.remote.assignor" = "",

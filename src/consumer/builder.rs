@@ -122,8 +122,9 @@ impl ConsumerBuilder {
 
     /// Who assigns how, the preferred one first (`partition.assignment.strategy`); a group uses an
     /// assignor that all of its members have. Of the protocol `classic` alone
-    /// ([`group_protocol`](Self::group_protocol)). Default: [`RangeAssignor`](crate::RangeAssignor),
-    /// and `CooperativeStickyAssignor` for groups that are on their way to it.
+    /// ([`group_protocol`](Self::group_protocol)). Default:
+    /// [`RangeAssignor`](crate::RangeAssignor), and `CooperativeStickyAssignor` for groups that are
+    /// on their way to it.
     ///
     /// All partitions stop at each rebalance, unless all of these are
     /// [cooperative](crate::RebalanceProtocol::Cooperative) (KIP-429).

@@ -11,7 +11,7 @@
 //!   can end them by taking records: a long poll for idle partitions does not hold back busy ones.
 //! - No partition is asked for by two requests at a time. A second request, outside of the session
 //!   and on a connection of its own, asks for what has become wanted while the first one is under
-//!   way for more than [`OVERLAP_AFTER`]: a long round trip, or a long poll.
+//!   way for more than [`NEAR_UNTIL`]: a long round trip, or a long poll.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -29,6 +29,7 @@ use tokio::time::sleep_until;
 use tracing::Instrument as _;
 use tracing::field::Empty;
 
+use self::size::{FetchSize, NEAR_UNTIL, is_far};
 use super::fetchable::enough;
 use super::positions::{Answer, Plan, Slot};
 use super::session::{FetchSession, SessionAction};
@@ -50,42 +51,28 @@ use crate::types::{BrokerId, TopicPartition};
 use crate::wire::{FETCH_BY_ID, FETCH_BY_NAME};
 
 mod message;
+mod size;
 
-/// The first pause while some partitions have enough buffered.
-const PAUSE: Duration = Duration::from_millis(5);
+/// The pause after an answer without records while enough of some partitions is buffered: what a
+/// partition whose records nobody takes may hold back the others of its broker, which gets a
+/// hundred small requests in a second at most (`tests/fetching.rs`).
+const PAUSE: Duration = Duration::from_millis(10);
 /// The epoch that ends a session (KIP-227).
 const FINAL: i32 = -1;
-/// The longest: what a partition whose records nobody takes may hold back the others of its broker.
-const MAX_PAUSE: Duration = Duration::from_millis(50);
-/// How often the two requests of a broker are polled in a row before other tasks get their turn.
-const TURNS: usize = 8;
-/// How long a request is under way before another may ask for other partitions. Brokers nearby
-/// answer sooner, and few large requests are cheaper than many small ones.
-const OVERLAP_AFTER: Duration = Duration::from_millis(2);
-/// How much the task asks a broker nearby for at a time: little enough that the bytes of an answer
-/// are still in the processor's caches (with those that the kernel copied them from) when they are
-/// checked and read. With 2 MiB a byte costs a third more on a processor with 2 MiB per core.
-const NEAR: usize = 1 << 20;
-/// The same for a broker that is slower than [`NEAR_UNTIL`], so that its round trips tell.
-const MIDWAY: usize = 3 << 20;
-/// A broker is near if a [`NEAR`] of records takes it less than this.
-const NEAR_UNTIL: Duration = Duration::from_millis(3);
-/// A broker that takes as long as this to answer with data is far: it is asked for more at a time,
-/// and sooner.
-const FAR_AFTER: Duration = Duration::from_millis(20);
 /// An answer with so little is one of few records that came just now, and the application should
-/// not wait for the next request to be written before it sees them.
+/// not wait for the next request to be written before it sees them: that took a tenth of the time
+/// from send to receipt.
 const LITTLE: usize = 64 << 10;
-/// So many bytes are judged before other tasks get their turn: a fraction of a millisecond.
-const IN_A_ROW: usize = 4 << 20;
 
 pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
     let pair = Arc::new(Pair::default());
     let first = Fetcher::new(Arc::clone(&shared), broker, Arc::clone(&pair), Slot::First);
     let second = Fetcher::new(shared, broker, Arc::clone(&pair), Slot::Second);
     let (mut first, mut second) = (pin!(first.run()), pin!(second.run()));
+    // Other tasks get their turn: a change is an answer or a request, and a task may read only so
+    // much of its sockets in a row (tokio's coop), nor is there room for more than the budget.
     poll_fn(|cx| {
-        for _ in 0..TURNS {
+        loop {
             let seen = pair.changes();
             // The second one ends with the first.
             if first.as_mut().poll(cx).is_ready() || second.as_mut().poll(cx).is_ready() {
@@ -95,8 +82,6 @@ pub(super) async fn run(shared: Arc<Shared>, broker: BrokerId) {
                 return Poll::Pending;
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
     })
     .await;
 }
@@ -142,8 +127,8 @@ impl Pair {
         .await;
     }
 
-    /// Completes when the first request is under way for [`OVERLAP_AFTER`]. The timer is set once
-    /// per [`OVERLAP_AFTER`], not once per request.
+    /// Completes when the first request is under way for [`NEAR_UNTIL`]. The timer is set once per
+    /// [`NEAR_UNTIL`], not once per request.
     async fn overlaps(&self) {
         loop {
             let PairState {
@@ -152,8 +137,8 @@ impl Pair {
             } = *self.state();
             match first_since {
                 None => self.changed(changes).await,
-                Some(since) if since + OVERLAP_AFTER > now() => {
-                    sleep_until(since + OVERLAP_AFTER).await;
+                Some(since) if since + NEAR_UNTIL > now() => {
+                    sleep_until(since + NEAR_UNTIL).await;
                 }
                 Some(_) => return,
             }
@@ -172,14 +157,12 @@ struct Fetcher {
     slot: Slot,
     session: FetchSession,
     backoff: Backoff,
-    /// How long to wait for the application before partitions that have room are asked alone.
-    pause: Duration,
     /// The last answer had nothing new: the next one had better not be asked for at once.
     idle: bool,
     /// The last answer was that the session is unknown.
     restarted: bool,
     /// The most to ask for at a time.
-    size: usize,
+    size: FetchSize,
     /// The runtime has more than one thread: what is put off here goes on there.
     has_other_threads: bool,
     connection: Option<Connection>,
@@ -295,10 +278,9 @@ impl Fetcher {
                 Slot::First => FetchSession::default(),
                 Slot::Second => FetchSession::none(),
             },
-            pause: PAUSE,
             idle: false,
             restarted: false,
-            size: NEAR,
+            size: FetchSize::new(),
             has_other_threads: Handle::try_current()
                 .is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread),
             connection: None,
@@ -463,22 +445,20 @@ impl Fetcher {
         }
         let config = &self.shared.config;
         let max_wait = if plan.full == 0 {
-            self.pause = PAUSE;
             config.fetch_max_wait
         } else if !self.idle {
             Duration::ZERO
         } else {
-            let until = *paused_until.get_or_insert_with(|| time + self.pause);
+            let until = *paused_until.get_or_insert_with(|| time + PAUSE);
             if until > time {
                 return Err(Some(plan.next_at.map_or(until, |at| at.min(until))));
             }
-            self.pause = (self.pause * 2).min(MAX_PAUSE);
             Duration::ZERO
         };
         let limit = usize::try_from(config.max_partition_fetch_bytes).unwrap_or(0);
         let budget = usize::try_from(config.fetch_max_bytes).unwrap_or(0);
         let wish = self.session.len().saturating_mul(limit);
-        let wish = wish.min(self.size.max(limit));
+        let wish = wish.min(self.size.get().max(limit));
         if let Some(bytes) = inner.reserve(self.broker, wish, budget) {
             return Ok((bytes, max_wait));
         }
@@ -492,21 +472,12 @@ impl Fetcher {
         if bytes == 0 {
             return;
         }
-        let budget = usize::try_from(self.shared.config.fetch_max_bytes).unwrap_or(0);
-        let far = took >= FAR_AFTER;
+        let far = is_far(took);
         if self.pair.far.swap(far, Ordering::Relaxed) != far {
             self.shared.lock().positions.recheck(self.broker);
         }
-        let units = u32::try_from(bytes.div_ceil(NEAR)).unwrap_or(u32::MAX);
-        let least = match took / units.max(1) < NEAR_UNTIL {
-            true => NEAR,
-            false => MIDWAY,
-        };
-        if !far {
-            self.size = (self.size / 2).max(least);
-        } else if bytes >= asked / 2 {
-            self.size = (self.size * 2).min(budget).max(least);
-        }
+        let budget = usize::try_from(self.shared.config.fetch_max_bytes).unwrap_or(0);
+        self.size.answered(bytes, asked, took, budget);
     }
 
     async fn fetch(&mut self, turn: Allowance) -> Result<()> {
@@ -534,9 +505,9 @@ impl Fetcher {
         {
             SessionAction::Take => {
                 self.restarted = false;
-                let bytes = self.take_in(response, by_id, asked_at).await;
+                let bytes = self.take_in(response, by_id, asked_at);
                 if (1..=LITTLE).contains(&bytes) && self.has_other_threads {
-                    go_to_the_end_of_the_line().await;
+                    let_woken_tasks_go_first().await;
                 }
                 let asked = usize::try_from(turn.max_bytes).unwrap_or(0);
                 self.measure(bytes, asked, now() - asked_at);
@@ -557,14 +528,14 @@ impl Fetcher {
     }
 
     /// Takes an answer in; how many bytes of records it has.
-    async fn take_in(
+    fn take_in(
         &mut self,
         mut response: kp::FetchResponse,
         by_id: bool,
         asked_at: Instant,
     ) -> usize {
         let check_crcs = self.shared.config.check_crcs;
-        let (frame_len, topics) = judge(std::mem::take(&mut response.responses), check_crcs).await;
+        let (frame_len, topics) = judge(std::mem::take(&mut response.responses), check_crcs);
         let mut hints = Vec::new();
         let mut refresh = false;
         // What the broker holds of the session is not what it was told.
@@ -649,9 +620,6 @@ impl Fetcher {
             .fetches
             .answered(self.broker, bytes, (asked_at, time), throttle);
         self.idle = bytes == 0;
-        if !self.idle {
-            self.pause = PAUSE;
-        }
         drop(inner);
         if unasked {
             self.session.failed();
@@ -691,16 +659,13 @@ async fn connect(cluster: Cluster, broker: BrokerId, slot: Slot) -> Result<Conne
     })
 }
 
+/// A topic of an answer and, beside the bytes of each of its partitions, what they hold.
+type Judged = (FetchableTopicResponse, Vec<(PartitionData, Survey)>);
+
 /// What the bytes of each partition hold, cut to what is worth keeping; and how many bytes there
-/// are in all. A large answer is not gone through in one go, so that others get their turn.
-async fn judge(
-    topics: Vec<FetchableTopicResponse>,
-    check_crcs: bool,
-) -> (
-    usize,
-    Vec<(FetchableTopicResponse, Vec<(PartitionData, Survey)>)>,
-) {
-    let (mut len, mut in_a_row) = (0, 0);
+/// are in all.
+fn judge(topics: Vec<FetchableTopicResponse>, check_crcs: bool) -> (usize, Vec<Judged>) {
+    let mut len = 0;
     let mut judged = Vec::with_capacity(topics.len());
     for mut topic in topics {
         let mut parts = Vec::with_capacity(topic.partitions.len());
@@ -710,14 +675,9 @@ async fn judge(
                 let keep;
                 (data, keep) = survey(records, check_crcs);
                 len += records.len();
-                in_a_row += records.len();
                 records.truncate(keep);
             }
             parts.push((part, data));
-            if in_a_row >= IN_A_ROW {
-                in_a_row = 0;
-                go_to_the_end_of_the_line().await;
-            }
         }
         judged.push((topic, parts));
     }
@@ -727,7 +687,7 @@ async fn judge(
 /// Lets the tasks that were woken go first. Unlike with `yield_now`, which comes back when this
 /// thread has nothing else to do, another thread goes on with this task meanwhile, so that the
 /// application's work does not hold it up.
-async fn go_to_the_end_of_the_line() {
+async fn let_woken_tasks_go_first() {
     let mut waited = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut waited, true) {

@@ -426,8 +426,9 @@ impl GroupMetadata {
     pub fn member_id(&self) -> &str {
         &self.member_id
     }
-    /// The epoch that the member has reached (KIP-848), -1 where the consumer is not a member. Java
-    /// calls it `generationId`.
+    /// The epoch that the member has reached (KIP-848), or the generation that it is in
+    /// (`group.protocol=classic`); -1 where the consumer is not a member. Java calls it
+    /// `generationId`.
     #[must_use]
     pub fn member_epoch(&self) -> i32 {
         self.epoch

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::meter::ConsumerMeter;
 use crate::clock::Instant;
+use crate::config::consumer::GroupProtocol;
 use crate::error::Error;
 use crate::fetched::batch::PartitionBatch;
 use crate::metrics::histogram::{Histogram, SizeHistogram};
@@ -34,6 +35,8 @@ pub struct ConsumerMetrics {
     pub buffered_bytes: u64,
     /// Bytes that fetches under way may bring at most.
     pub requested_bytes: u64,
+    /// The group protocol that the consumer speaks, while it is a member.
+    pub group_protocol: Option<GroupProtocol>,
     /// Partitions assigned now.
     pub assigned: usize,
     /// The largest lag in records over the partitions assigned; `None` while it is known of none.

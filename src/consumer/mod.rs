@@ -9,6 +9,9 @@
 mod builder;
 #[cfg(test)]
 mod cancel_tests;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod classic_tests;
 mod close;
 mod commands;
 mod commit;

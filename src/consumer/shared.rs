@@ -370,6 +370,7 @@ impl Shared {
         let lags = inner.positions.lag(now(), 0).into_iter();
         ConsumerMetrics {
             brokers: inner.fetches.counts(),
+            group_protocol: inner.member.as_ref().map(|member| member.protocol),
             assigned: inner.positions.assigned().count(),
             max_lag: lags.filter_map(|lag| lag.records).max(),
             buffered_bytes: bytes(inner.buffer.bytes()),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::assignor::{
-    Assignor, ClusterView, GroupAssignment, GroupSubscription, MemberAssignment, MemberView,
-    RangeAssignor, RebalanceProtocol,
+    Assignor, ClusterView, CooperativeStickyAssignor, GroupAssignment, GroupSubscription,
+    MemberAssignment, MemberView, RangeAssignor, RebalanceProtocol, RoundRobinAssignor,
+    StickyAssignor,
 };
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,6 +28,9 @@ impl Assignors {
         let known = |name: &&str| -> Option<Arc<dyn Assignor>> {
             match *name {
                 "range" => Some(Arc::new(RangeAssignor)),
+                "roundrobin" => Some(Arc::new(RoundRobinAssignor)),
+                "sticky" => Some(Arc::new(StickyAssignor)),
+                "cooperative-sticky" => Some(Arc::new(CooperativeStickyAssignor)),
                 _ => None,
             }
         };
@@ -105,4 +109,32 @@ fn guarded<T>(assignor: &dyn Assignor, run: impl FnOnce() -> T) -> Result<T> {
         );
         Error::new(ErrorKind::Group, message)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::consumer::ConsumerConfig;
+
+    #[test]
+    fn names_of_settings_are_those_of_assignors() {
+        let all = ["range", "roundrobin", "sticky", "cooperative-sticky"];
+        let assignors = Assignors::named(&all);
+        let names: Vec<_> = assignors
+            .0
+            .iter()
+            .map(|one| one.name().to_owned())
+            .collect();
+        assert_eq!(names, all);
+    }
+
+    /// What all can do counts: Java's default is eager, on the way to the other.
+    #[test]
+    fn the_rebalance_protocol_is_what_all_assignors_can_do() {
+        let protocol = |names: &[&str]| Assignors::named(names).protocol();
+        let usual = ConsumerConfig::default().assignment_strategy;
+        assert_eq!(protocol(&usual), RebalanceProtocol::Eager);
+        let cooperative = protocol(&["cooperative-sticky"]);
+        assert_eq!(cooperative, RebalanceProtocol::Cooperative);
+    }
 }

@@ -26,6 +26,7 @@ pub(crate) use self::messages::{
 };
 use super::messages::{GroupRequest, GroupResponse, MemberIdentity, Token};
 use crate::clock::Instant;
+use crate::config::consumer::GroupProtocol;
 use crate::error::{Class, Error, ErrorKind, Result};
 use crate::group::GroupMembershipOperation;
 use crate::wire::codes;
@@ -286,6 +287,7 @@ impl Member {
     pub(crate) fn identity(&self) -> Option<MemberIdentity> {
         let valid = self.is_in() && self.generation > NO_GENERATION;
         valid.then(|| MemberIdentity {
+            protocol: GroupProtocol::Classic,
             id: Arc::clone(&self.id),
             epoch: self.generation,
         })

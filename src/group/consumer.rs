@@ -25,6 +25,7 @@ use self::heartbeat::JOIN;
 pub(crate) use self::heartbeat::{Heartbeat, HeartbeatAnswer, Parts};
 use super::messages::{Effect, GroupRequest, MemberIdentity, Subscription, Token};
 use crate::clock::Instant;
+use crate::config::consumer::GroupProtocol;
 use crate::error::{Class, Error};
 use crate::group::GroupMembershipOperation;
 use crate::types::TopicPartition;
@@ -266,6 +267,7 @@ impl Member {
     pub(crate) fn identity(&self) -> Option<MemberIdentity> {
         let valid = self.epoch > 0 && self.is_in();
         valid.then(|| MemberIdentity {
+            protocol: GroupProtocol::Consumer,
             id: Arc::clone(&self.member_id),
             epoch: self.epoch,
         })

@@ -10,6 +10,7 @@ use super::consumer;
 use super::messages::{Effect, GroupResponse, MemberIdentity, Subscription, Token};
 use crate::clock::Instant;
 use crate::cluster::Snapshot;
+use crate::config::consumer::GroupProtocol;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::codes;
 
@@ -66,11 +67,11 @@ impl Membership {
         Self { machine, fallback }
     }
 
-    /// The protocol that the member speaks, as in `group.protocol`.
-    pub(crate) fn protocol(&self) -> &'static str {
+    /// The protocol that the member speaks.
+    pub(crate) fn protocol(&self) -> GroupProtocol {
         match &self.machine {
-            Machine::Consumer(_) => "consumer",
-            Machine::Classic(_) => "classic",
+            Machine::Consumer(_) => GroupProtocol::Consumer,
+            Machine::Classic(_) => GroupProtocol::Classic,
         }
     }
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::classic::{Code, Heartbeat, JoinAnswer, JoinGroup, LeaveGroup, SyncAnswer, SyncGroup};
 use super::consumer::{Heartbeat as ConsumerHeartbeat, HeartbeatAnswer};
+use crate::config::consumer::GroupProtocol;
 use crate::error::Error;
 use crate::types::TopicPartition;
 use crate::wire::codes;
@@ -67,6 +68,7 @@ pub(crate) enum GroupResponse {
 /// Who a member is to the coordinator, for the requests that are made in its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MemberIdentity {
+    pub(crate) protocol: GroupProtocol,
     pub(crate) id: Arc<str>,
     /// Its epoch (KIP-848), or the generation that it is in (`group.protocol=classic`).
     pub(crate) epoch: i32,

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error};
-use crate::producer::budget::{Budget, Charge, LEAST_ROUNDED};
+use crate::producer::budget::{Budget, Charge};
 use crate::producer::delivery::{BatchDone, Home, Outcome};
 use crate::producer::flush::{Flushing, Outstanding};
 use crate::producer::queue::Payload;
 use crate::producer::report::{BatchLog, Contents};
 use crate::producer::slot::{Slot, SlotConfig};
+use crate::record::pool::LEAST_ROUNDED;
 use crate::record::{BatchWriter, CodecPool, Compression, Header, RecordError, SealedBatch};
 use crate::types::TopicPartition;
 

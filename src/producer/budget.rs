@@ -5,9 +5,8 @@
 //! was given; no wake-up is lost, since who gives back looks for waiters after adding, and who
 //! waits looks for bytes after standing in line.
 //!
-//! Empty buffers of batches that ended are kept for those to come, since fresh memory costs a page
-//! fault for every 4 KiB: as much again as encoding what goes there. They are not charged, and come
-//! to an eighth of the total at most.
+//! The empty buffers of batches that ended are not charged. They come to an eighth of the total at
+//! most.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -15,6 +14,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use crate::record::pool::BufferPool;
 use crate::sync::{Arc, AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, PoisonError};
 
 /// A bounded number of bytes. Cheap to clone.
@@ -28,38 +28,8 @@ struct Inner {
     /// Somebody who does not wait was refused bytes, and none have come back since.
     refused: AtomicBool,
     line: Mutex<Line>,
-    idle: Mutex<Idle>,
-}
-
-/// Buffers in nobody's use.
-#[derive(Default)]
-struct Idle {
-    /// By the power of two that holds them. Larger ones than 2 GiB are not kept.
-    sizes: [Vec<Vec<u8>>; 32],
-    bytes: usize,
-}
-
-/// So many buffers of one size are looked at for one that fits, the last ones first: they are warm.
-const LOOKED_AT: usize = 8;
-
-impl Idle {
-    /// A buffer that fits so many bytes. If there is none, one that does not and has become
-    /// useless, to be let go.
-    fn take(&mut self, bytes: usize) -> Option<Vec<u8>> {
-        let same = self.sizes.get_mut(size(bytes))?;
-        let fit = fit(bytes);
-        let index = (0..same.len())
-            .rev()
-            .take(LOOKED_AT)
-            .find(|&index| {
-                same.get(index)
-                    .is_some_and(|buffer| fit.contains(&buffer.capacity()))
-            })
-            .unwrap_or(0);
-        let buffer = (index < same.len()).then(|| same.swap_remove(index))?;
-        self.bytes -= buffer.capacity();
-        Some(buffer)
-    }
+    /// Buffers that nobody uses.
+    idle: BufferPool,
 }
 
 #[derive(Default)]
@@ -91,28 +61,6 @@ pub(crate) struct BudgetClosed;
 
 const WAITED_FOR: usize = 1;
 
-/// The power of two that holds so many bytes.
-fn size(bytes: usize) -> usize {
-    (usize::BITS - bytes.saturating_sub(1).leading_zeros()) as usize
-}
-
-/// Smaller compressed batches are not worth a buffer that has been used.
-pub(crate) const LEAST_ROUNDED: usize = 16 << 10;
-
-/// The size of a buffer for so many compressed bytes: one of few, that they may serve each other,
-/// and an eighth more at most.
-pub(crate) fn rounded(len: usize) -> usize {
-    match len {
-        ..LEAST_ROUNDED => len,
-        _ => len.next_multiple_of(len.next_power_of_two() / 16),
-    }
-}
-
-/// Which capacities serve for so many bytes.
-fn fit(bytes: usize) -> std::ops::RangeInclusive<usize> {
-    bytes..=bytes + bytes / 4
-}
-
 impl Budget {
     pub(crate) fn new(total: usize) -> Self {
         let total = total.min(usize::MAX / 2);
@@ -121,7 +69,7 @@ impl Budget {
             state: AtomicUsize::new(total * 2),
             refused: AtomicBool::new(false),
             line: Mutex::default(),
-            idle: Mutex::default(),
+            idle: BufferPool::new(total / 8),
         }))
     }
 
@@ -190,10 +138,6 @@ impl Budget {
         }
     }
 
-    fn idle(&self) -> MutexGuard<'_, Idle> {
-        self.0.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn release(&self, bytes: usize) {
         let before = self.0.state.fetch_add(bytes * 2, Ordering::AcqRel);
         if self.0.refused.load(Ordering::Acquire) {
@@ -251,37 +195,19 @@ impl Waiter {
 }
 
 impl Charge {
-    /// An empty buffer for what is charged: a used one if there is one that is not much larger.
-    /// Those of the same size serve each other, so whoever charges rounds to few sizes.
+    /// An empty buffer for what is charged.
     pub(crate) fn buffer(&self) -> Vec<u8> {
         self.buffer_of(self.bytes)
     }
 
     /// The same for a part of what is charged.
     pub(crate) fn buffer_of(&self, bytes: usize) -> Vec<u8> {
-        let mut idle = self.budget.idle();
-        let found = idle.take(bytes);
-        drop(idle);
-        match found {
-            Some(buffer) if fit(bytes).contains(&buffer.capacity()) => buffer,
-            // One that does not fit is let go here, outside of the lock.
-            _ => Vec::with_capacity(bytes),
-        }
+        self.budget.0.idle.take(bytes)
     }
 
     /// Keeps buffers that are not needed any more for [`Charge::buffer`].
     pub(crate) fn keep(&self, buffers: impl IntoIterator<Item = Vec<u8>>) {
-        let mut idle = self.budget.idle();
-        for mut buffer in buffers {
-            let bytes = idle.bytes + buffer.capacity();
-            if bytes <= self.budget.total() / 8
-                && let Some(same) = idle.sizes.get_mut(size(buffer.capacity()))
-            {
-                buffer.clear();
-                same.push(buffer);
-                idle.bytes = bytes;
-            }
-        }
+        self.budget.0.idle.keep(buffers);
     }
 
     pub(crate) fn bytes(&self) -> usize {
@@ -478,38 +404,6 @@ mod tests {
         assert_eq!(poll(late.as_mut()).unwrap().err(), Some(BudgetClosed));
         drop(held);
         assert_eq!(budget.charged(), 0);
-    }
-
-    #[test]
-    fn used_buffers_serve_what_they_fit_and_useless_ones_go() {
-        let budget = Budget::new(64 << 10);
-        let charge = budget.try_acquire(1200).unwrap();
-        for capacity in [1100, 1900, 2000] {
-            charge.keep([Vec::with_capacity(capacity)]);
-        }
-        // Not the last one, which is warmer but much larger than what was charged.
-        assert_eq!(charge.buffer_of(1050).capacity(), 1100);
-        assert_eq!(budget.idle().bytes, 3900);
-        assert_eq!(charge.buffer_of(1200).capacity(), 1200, "fresh");
-        assert_eq!(budget.idle().bytes, 1900, "one of the others made room");
-        assert_eq!(charge.buffer_of(1700).capacity(), 1900);
-        assert_eq!(charge.buffer().capacity(), 1200);
-        assert_eq!(budget.idle().bytes, 0);
-        charge.keep([Vec::with_capacity((8 << 10) + 1)]);
-        assert_eq!(budget.idle().bytes, 0, "an eighth of the total at most");
-    }
-
-    #[test]
-    fn lengths_are_rounded_to_few_sizes() {
-        let sizes: std::collections::BTreeSet<_> = (LEAST_ROUNDED..4 * LEAST_ROUNDED)
-            .map(|len| {
-                let size = rounded(len);
-                assert!((len..=len + len / 8).contains(&size), "{len}: {size}");
-                size
-            })
-            .collect();
-        assert_eq!(sizes.len(), 1 + 8 + 8);
-        assert_eq!(rounded(LEAST_ROUNDED - 1), LEAST_ROUNDED - 1);
     }
 
     #[test]

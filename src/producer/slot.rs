@@ -18,7 +18,7 @@ use std::time::Duration;
 use crate::clock::{Instant, now};
 use crate::error::{Certainty, Error, ErrorKind};
 use crate::producer::batch::{Fit, OpenBatch, Parts, ReadyBatch, contents, end_all};
-use crate::producer::budget::{Budget, Charge, rounded};
+use crate::producer::budget::{Budget, Charge};
 use crate::producer::delivery::{Awaited, BatchDone, Outcome};
 use crate::producer::flush::Flushing;
 use crate::producer::identity::ExhaustedEpoch;
@@ -28,6 +28,7 @@ use crate::producer::queue::{
 use crate::producer::ready::{Notice, ReadyList};
 use crate::producer::report::ProducerStats;
 use crate::producer::sticky::Sticky;
+use crate::record::pool::rounded;
 use crate::record::{Codec, CodecPool, Compression, RecordError};
 use crate::types::TopicPartition;
 

@@ -10,6 +10,7 @@
 //! | `reader.rs` | `RecordBatches`, `RawBatch`: the batches of a Fetch answer |
 //! | `decoded.rs`, `records.rs`, `parse.rs` | `DecodedBatch`, `Records`: the records of one batch, and their fields |
 //! | `codec_id.rs`, `compress.rs`, `codec/` | [`Compression`] and the four codecs, with bounded output and reused contexts |
+//! | `pool.rs` | `BufferPool`: the buffers of batches that ended, for those to come |
 //! | `varint.rs`, `error.rs` | numbers, errors |
 //!
 //! Invariants:
@@ -47,6 +48,7 @@ mod header;
 #[cfg(feature = "unstable-internals")]
 pub(crate) mod internals;
 mod parse;
+pub(crate) mod pool;
 mod reader;
 mod records;
 mod sealed;

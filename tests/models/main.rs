@@ -74,6 +74,12 @@ mod types {
 #[path = "../../src/producer/budget.rs"]
 mod budget;
 #[allow(dead_code, unused_imports, clippy::all)]
+#[path = "../../src/record/pool.rs"]
+mod pool;
+mod record {
+    pub(crate) use super::pool;
+}
+#[allow(dead_code, unused_imports, clippy::all)]
 #[path = "../../src/producer/delivery.rs"]
 mod delivery;
 

@@ -24,16 +24,16 @@ use crate::wire::Call;
 
 impl GroupSender {
     fn send(&mut self, shared: Arc<Shared>, token: Token, request: GroupRequest) {
+        let heard_of = Arc::clone(&self.heard_of);
         if request.waits_for_others() {
             // An earlier one does not count any more.
             self.waiting = Some(Box::pin(async move {
-                let answer = send(&shared, &request, &AtomicBool::new(false)).await;
+                let answer = send(&shared, &request, &heard_of).await;
                 Answer::Group(token, answer)
             }));
             return;
         }
         let before = self.under_way.take().filter(|_| request.keeps_order());
-        let heard_of = Arc::clone(&self.heard_of);
         if request.is_farewell() {
             self.waiting = None;
             if !heard_of.load(Ordering::Relaxed) {
@@ -175,6 +175,12 @@ impl Control {
 }
 
 impl Control {
+    /// The group protocol in use, for the log.
+    fn protocol(&self) -> Option<String> {
+        let membership = self.membership.as_ref()?;
+        Some(membership.protocol().to_string())
+    }
+
     fn revoke(&mut self, partitions: Vec<TopicPartition>) {
         let mut inner = self.shared.lock();
         if inner.unsubscribing.is_some() {
@@ -191,8 +197,10 @@ impl Control {
         inner.revocation = Some((id, false));
         drop(inner);
         let count = partitions.len();
+        let group = self.group.as_deref();
         tracing::info!(
-            group = self.group.as_deref(),
+            group,
+            protocol = self.protocol(),
             count,
             ?partitions,
             "revoking"
@@ -219,7 +227,8 @@ impl Control {
             .push_back(RebalanceEvent::Assigned(names.clone()));
         drop(inner);
         let count = names.len();
-        tracing::info!(group = self.group.as_deref(), count, partitions = ?names, "assigned");
+        let group = self.group.as_deref();
+        tracing::info!(group, protocol = self.protocol(), count, partitions = ?names, "assigned");
         self.shared.stats.rebalanced(Rebalance::Assigned);
         self.shared.follow(snapshot);
     }
@@ -248,7 +257,14 @@ impl Control {
             .push_back(RebalanceEvent::Lost(partitions.clone()));
         drop(inner);
         let count = partitions.len();
-        tracing::warn!(group = self.group.as_deref(), count, ?partitions, "lost");
+        let group = self.group.as_deref();
+        tracing::warn!(
+            group,
+            protocol = self.protocol(),
+            count,
+            ?partitions,
+            "lost"
+        );
         self.shared.stats.rebalanced(Rebalance::Lost);
         self.shared.control.notify_one();
         self.shared.ready.notify_waiters();

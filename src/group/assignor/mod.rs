@@ -3,15 +3,21 @@
 
 use bytes::Bytes;
 
+mod cooperative;
 mod group;
 mod member;
 mod order;
 mod range;
+mod round_robin;
+mod sticky;
 mod view;
 
+pub use cooperative::CooperativeStickyAssignor;
 pub use group::{GroupAssignment, GroupSubscription};
 pub use member::{MemberAssignment, MemberSubscription, MemberView};
 pub use range::RangeAssignor;
+pub use round_robin::RoundRobinAssignor;
+pub use sticky::StickyAssignor;
 pub use view::{ClusterView, PartitionView};
 
 /// Shares out the partitions of a group of the classic protocol among its members
@@ -19,9 +25,11 @@ pub use view::{ClusterView, PartitionView};
 ///
 /// All members of a group must have an assignor of the same [`name`](Self::name). The group's
 /// leader, which is one of them, runs [`assign`](Self::assign) whenever members, subscriptions or
-/// numbers of partitions change. It should be quick: the whole group waits for it. Ready-made
-/// are [`RangeAssignor`]; the names and results are those of Kafka's Java client, so that members
-/// of both kinds can be in one group.
+/// numbers of partitions change. It should be quick: the whole group waits for it.
+///
+/// Ready-made are [`RangeAssignor`], [`RoundRobinAssignor`], [`StickyAssignor`] and
+/// [`CooperativeStickyAssignor`]. Their names, user data and results are those of Kafka's Java
+/// client, so that members of both kinds can be in one group.
 ///
 /// One assignor may serve several consumers. What a member has to remember from one rebalance to
 /// the next is in the [`MemberView`] that it is given.
@@ -105,5 +113,11 @@ pub enum RebalanceProtocol {
     Cooperative,
 }
 
+#[cfg(test)]
+mod java_tests;
+#[cfg(test)]
+mod property_tests;
+#[cfg(test)]
+mod speed_tests;
 #[cfg(test)]
 mod tests;

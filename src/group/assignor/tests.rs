@@ -153,3 +153,72 @@ fn ranges_keep_to_racks_and_topics_alike_together() {
     assert_eq!(of(&assignment, "a"), "t-1 t-3 u-1 u-3");
     assert_eq!(of(&assignment, "b"), "t-0 t-2 u-0 u-2");
 }
+
+/// A member that subscribes to nothing, since its pattern matches nothing, is no subscriber of
+/// what others subscribe to, whoever comes first.
+#[test]
+fn who_subscribes_to_nothing_gets_nothing() {
+    let cluster = ClusterView::new().with_topic("t", 4);
+    let all: [&dyn Assignor; 4] = [
+        &RangeAssignor,
+        &RoundRobinAssignor,
+        &StickyAssignor,
+        &CooperativeStickyAssignor,
+    ];
+    for assignor in all {
+        for id in ["a", "m", "z"] {
+            let some = ("n", MemberSubscription::new(["t"]));
+            let none = (id, MemberSubscription::default());
+            let group = GroupSubscription::from_iter([some, none]);
+            let assignment = assignor.assign(&cluster, &group);
+            assert_eq!(assignment.of("n").len(), 4, "{}", assignor.name());
+            assert!(assignment.of(id).is_empty(), "{}", assignor.name());
+        }
+    }
+}
+
+/// Who had a partition and does not subscribe to its topic any more does not get it back.
+#[test]
+fn an_earlier_owner_that_has_unsubscribed_gets_nothing_back() {
+    let cluster = ClusterView::new().with_topic("t", 6).with_topic("u", 1);
+    let had = |partitions: std::ops::Range<i32>| partitions.map(|number| tp("t", number));
+    let group = GroupSubscription::from_iter([
+        ("a", MemberSubscription::new(["t"]).with_owned(had(0..6), 5)),
+        ("b", MemberSubscription::new(["t"])),
+        ("c", MemberSubscription::new(["u"]).with_owned(had(0..6), 4)),
+    ]);
+    let assignment = CooperativeStickyAssignor.assign(&cluster, &group);
+    assert_eq!(assignment.of("a").len(), 3);
+    assert!(assignment.of("b").is_empty(), "they are still of another");
+    assert_eq!(of(&assignment, "c"), "u-0");
+}
+
+/// A topic that was made anew with fewer partitions.
+#[test]
+fn what_is_not_there_any_more_is_not_kept() {
+    let cluster = ClusterView::new().with_topic("t", 2);
+    let owned = [tp("t", 0), tp("t", 3), tp("gone", 0)];
+    let owner = MemberSubscription::new(["t", "gone"]).with_owned(owned, 5);
+    let other = MemberSubscription::new(["t", "gone"]);
+    let group = GroupSubscription::from_iter([("a", owner), ("b", other)]);
+    let assignment = CooperativeStickyAssignor.assign(&cluster, &group);
+    assert_eq!(of(&assignment, "a"), "t-0");
+    assert_eq!(of(&assignment, "b"), "t-1");
+}
+
+/// Two members that claim one partition: the later generation is right.
+#[test]
+fn the_latest_claim_counts_and_of_two_alike_none() {
+    let cluster = ClusterView::new().with_topic("t", 2);
+    let assigned = |a: i32, b: i32| {
+        let member =
+            |generation| MemberSubscription::new(["t"]).with_owned([tp("t", 1)], generation);
+        let group = GroupSubscription::from_iter([("a", member(a)), ("b", member(b))]);
+        let assignment = CooperativeStickyAssignor.assign(&cluster, &group);
+        [of(&assignment, "a"), of(&assignment, "b")]
+    };
+    assert_eq!(assigned(4, 5), ["t-0", "t-1"]);
+    assert_eq!(assigned(5, 4), ["t-1", "t-0"]);
+    // Both give it up before one of them gets it.
+    assert_eq!(assigned(5, 5), ["t-0", ""]);
+}

@@ -86,7 +86,24 @@ async fn bad_input_is_refused_before_anything_is_printed() -> Result {
             &[],
             "here",
         ),
-        ("verifiable-consumer", &group, &[], "classic"),
+        (
+            "verifiable-consumer",
+            &group,
+            &["--group-remote-assignor", "uniform"],
+            "group-remote-assignor",
+        ),
+        (
+            "verifiable-consumer",
+            &group,
+            &["--assignment-strategy", "org.example.Fair"],
+            "org.example.Fair",
+        ),
+        (
+            "verifiable-consumer",
+            &group,
+            &["--session-timeout", "soon"],
+            "session-timeout",
+        ),
         (
             "verifiable-consumer",
             &group,
@@ -111,7 +128,7 @@ async fn bad_input_is_refused_before_anything_is_printed() -> Result {
             &["--consumer.config", &bad],
             "linger.ms",
         ),
-        ("lag", &group, &["--group-protocol", "classic"], "classic"),
+        ("lag", &group, &["--group-protocol", "modern"], "modern"),
         ("lag", &member, &["--interval-ms=0"], "interval-ms"),
         (
             "roundtrip",

@@ -194,32 +194,39 @@ async fn a_count_is_exact_with_automatic_commits_too() -> Result {
     Ok(())
 }
 
-#[tokio::test]
-async fn members_of_both_kinds_share_a_group() -> Result {
+/// A member of ours and one of Java's share six partitions, a second of ours comes and goes; which
+/// of the first two comes first leads a classic group.
+async fn share(protocol: &[&str], java_first: bool) -> Result {
     let (cluster, topic, group) = (one().await?, unique("both"), unique("group"));
     let bootstrap = cluster.bootstrap();
     cluster.create_topic(&topic, 6, 1).await?;
-    let member = [
-        "--topic",
-        &topic,
-        "--group-id",
-        &group,
-        "--group-protocol",
-        "consumer",
-    ];
+    let member = [&["--topic", &topic, "--group-id", &group], protocol].concat();
     let args = [&["--bootstrap-server", &bootstrap], &member[..]].concat();
-    let first = Tool::start("verifiable-consumer", &args)?;
-    first
-        .wait_for("assignment", |events| owned(events) == 6)
-        .await?;
     let theirs = cluster
         .java_client("kafka-verifiable-consumer.sh")
-        .args(member)
-        .start()
-        .await?;
-    theirs
-        .wait_for(LONG, |output| owned(&parse(&output.stdout)) == 3)
-        .await?;
+        .args(&member);
+    let (first, theirs) = if java_first {
+        let theirs = theirs.start().await?;
+        let has = |number| move |output: &str| owned(&parse(output)) == number;
+        theirs
+            .wait_for(LONG, |output| has(6)(&output.stdout))
+            .await?;
+        let first = Tool::start("verifiable-consumer", &args)?;
+        theirs
+            .wait_for(LONG, |output| has(3)(&output.stdout))
+            .await?;
+        (first, theirs)
+    } else {
+        let first = Tool::start("verifiable-consumer", &args)?;
+        first
+            .wait_for("assignment", |events| owned(events) == 6)
+            .await?;
+        let theirs = theirs.start().await?;
+        theirs
+            .wait_for(LONG, |output| owned(&parse(&output.stdout)) == 3)
+            .await?;
+        (first, theirs)
+    };
     first
         .wait_for("sharing", |events| owned(events) == 3)
         .await?;
@@ -279,4 +286,42 @@ async fn members_of_both_kinds_share_a_group() -> Result {
     }
     assert_eq!(seen.len(), 900);
     Ok(())
+}
+
+#[tokio::test]
+async fn members_of_both_kinds_share_a_group() -> Result {
+    share(&["--group-protocol", "consumer"], false).await
+}
+
+/// Of Java's assignors, by the names of its classes, as Java's tool takes them.
+async fn share_by(assignor: &str) -> Result {
+    let class = format!("org.apache.kafka.clients.consumer.{assignor}");
+    let args = [
+        "--group-protocol",
+        "classic",
+        "--assignment-strategy",
+        &class,
+    ];
+    share(&args, false).await?;
+    share(&args, true).await
+}
+
+#[tokio::test]
+async fn members_of_both_kinds_share_a_classic_group_by_ranges() -> Result {
+    share_by("RangeAssignor").await
+}
+
+#[tokio::test]
+async fn members_of_both_kinds_share_a_classic_group_in_turns() -> Result {
+    share_by("RoundRobinAssignor").await
+}
+
+#[tokio::test]
+async fn members_of_both_kinds_share_a_classic_group_stickily() -> Result {
+    share_by("StickyAssignor").await
+}
+
+#[tokio::test]
+async fn members_of_both_kinds_share_a_classic_group_cooperatively() -> Result {
+    share_by("CooperativeStickyAssignor").await
 }
