@@ -250,9 +250,24 @@ async fn members_of_a_classic_group_are_removed_one_by_one_or_all() {
     assert!(mock.group("g").unwrap().members.is_empty());
     drop(first);
 
-    let _running = member(&client, "h", GroupProtocol::Classic).await;
-    let all = MembersToRemove::all();
-    let removed = admin.remove_members_from_group("h", all).await.unwrap();
+    // All of them: who has a name that it keeps goes by that.
+    let named = client.consumer("h").subscribe(["t"]);
+    let named = named.group_protocol(GroupProtocol::Classic);
+    let mut named = named.group_instance_id("two").build().unwrap();
+    while named.assignment().is_empty() {
+        named.poll_timeout(SECOND / 10).await.unwrap();
+    }
+    let removed = admin
+        .remove_members_from_group("h", MembersToRemove::all())
+        .await;
+    let removed = removed.unwrap();
+    let two = GroupMember::Instance("two".to_owned());
+    assert_eq!((removed.len(), code(removed.get(&two))), (1, None));
+    let _running = member(&client, "i", GroupProtocol::Classic).await;
+    let removed = admin
+        .remove_members_from_group("i", MembersToRemove::all())
+        .await;
+    let removed = removed.unwrap();
     assert_eq!(removed.len(), 1);
     removed.all().unwrap();
 }
