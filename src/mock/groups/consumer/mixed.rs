@@ -83,7 +83,8 @@ impl ConsumerGroup {
             Some((id.clone(), known))
         });
         let members = members.collect::<Option<_>>()?;
-        Some(ClassicGroup::resumed(self.epoch, members, now))
+        // The epoch that its members know: that one left begins no other.
+        Some(ClassicGroup::resumed(self.target_epoch, members, now))
     }
 
     /// Answers a JoinGroup; a code and an id to refuse it with.

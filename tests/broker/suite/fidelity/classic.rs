@@ -241,12 +241,11 @@ impl Member {
             .iter()
             .map(|member| {
                 format!(
-                    "{:?} {:?} {:?} {:?} {}",
+                    "{:?} {:?} {:?} {:?}",
                     member.group_instance_id.as_deref(),
                     &*member.client_id,
                     member.member_metadata,
-                    member.member_assignment,
-                    &*member.member_id
+                    member.member_assignment
                 )
             })
             .collect();
@@ -615,6 +614,7 @@ pub(super) async fn conversions(bootstrap: &str, topic: &str) -> Result<String> 
     a.id = String::new();
     a.kind = "connect";
     writeln!(said, "{}", a.come(A).await?)?;
+    writeln!(said, "{}", a.sync(1, &[]).await?)?;
     writeln!(said, "{} {}", a.kinds().await?, a.described().await?)?;
     for epoch in [0, 1, -1] {
         writeln!(said, "{}", a.modern("m", epoch).await?)?;
