@@ -514,3 +514,16 @@ async fn members_without_an_assignor_in_common_are_refused() {
     assert_eq!((error.kind(), error.is_fatal()), (ErrorKind::Group, true));
     assert_eq!(one.owned().len(), PARTITIONS);
 }
+
+/// A group on its way from one protocol to the other, and back (KIP-848).
+#[tokio::test(start_paused = true)]
+async fn members_of_both_protocols_share_a_group() {
+    let mock = mock().await;
+    let one = Polled::new(classic(&mock.client()));
+    until(|| one.owned().len() == PARTITIONS, 10 * SECOND).await;
+    let new = mock.client().consumer("g").subscribe(["t"]);
+    let two = Polled::new(new.group_protocol(GroupProtocol::Consumer));
+    until(|| is_shared(&[&one, &two]), 60 * SECOND).await;
+    two.stop().await.close().await.unwrap();
+    until(|| one.owned().len() == PARTITIONS, 60 * SECOND).await;
+}
