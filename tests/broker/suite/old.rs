@@ -1,10 +1,11 @@
-//! Kafka 3.9 as it comes: without groups of KIP-848. Topics, classic groups and plain offsets are
-//! there all the same.
+//! Kafka 3.9 as it comes: without groups of KIP-848. Members are those of classic groups there.
 
 use std::time::Duration;
 
 use ottla::admin::NewTopic;
-use ottla::{ErrorKind, OffsetAndMetadata, OffsetReset, Record, TimeLag, TopicPartition};
+use ottla::{
+    ErrorKind, GroupProtocol, OffsetAndMetadata, OffsetReset, Record, TimeLag, TopicPartition,
+};
 use ottla_testcontainers::Cluster;
 use tokio::time::timeout;
 
@@ -93,8 +94,24 @@ async fn topics_classic_groups_and_plain_offsets_of_an_old_broker() -> Result {
     let nobody = admin.describe_group("nobody").await.unwrap_err();
     assert_eq!(nobody.kind(), ErrorKind::Group, "{nobody}");
 
-    // Who wants to be a member is told what is missing.
-    let member = client.consumer("member").subscribe([topic]);
+    // Members are members of a classic group.
+    let subscribed = |group| client.consumer(group).subscribe([topic]);
+    let mut member = subscribed("member")
+        .offset_reset(OffsetReset::Earliest)
+        .build()?;
+    take(&mut member, 5).await?;
+    member.commit().await?;
+    assert_eq!(
+        member.metrics().group_protocol,
+        Some(GroupProtocol::Classic)
+    );
+    let rows = lag_by_admin(&client, "member").await?;
+    assert_eq!(rows, lag_by_tool(&cluster, "member").await?);
+    assert_eq!(rows[0][1..4], ["5", "5", "0"]);
+    member.close_timeout(CLOSE).await?;
+
+    // Who wants nothing but the new protocol is told what is missing.
+    let member = subscribed("modern").group_protocol(GroupProtocol::Consumer);
     let mut member = member.build()?;
     let error = timeout(LONG, member.poll()).await?.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnsupportedVersion, "{error}");
