@@ -105,7 +105,8 @@ impl<T: Into<Arc<str>>, const N: usize> From<[T; N]> for MemberSubscription {
 pub struct MemberAssignment {
     /// The partitions to read.
     pub partitions: Vec<TopicPartition>,
-    /// What the leader's assignor adds ([`GroupAssignment::set_user_data`](super::GroupAssignment::set_user_data)).
+    /// What the leader's assignor adds
+    /// ([`GroupAssignment::set_user_data`](super::GroupAssignment::set_user_data)).
     pub user_data: Option<Bytes>,
 }
 
