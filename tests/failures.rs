@@ -35,9 +35,10 @@ async fn first_program(client: Client) -> ottla::Result<()> {
     let producer = client.producer().build()?;
     for number in 0..1000 {
         let value = format!("order {number}");
-        producer.enqueue(Record::to("orders").with_key("customer-7").with_value(&value)).await?; // sent, retried, in order
+        let record = Record::to("orders").with_key("customer-7").with_value(&value);
+        producer.enqueue(record).await?; // sent, retried, in order
     }
-    producer.flush().await?; // an error if any of them was not written; or await the delivery that `enqueue` returns
+    producer.flush().await?; // an error if any was not written; or await each `enqueue`'s delivery
     Ok(())
 }
 

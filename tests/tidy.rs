@@ -303,6 +303,24 @@ fn no_file_is_longer_than_can_be_overlooked() {
 
 /// Tables, code and what has no space to break at may be longer.
 #[test]
+fn documents_fit_into_a_hundred_columns() {
+    let mut findings = String::new();
+    for name in ["README.md", "DESIGN.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        let mut is_code = false;
+        for (number, line) in (1..).zip(fs::read_to_string(path).unwrap().lines()) {
+            is_code ^= line.trim_start().starts_with("```");
+            let is_long = line.chars().count() > 100 && line.trim().contains(' ');
+            if is_long && !is_code && !line.starts_with(['|', ' ']) {
+                writeln!(findings, "{name}:{number}: {line}").unwrap();
+            }
+        }
+    }
+    none(&findings);
+}
+
+/// Tables, code and what has no space to break at may be longer.
+#[test]
 fn comments_fit_into_a_hundred_columns() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut findings = String::new();

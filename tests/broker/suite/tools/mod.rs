@@ -2,6 +2,7 @@
 
 mod ends;
 mod faults;
+mod groups;
 mod java;
 mod lag;
 mod process;
