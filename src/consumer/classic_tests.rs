@@ -527,3 +527,43 @@ async fn members_of_both_protocols_share_a_group() {
     two.stop().await.close().await.unwrap();
     until(|| one.owned().len() == PARTITIONS, 60 * SECOND).await;
 }
+
+/// The coordinator stops serving KIP-848 (its broker was downgraded) while the member is in.
+#[tokio::test(start_paused = true)]
+async fn a_member_whose_protocol_is_served_no_more_loses_all_and_joins_by_the_other() {
+    let mock = mock().await;
+    let one = Polled::new(mock.client().consumer("g").subscribe(["t"]));
+    until(|| one.owned().len() == PARTITIONS, 10 * SECOND).await;
+    let all: Vec<i32> = (0..6).collect();
+    assert_eq!(one.told(), [Told::Assigned(all.clone())]);
+    let refused = mock.on(Api::ConsumerGroupHeartbeat).fail(35);
+    until(|| refused.hits() > 0, 60 * SECOND).await;
+    tokio::time::sleep(SECOND).await;
+    until(|| one.owned().len() == PARTITIONS, 120 * SECOND).await;
+    let told = one.told();
+    assert_eq!(told.first(), Some(&Told::Lost(all.clone())), "{told:?}");
+    assert_eq!(told.last(), Some(&Told::Assigned(all)), "{told:?}");
+    let metrics = one.handle.metrics();
+    assert_eq!(metrics.group_protocol, Some(GroupProtocol::Classic));
+}
+
+/// Leaders assign by name: a topic that was made again, unseen, is the same to them.
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_was_made_again_is_read_from_its_beginning() {
+    for assignor in strategies() {
+        let mock = mock().await;
+        let other = mock.client();
+        let builder = classic(&mock.client());
+        let one = Polled::new(builder.partition_assignment_strategy([assignor]));
+        produce(&other, 0, 60).await;
+        until(|| one.read.lock().unwrap().len() == 60, 10 * SECOND).await;
+        let late = mock.on(Api::Metadata).delay(2 * SECOND);
+        let admin = other.admin();
+        admin.delete_topics(["t"]).await.unwrap().all().unwrap();
+        let made = crate::admin::NewTopic::new("t").partitions(6);
+        admin.create_topics([made]).await.unwrap().all().unwrap();
+        late.remove();
+        produce(&mock.client(), 60, 60).await;
+        until(|| one.read.lock().unwrap().len() == 120, 60 * SECOND).await;
+    }
+}

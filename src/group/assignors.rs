@@ -70,6 +70,12 @@ impl Assignors {
         let assignor = self.find(name)?;
         let assignment = guarded(assignor, || assignor.assign(cluster, group))?;
         assignment.check(name, cluster, group)?;
+        // The built-in one takes partitions away in one round and gives them in the next, but for
+        // those that it knows to be nobody's any more.
+        let cooperative = self.protocol() == RebalanceProtocol::Cooperative;
+        if cooperative && name != CooperativeStickyAssignor.name() {
+            assignment.check_moves(name, group)?;
+        }
         Ok(assignment)
     }
 

@@ -27,7 +27,7 @@ pub(crate) use self::messages::{
 use super::messages::{GroupRequest, GroupResponse, MemberIdentity, Token};
 use crate::clock::Instant;
 use crate::config::consumer::GroupProtocol;
-use crate::error::{Class, Error, ErrorKind, Result};
+use crate::error::{Certainty, Class, Error, ErrorKind, Result};
 use crate::group::GroupMembershipOperation;
 use crate::wire::codes;
 
@@ -165,6 +165,11 @@ impl Member {
         }
     }
 
+    /// Its memberships are counted on from there.
+    pub(crate) fn count_on(&mut self, life: u64) {
+        self.life = life;
+    }
+
     /// Wants to be in the group; nothing if it does already.
     pub(crate) fn join(&mut self) {
         if self.state == State::Idle {
@@ -264,8 +269,12 @@ impl Member {
         self.in_flight = Some(self.send(GroupRequest::Leave(LeaveGroup { sender, reason })));
     }
 
-    /// Forgets the membership, but for its number.
+    /// Forgets the membership, but for its number and what became of it.
     fn out(&mut self) {
+        self.events.retain(|event| {
+            let of_group = matches!(event, Event::Prepare | Event::Elect(_) | Event::Assigned(_));
+            !of_group
+        });
         self.id = Arc::default();
         self.generation = NO_GENERATION;
         self.in_flight = None;
@@ -448,13 +457,17 @@ impl Member {
 
     /// A JoinGroup or SyncGroup went wrong: joins again, if that may help.
     fn again(&mut self, now: Instant, error: Error) {
+        let unheard_of = error.certainty() == Some(Certainty::NotSent);
+        let error = error.without_certainty();
         if !error.is_retriable() && !error.code().is_some_and(|code| is_passing(code.get())) {
             return self.fail(error);
         }
         tracing::debug!(member = %self.id, %error, "joining the group again");
         if self.failures == 0 && self.state == State::Joining {
-            // The coordinator had it on its list until just now.
-            self.heard(now);
+            // The coordinator had it on its list until just now, if it has heard of it.
+            if !unheard_of {
+                self.heard(now);
+            }
         }
         self.next_join = Some(now + self.back_off(self.failures));
         self.failures = self.failures.saturating_add(1);

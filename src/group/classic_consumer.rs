@@ -103,6 +103,16 @@ impl ClassicConsumer {
         }
     }
 
+    /// A member whose memberships count on from that number, and which tells first what became of
+    /// the last one.
+    pub(crate) fn after(life: u64, effects: VecDeque<Effect>, settings: Settings) -> Self {
+        let mut consumer = Self::new(settings);
+        consumer.member.count_on(life);
+        consumer.told_in = life;
+        consumer.effects = effects;
+        consumer
+    }
+
     pub(crate) fn subscribe(&mut self, subscription: Subscription) {
         let mut topics = match subscription {
             Subscription::Names(topics) => topics,
@@ -155,8 +165,8 @@ impl ClassicConsumer {
     }
 
     pub(crate) fn revoked(&mut self) {
+        // Else the membership has ended meanwhile, and with it what was to be given up.
         let Some((given_up, then)) = self.revoking.take() else {
-            debug_assert!(false, "revoked without a revocation");
             return;
         };
         self.owned.retain(|tp| !given_up.contains(tp));
@@ -184,7 +194,7 @@ impl ClassicConsumer {
     pub(crate) fn poll(&mut self, now: Instant, snapshot: &Snapshot) -> Option<Effect> {
         loop {
             if let Some(effect) = self.effects.pop_front() {
-                return Some(self.with_ids(effect, snapshot));
+                return Some(effect);
             }
             if std::mem::take(&mut self.metadata_changed) && self.counts_changed(snapshot) {
                 self.counts = None;
@@ -364,6 +374,7 @@ impl ClassicConsumer {
             return;
         }
         self.owned.extend(added.iter().cloned());
+        // The protocol knows topics by their names: one that is made again is the same to it.
         let added = added.into_iter().map(|tp| (tp, uuid::Uuid::nil()));
         self.effects.push_back(Effect::Assign(added.collect()));
     }
@@ -388,16 +399,6 @@ impl ClassicConsumer {
         if std::mem::take(&mut self.watching) {
             self.effects.push_back(Effect::WatchGroup(Vec::new()));
         }
-    }
-
-    /// The protocol knows topics by their names only.
-    fn with_ids(&self, mut effect: Effect, snapshot: &Snapshot) -> Effect {
-        if let Effect::Assign(partitions) = &mut effect {
-            for (tp, id) in partitions {
-                *id = snapshot.topic(&tp.topic).map_or(*id, |topic| topic.id);
-            }
-        }
-        effect
     }
 }
 

@@ -188,6 +188,13 @@ impl Member {
         self.life
     }
 
+    /// The coordinator does not serve this protocol any more: what is to be told before another
+    /// membership begins.
+    pub(crate) fn end(&mut self) -> VecDeque<Effect> {
+        self.lose_all();
+        std::mem::take(&mut self.effects)
+    }
+
     /// The application polls again after it was absent too long: joins again.
     pub(crate) fn resume(&mut self, now: Instant) {
         self.join_if_wanted(now);
@@ -242,12 +249,12 @@ impl Member {
 
     /// The revocation asked for by [`Effect::Revoke`] is complete.
     pub(crate) fn revoked(&mut self) {
-        if let State::Revoking(given_up) = std::mem::replace(&mut self.state, State::Member) {
-            subtract(&mut self.owned, &given_up);
+        // Else the membership has ended meanwhile, and with it what was to be given up.
+        if let State::Revoking(given_up) = &self.state {
+            subtract(&mut self.owned, given_up);
+            self.state = State::Member;
             self.urgent = true;
             self.changed = true;
-        } else {
-            debug_assert!(false, "revoked without a revocation");
         }
     }
 

@@ -214,7 +214,12 @@ impl Membership {
             "the coordinator does not offer the group protocol `consumer`, or not for this group: \
              going on with `classic`"
         );
-        let mut member = ClassicConsumer::new(fallback.settings);
+        let mut member = match &mut self.machine {
+            Machine::Consumer(before) => {
+                ClassicConsumer::after(before.life(), before.end(), fallback.settings)
+            }
+            Machine::Classic(_) => return false,
+        };
         if let Some(subscription) = fallback.subscription {
             member.subscribe(subscription);
         }

@@ -92,11 +92,12 @@ pub(crate) enum Verdict {
 impl Verdict {
     pub(crate) fn of(code: i16) -> Self {
         match code {
-            codes::STALE_MEMBER_EPOCH => Self::Behind,
-            codes::UNKNOWN_MEMBER_ID
-            | codes::FENCED_MEMBER_EPOCH
-            | codes::ILLEGAL_GENERATION
-            | codes::FENCED_INSTANCE_ID => Self::Lost,
+            // A rebalance may have ended of which the member is about to hear. If it was thrown
+            // out, it hears that as soon.
+            codes::STALE_MEMBER_EPOCH | codes::ILLEGAL_GENERATION => Self::Behind,
+            codes::UNKNOWN_MEMBER_ID | codes::FENCED_MEMBER_EPOCH | codes::FENCED_INSTANCE_ID => {
+                Self::Lost
+            }
             codes::REBALANCE_IN_PROGRESS => Self::Rebalancing,
             _ => Self::Other,
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::clock::Instant;
+use crate::clock::{Instant, now};
 use crate::cluster::{Cluster, CoordinatorKey};
 use crate::error::{Result, classify};
 use crate::net::Lane;
@@ -34,7 +34,8 @@ pub(crate) async fn ask_coordinator<R: Call>(
     ask_coordinator_on(lane, cluster, group, deadline, build).await
 }
 
-/// The same on another lane, where it may wait for so long at the broker.
+/// The same on another lane, where it may wait for so long at the broker: the deadline is that of
+/// finding the coordinator and connecting to it, and the answer may come when that time is over.
 pub(crate) async fn ask_coordinator_on<R: Call>(
     (lane, wait): (Lane, Duration),
     cluster: &Cluster,
@@ -53,8 +54,9 @@ pub(crate) async fn ask_coordinator_on<R: Call>(
         .await
         .inspect_err(|_| doubt())?;
     let (version, request) = build(link.version::<R>()?)?;
+    let answered = deadline.max(now() + wait);
     let response = link
-        .ask_waiting(version, &request, wait, deadline)
+        .ask_waiting(version, &request, wait, answered)
         .await
         .inspect_err(|_| doubt())?;
     Ok((broker, response))

@@ -13,8 +13,8 @@ use crate::consumer::commands::{PendingUnsubscribe, RebalanceEvent};
 use crate::consumer::metrics::Rebalance;
 use crate::consumer::shared::Shared;
 use crate::consumer::unsent::Purpose;
-use crate::error::Result;
 use crate::error::classify::{self, Refresh};
+use crate::error::{Certainty, Result};
 use crate::group::{Effect, GroupCall, GroupRequest, GroupResponse, Token};
 use crate::net::Lane;
 use crate::net::pool::closed;
@@ -293,6 +293,9 @@ async fn send(
     }
 }
 
+/// In the place of the version of a request.
+const NOT_SENT: i16 = -1;
+
 async fn ask<R: GroupCall>(
     shared: &Shared,
     lane: Lane,
@@ -302,8 +305,8 @@ async fn ask<R: GroupCall>(
     let group = shared.config.group_id.as_deref().unwrap_or_default();
     let cluster = &shared.cluster;
     let wait = request.wait();
-    let deadline = now() + cluster.config().request_timeout.max(wait);
-    let sent = AtomicI16::new(0);
+    let deadline = now() + cluster.config().request_timeout;
+    let sent = AtomicI16::new(NOT_SENT);
     let build = |version| {
         let message = request.build(group, version)?;
         sent.store(version, Ordering::Relaxed);
@@ -311,8 +314,14 @@ async fn ask<R: GroupCall>(
         Ok((version, message))
     };
     let place = (lane, wait);
-    let (broker, response) =
-        offsets::ask_coordinator_on::<R::Wire>(place, cluster, group, deadline, build).await?;
+    let answer =
+        offsets::ask_coordinator_on::<R::Wire>(place, cluster, group, deadline, build).await;
+    let (broker, response) = answer.map_err(|error| {
+        match lane == Lane::Join && sent.load(Ordering::Relaxed) == NOT_SENT {
+            true => error.with_certainty(Certainty::NotSent),
+            false => error,
+        }
+    })?;
     let code = R::Wire::error_code(&response);
     if classify::classify(code).refresh == Refresh::Coordinator {
         cluster.forget_coordinator(CoordinatorKey::Group(group), broker);

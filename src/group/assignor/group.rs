@@ -1,6 +1,6 @@
 //! What an assignor is given about a group and what it answers.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -115,6 +115,37 @@ impl GroupAssignment {
     /// All members by id, in order, with what they get.
     pub fn members(&self) -> impl ExactSizeIterator<Item = (&str, &MemberAssignment)> {
         self.members.iter().map(|(id, member)| (&**id, member))
+    }
+
+    /// Refuses to move partitions in one step when members go on reading while the group
+    /// rebalances (KIP-429): who has one gives it up in one rebalance, another gets it in the next.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Group`], naming the partition and the members.
+    pub(crate) fn check_moves(&self, assignor: &str, group: &GroupSubscription) -> Result<()> {
+        // What a member says of an older generation may be another's since.
+        let mut owners = HashMap::new();
+        for (id, member) in &group.members {
+            let owner = (member.generation, id);
+            for tp in &member.owned_partitions {
+                let known = owners.entry(tp).or_insert(owner);
+                *known = owner.max(*known);
+            }
+        }
+        for (id, assignment) in &self.members {
+            for tp in &assignment.partitions {
+                if let Some((_, owner)) = owners.get(tp).filter(|(_, owner)| *owner != id) {
+                    let message = format!(
+                        "the assignor '{assignor}' gives '{id}' {tp}, which '{owner}' still has: a \
+                         cooperative assignor has it given up first, and gives it away in the next \
+                         rebalance (KIP-429)"
+                    );
+                    return Err(Error::new(ErrorKind::Group, message));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn change(&mut self, member: &str, change: impl FnOnce(&mut MemberAssignment)) {

@@ -222,3 +222,30 @@ fn the_latest_claim_counts_and_of_two_alike_none() {
     // Both give it up before one of them gets it.
     assert_eq!(assigned(5, 5), ["t-0", ""]);
 }
+
+#[test]
+fn cooperatively_nothing_moves_in_one_step() {
+    let tp = TopicPartition::new("t", 0);
+    let member = |owned: &[TopicPartition], generation| {
+        let mut member = MemberSubscription::new(["t"]);
+        member.owned_partitions = owned.to_vec();
+        member.generation = Some(generation);
+        member
+    };
+    let owner = std::slice::from_ref(&tp);
+    let group = |second| -> GroupSubscription {
+        let members = [("a", member(owner, 5)), ("b", member(second, 4))];
+        members.into_iter().collect()
+    };
+    let gives = |to: &str| {
+        let mut assignment = GroupAssignment::for_group(&group(&[][..]));
+        assignment.assign(to, tp.clone());
+        assignment
+    };
+    // Also if another says that it had it, in a generation before.
+    for second in [&[][..], owner] {
+        gives("a").check_moves("own", &group(second)).unwrap();
+        let error = gives("b").check_moves("own", &group(second)).unwrap_err();
+        assert!(error.to_string().contains("'a'"), "{error}");
+    }
+}

@@ -555,6 +555,34 @@ fn while_a_rebalance_is_waited_for_the_session_goes_on() {
 }
 
 #[test]
+fn a_join_that_was_not_sent_does_not_keep_the_session_up() {
+    let (mut rig, token) = Rig::rejoining();
+    let began = rig.now;
+    rig.now += Duration::from_secs(30);
+    let unsent = lost().with_certainty(Certainty::NotSent);
+    rig.answer(token, Err(unsent));
+    loop {
+        rig.now = rig.machine.next_timeout().unwrap();
+        match rig.next() {
+            Some(Event::Send(token, _)) => rig.answer(token, Err(lost())),
+            Some(Event::Lost) => break,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(rig.now <= began + SESSION, "{:?}", rig.now - began);
+}
+
+#[test]
+fn what_was_to_come_does_not_come_after_leaving() {
+    let (mut rig, token) = Rig::syncing();
+    rig.synced(token);
+    rig.machine
+        .leave(GroupMembershipOperation::Default, "closed");
+    assert!(matches!(rig.next(), Some(Event::Send(..))));
+    rig.quiet();
+}
+
+#[test]
 fn an_answer_to_an_older_request_is_dropped() {
     let mut rig = Rig::member();
     rig.wait();

@@ -318,7 +318,7 @@ pub(super) async fn alone(bootstrap: &str, topic: &str) -> Result<String> {
     writeln!(said, "{}", a.sync(1, &[]).await?)?;
     writeln!(said, "{}", a.beat(1).await?)?;
     writeln!(said, "{}", a.leave(&[(NOBODY, None)]).await?)?;
-    writeln!(said, "{}", a.described().await?)?;
+    // What is left of the group by then, Kafka 3.9 forgets whenever it cleans up.
     writeln!(said, "{}", a.commit(1).await?)?;
     a.id = String::new();
     writeln!(said, "no protocols: {}", a.join(&[]).await?)?;
