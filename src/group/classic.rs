@@ -363,8 +363,10 @@ impl Member {
             }
             // KIP-394: so that members whose first answer is lost do not add up.
             codes::MEMBER_ID_REQUIRED if !answer.member_id.is_empty() => {
+                // Its id is kept for `session.timeout.ms`, which a pause might outlast.
+                let pause = self.pause();
+                self.next_join = (!self.id.is_empty()).then(|| now + pause);
                 self.id = answer.member_id;
-                self.next_join = Some(now + self.pause());
             }
             code => self.refused(now, code, "joining"),
         }

@@ -32,15 +32,16 @@ pub(super) fn uniform(
     let mut taken: BTreeSet<(Uuid, i32)> = BTreeSet::new();
     for (name, member) in members {
         let mine = given.entry(name.clone()).or_default();
-        let mut left = quota;
+        // Of what cannot be shared out evenly, each may have one.
+        let (mut left, mut has_extra) = (quota, false);
         for (id, partitions) in &member.current {
             let count = topics.get(id).copied().unwrap_or(0);
             if !member.topics.contains(id) {
                 continue;
             }
             for partition in partitions.iter().filter(|partition| **partition < count) {
-                if left == 0 && extra > 0 {
-                    (left, extra) = (1, extra - 1);
+                if left == 0 && extra > 0 && !has_extra {
+                    (left, extra, has_extra) = (1, extra - 1, true);
                 }
                 if left > 0 && taken.insert((*id, *partition)) {
                     left -= 1;
@@ -134,6 +135,12 @@ mod tests {
         assert_eq!(of(&given, "b").len() + of(&given, "c").len(), 4);
         let given = uniform(&members(&[("a", &[0, 1, 2]), ("b", &[3, 4])]), &topics);
         assert_eq!((of(&given, "a").len(), of(&given, "b").len()), (4, 3));
+        // Two of five are left over when three members have one each.
+        let topics = BTreeMap::from([(Uuid::from_u128(1), 5)]);
+        let members = members(&[("a", &[1, 2, 4]), ("b", &[0, 3]), ("c", &[])]);
+        let given = uniform(&members, &topics);
+        let sizes = ["a", "b", "c"].map(|name| of(&given, name).len());
+        assert_eq!(sizes, [2, 2, 1]);
     }
 
     #[test]

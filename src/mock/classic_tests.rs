@@ -332,6 +332,10 @@ async fn a_group_migrates_member_by_member_and_back() -> Result<()> {
         2,
         "as the classic member knows it"
     );
+    // As long as it has not joined again, it has what it had: nobody else may get that.
+    let group = mock.group("g").unwrap();
+    let has = [TopicPartition::new("t", partition)];
+    assert_eq!(group.members[0].partitions, has);
     assert_eq!(beat(&mock, &a).await, codes::REBALANCE_IN_PROGRESS);
     let again = join(&mock, &a.member_id, subscription(&[partition])).await;
     assert_eq!(

@@ -24,6 +24,14 @@ const REFUSALS: &[(Api, &[i16])] = &[
     (Api::ConsumerGroupHeartbeat, &[14, 15, 16, 25, 110]),
 ];
 
+/// The same of classic members. 27 tells that a rebalance begins, and may be a lie.
+const CLASSIC_REFUSALS: &[(Api, &[i16])] = &[
+    (Api::JoinGroup, &[14, 15, 16, 25]),
+    (Api::SyncGroup, &[14, 15, 16, 22, 25, 27]),
+    (Api::Heartbeat, &[15, 16, 22, 25, 27]),
+    (Api::LeaveGroup, &[15, 16, 25]),
+];
+
 /// Codes with which a leader answers although the batch is in its log.
 const WRITTEN_ALL_THE_SAME: &[i16] = &[6, 7, 20];
 
@@ -232,17 +240,24 @@ async fn one(world: &Arc<World>, kind: Kind, rng: &mut StdRng) {
             rule(produce.apply_then_drop());
         }
         Kind::LoseAnswer => {
-            let apis = [
+            let mut apis = vec![
                 Api::OffsetCommit,
                 Api::ConsumerGroupHeartbeat,
                 Api::Fetch,
                 Api::InitProducerId,
             ];
+            if world.protocols.are_classic() {
+                apis.extend(CLASSIC_REFUSALS.iter().map(|(api, _)| *api));
+            }
             let api = apis[rng.random_range(0..apis.len())];
             rule(mock.on(api).times(1).apply_then_drop());
         }
         Kind::Refuse => {
-            let (api, codes) = REFUSALS[rng.random_range(0..REFUSALS.len())];
+            let refusals = match world.protocols.are_classic() {
+                true => [REFUSALS, CLASSIC_REFUSALS].concat(),
+                false => REFUSALS.to_vec(),
+            };
+            let (api, codes) = refusals[rng.random_range(0..refusals.len())];
             let code = codes[rng.random_range(0..codes.len())];
             world.tell(format_args!("{api:?} fails with {code}"));
             rule(mock.on(api).skip(skip).times(times).fail(code));

@@ -14,7 +14,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::world::{API, CLOSE, GROUP, Phase, TOPIC, World};
+use crate::world::{API, CLOSE, GROUP, Owner, Phase, TOPIC, World};
 use crate::{invariants, splits};
 
 const FENCED_INSTANCE_ID: i16 = 82;
@@ -69,7 +69,10 @@ pub(crate) async fn consume(
         let request = world.millis(&mut rng, 2_000..20_000);
         let client = world.client(&name, request, &mut rng);
         if let Some(mut member) = join(&world, &client, name, group, number, &mut rng).await {
+            let consumer = member.consumer.handle();
+            world.notes().group(group).present.insert(number, consumer);
             member.live(&mut rng).await;
+            world.notes().group(group).present.remove(&number);
             member.end(&mut rng).await;
             invariants::commits(&world, group);
         }
@@ -103,9 +106,8 @@ async fn join(
         } else {
             Duration::from_secs(300)
         });
-    if rng.random() {
-        builder = builder.group_remote_assignor("range");
-    }
+    let assignor = rng.random::<bool>().then_some("range");
+    builder = world.protocols.choose(builder, number, assignor);
     if is_static {
         builder = builder.group_instance_id(format!("instance-{number}"));
     }
@@ -290,24 +292,28 @@ impl Member {
         let Some(membership) = world.membership(self.group, &me) else {
             return;
         };
-        let holder = world
-            .notes()
-            .group(self.group)
-            .owners
-            .get(&partition)
-            .cloned();
-        if let Some((other, number)) = holder
-            && other != me
-            && world.membership(self.group, &other) == Some(number)
+        let consumer = self.consumer.handle();
+        let lost = consumer.metrics().rebalances.lost;
+        let owner = Owner {
+            name: self.name.clone(),
+            id: me.clone(),
+            membership,
+            lost: world.protocols.are_classic().then_some((consumer, lost)),
+        };
+        let mut notes = world.notes();
+        let former = notes.group(self.group).owners.insert(partition, owner);
+        drop(notes);
+        if let Some(former) = former
+            && former.name != self.name
+            && former.id != me
+            && world.membership(self.group, &former.id) == Some(former.membership)
+            && !former.has_lost()
         {
             world.violation(format!(
-                "owners: {partition} is in the hands of {other} and of {} ({me})",
-                self.name
+                "owners: {partition} is in the hands of {} ({}) and of {} ({me})",
+                former.name, former.id, self.name
             ));
         }
-        let mut notes = world.notes();
-        let owners = &mut notes.group(self.group).owners;
-        owners.insert(partition, (me, membership));
     }
 
     fn disown(&self, partition: i32) {
@@ -315,7 +321,7 @@ impl Member {
         let owners = &mut notes.group(self.group).owners;
         if owners
             .get(&partition)
-            .is_some_and(|(id, _)| *id == self.id())
+            .is_some_and(|owner| owner.name == self.name)
         {
             owners.remove(&partition);
         }
@@ -329,12 +335,11 @@ impl Member {
 
     /// What was handed out is in nobody's hands any more.
     fn let_go(&self) {
-        let id = self.id();
         let mut notes = self.world.notes();
         notes
             .group(self.group)
             .owners
-            .retain(|_, (owner, _)| *owner != id);
+            .retain(|_, owner| owner.name != self.name);
     }
 
     fn take(&mut self, batches: &Batches, exact: bool) {

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
-use ottla::Client;
 use ottla::mock::{Api, MockCluster, MockClusterBuilder, RuleHandle};
+use ottla::{Client, ConsumerHandle};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::protocols::Protocols;
 use crate::{faults, invariants, members, producers, together};
 
 pub(crate) const TOPIC: &str = "events";
@@ -134,7 +135,7 @@ pub(crate) enum Fate {
 }
 
 /// What everybody writes down.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Notes {
     pub(crate) sent: Vec<(String, Fate)>,
     groups: BTreeMap<&'static str, GroupNotes>,
@@ -161,7 +162,7 @@ impl Notes {
 }
 
 /// What the members of a group write down.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct GroupNotes {
     /// Partition, offset, record: as handed out.
     pub(crate) seen: Vec<(i32, i64, String)>,
@@ -171,8 +172,31 @@ pub(crate) struct GroupNotes {
     pub(crate) handed_out: BTreeMap<i32, i64>,
     /// What was handed out, and whether an application has finished it.
     pub(crate) finished: BTreeMap<(i32, i64), bool>,
-    /// Who has a partition in hand, by member and membership.
-    pub(crate) owners: BTreeMap<i32, (String, u64)>,
+    /// Who has a partition in hand.
+    pub(crate) owners: BTreeMap<i32, Owner>,
+    /// How many members there are to be.
+    size: usize,
+    /// Those that live, by their numbers.
+    pub(crate) present: BTreeMap<usize, ConsumerHandle>,
+}
+
+/// A member that has a partition in hand.
+pub(crate) struct Owner {
+    /// The name of its life.
+    pub(crate) name: String,
+    pub(crate) id: String,
+    pub(crate) membership: u64,
+    /// A classic member loses what it has when its generation is over, and joins again under the
+    /// same id: how often it had lost something before.
+    pub(crate) lost: Option<(ConsumerHandle, u64)>,
+}
+
+impl Owner {
+    /// Whether it has lost what it had.
+    pub(crate) fn has_lost(&self) -> bool {
+        let mut lost = self.lost.iter();
+        lost.any(|(consumer, before)| consumer.metrics().rebalances.lost > *before)
+    }
 }
 
 impl GroupNotes {
@@ -209,6 +233,7 @@ pub(crate) struct World {
     pub(crate) producers: usize,
     /// The client that has all roles, in one run of three; otherwise everybody has one of its own.
     pub(crate) together: OnceLock<Client>,
+    pub(crate) protocols: Protocols,
     /// Producers drop what they have accepted, now and then.
     pub(crate) purges: bool,
     pub(crate) phase: Mutex<Phase>,
@@ -469,7 +494,9 @@ async fn live(world: Arc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
     }
     let mut members = Vec::new();
     for group in world.groups() {
-        for number in 0..rng.random_range(1..=3) {
+        let size = rng.random_range(1..=3);
+        world.notes().group(group).size = size;
+        for number in 0..size {
             let rng = StdRng::seed_from_u64(rng.random());
             let task = members::consume(Arc::clone(&world), group, number, rng);
             members.push(tokio::spawn(task));
@@ -484,6 +511,7 @@ async fn live(world: Arc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
     world.enter(Phase::Calm);
     if let Some(client) = world.together.get() {
         together::quiet(&world, client).await;
+        shares(&world).await;
         world.enter(Phase::Over);
     }
     for producer in producers {
@@ -491,6 +519,7 @@ async fn live(world: Arc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
     }
     if world.together.get().is_none() {
         drain(&world).await;
+        shares(&world).await;
         world.enter(Phase::Over);
     }
     for member in members {
@@ -536,6 +565,8 @@ async fn begin(seed: u64, place: Place, rng: &mut StdRng) -> Result<Arc<World>, 
             session,
             Duration::from_secs(rng.random_range(1..=3)) / place.hurry(),
         );
+    let protocols = Protocols::draw(seed, place.hurry());
+    let builder = protocols.prepare(builder);
     let of_the_mock = rng.random();
     let mock = match place {
         Place::Simulated | Place::Threads => builder.seed(of_the_mock).start().await,
@@ -549,6 +580,7 @@ async fn begin(seed: u64, place: Place, rng: &mut StdRng) -> Result<Arc<World>, 
         partitions: partitions as i32,
         producers: rng.random_range(1..=3),
         together: OnceLock::new(),
+        protocols,
         // Not drawn either.
         purges: seed % 8 == 4,
         phase: Mutex::new(Phase::Storm),
@@ -597,6 +629,36 @@ async fn over_tcp(builder: MockClusterBuilder, seed: u64) -> ottla::Result<MockC
         started = builder.clone().port(10_000 + port as u16).start().await;
     }
     started
+}
+
+/// Waits until every member of each group has its share again.
+async fn shares(world: &World) {
+    let began = Instant::now();
+    let mut unfair = Vec::new();
+    while began.elapsed() < world.place.drain() {
+        unfair.clear();
+        for group in world.groups() {
+            let mut notes = world.notes();
+            let notes = notes.group(group);
+            let handles = notes.present.values();
+            let shares: Vec<_> = handles.map(|handle| handle.assignment()).collect();
+            let mut assigned: Vec<i32> = shares.iter().flatten().map(|tp| tp.partition()).collect();
+            assigned.sort_unstable();
+            let sizes = || shares.iter().map(Vec::len);
+            let is_fair = sizes().max().unwrap_or(0) <= sizes().min().unwrap_or(0) + 1;
+            let all = world.ends().into_iter().map(|(partition, _)| partition);
+            if shares.len() != notes.size || !is_fair || !all.eq(assigned) {
+                unfair.push((*group, notes.size, shares));
+            }
+        }
+        if unfair.is_empty() {
+            return;
+        }
+        sleep(world.pace(Duration::from_millis(500))).await;
+    }
+    world.violation(format!(
+        "share: of groups (with so many members) these share partitions unfairly: {unfair:?}"
+    ));
 }
 
 /// Waits until the groups have committed everything.

@@ -667,6 +667,27 @@ fn a_coordinator_that_gives_ids_and_never_a_place_does_not_make_it_spin() {
 }
 
 #[test]
+fn a_member_joins_with_its_id_at_once_however_often_it_failed_before() {
+    let mut rig = Rig::new();
+    rig.prepares();
+    for pause in [100, 400, 1000, 1000] {
+        let (token, join) = rig.join();
+        assert_eq!(&*join.sender.member_id, "");
+        let given = JoinAnswer {
+            member_id: "given".into(),
+            ..code(codes::MEMBER_ID_REQUIRED)
+        };
+        rig.answer(token, Ok(GroupResponse::Join(given)));
+        let (token, join) = rig.join();
+        assert_eq!(&*join.sender.member_id, "given");
+        let unknown = code(codes::UNKNOWN_MEMBER_ID);
+        rig.answer(token, Ok(GroupResponse::Join(unknown)));
+        rig.prepares();
+        assert_eq!(rig.wait().as_millis(), pause);
+    }
+}
+
+#[test]
 fn leaves_as_it_is_told() {
     use GroupMembershipOperation::{Default, LeaveGroup, RemainInGroup};
     for (instance, operation, tells) in [

@@ -30,6 +30,8 @@ pub(in crate::mock) struct ConsumerGroup {
     pub(in crate::mock) members: BTreeMap<String, Member>,
     /// Partition counts of the topics that the last group epoch was made for.
     topics: BTreeMap<Uuid, i32>,
+    /// The names of what is in the target.
+    names: BTreeMap<Uuid, String>,
     patterns: Patterns,
     /// Memberships begun so far.
     memberships: u64,
@@ -406,6 +408,14 @@ impl ConsumerGroup {
             .collect()
     }
 
+    fn subscribed_names(&self, around: &Around<'_>) -> BTreeMap<Uuid, String> {
+        let members = self.members.values();
+        let names = members.flat_map(|member| self.topics_of(member));
+        names
+            .filter_map(|name| Some(((around.topic)(name)?.0, name.clone())))
+            .collect()
+    }
+
     /// The assignor that most members want.
     pub(in crate::mock) fn assignor(&self) -> &'static str {
         let wanted = |name: &str| {
@@ -439,6 +449,7 @@ impl ConsumerGroup {
             "range" => assign::range(&members, &self.topics),
             _ => assign::uniform(&members, &self.topics),
         };
+        self.names = self.subscribed_names(around);
         self.target_epoch = self.epoch;
     }
 

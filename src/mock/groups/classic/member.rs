@@ -70,6 +70,7 @@ impl Member {
         client_id: String,
         (rebalance_timeout, session_timeout): (Duration, Duration),
         protocols: Vec<(String, Bytes)>,
+        assignment: Bytes,
         membership: u64,
     ) -> Self {
         Self {
@@ -78,7 +79,7 @@ impl Member {
             rebalance_timeout,
             session_timeout,
             protocols,
-            assignment: Bytes::new(),
+            assignment,
             membership,
             asked: -1,
             is_new: false,

@@ -62,6 +62,7 @@ impl ConsumerGroup {
             group.members.insert(id.clone(), member);
         }
         group.topics = group.subscribed_topics(around);
+        group.names = group.subscribed_names(around);
         Some(group)
     }
 
@@ -73,11 +74,17 @@ impl ConsumerGroup {
         }
         let members = self.members.iter().map(|(id, member)| {
             let spoken = member.classic.as_ref()?;
+            let (_, metadata) = spoken.protocols.first()?;
+            // What it was to have: where the group is upgraded before all have joined again, that
+            // is still theirs.
+            let parts = self.target.get(id).into_iter().flatten();
+            let named = parts.filter_map(|(id, parts)| Some((self.names.get(id)?.as_str(), parts)));
             let known = classic::Member::resumed(
                 member.instance_id.clone(),
                 member.client_id.clone(),
                 (member.rebalance_timeout, spoken.session_timeout),
                 spoken.protocols.clone(),
+                consumer_protocol::assignment(metadata, named),
                 member.membership,
             );
             Some((id.clone(), known))
