@@ -567,3 +567,23 @@ async fn a_topic_that_was_made_again_is_read_from_its_beginning() {
         until(|| one.read.lock().unwrap().len() == 120, 60 * SECOND).await;
     }
 }
+
+/// The answer to a JoinGroup is on its way: the coordinator is in the next generation already.
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_crosses_the_end_of_a_rebalance_is_made_in_the_new_generation() {
+    let mock = mock().await;
+    let one = Polled::new(classic(&mock.client()).auto_commit(false));
+    until(|| one.owned().len() == PARTITIONS, 10 * SECOND).await;
+    let refused = mock.on(Api::OffsetCommit).times(1).fail(22);
+    let offset = (TopicPartition::new("t", 0), OffsetAndMetadata::new(3));
+    one.handle.commit_offsets([offset]).await.unwrap();
+    assert_eq!(refused.hits(), 1);
+    // One that was thrown out hears so, and does not try until it has no time left.
+    mock.on(Api::OffsetCommit).fail(22);
+    mock.on(Api::Heartbeat).times(1).fail(22);
+    let began = now();
+    let offset = (TopicPartition::new("t", 0), OffsetAndMetadata::new(4));
+    let error = one.handle.commit_offsets([offset]).await.unwrap_err();
+    assert_eq!(error.code().map(|code| code.get()), Some(25), "{error}");
+    assert!(now() - began < 10 * SECOND, "{:?}", now() - began);
+}

@@ -401,6 +401,25 @@ fn a_static_leader_that_returns_assigns_nothing() {
     assert_eq!(rig.revokes(), partitions(&[("t", 0)]));
 }
 
+#[test]
+fn a_cooperative_assignor_moves_nothing_in_one_step() {
+    let mut rig = Rig::new(Cooperative);
+    let (token, _) = rig.join();
+    let mut owner = MemberSubscription::new(["t"]);
+    owner.owned_partitions = partitions(&[("t", 0)]);
+    let owner = JoinedMember {
+        metadata: encode_subscription(&owner),
+        ..member("n", &[])
+    };
+    rig.joined(token, 1, Some(vec![member("m", &["t"]), owner]));
+    rig.watches();
+    let error = rig.fails();
+    assert_eq!(error.kind(), ErrorKind::Group);
+    let text = error.to_string();
+    assert!(text.contains("t-0, which 'n' still has"), "{text}");
+    rig.quiet();
+}
+
 enum Bad {
     Panics,
     Twice,

@@ -232,6 +232,24 @@ fn what_is_taken_back_before_it_was_owned_is_acknowledged_at_once() {
 }
 
 #[test]
+fn a_revocation_that_ends_after_its_membership_changes_nothing() {
+    let mut rig = Rig::member(settings());
+    rig.now += Duration::from_secs(5);
+    let (token, _) = rig.call();
+    rig.answer(token, ok(1, Some(parts(&[(T, &[1])]))));
+    assert_eq!(rig.revoked(), ["t-0"]);
+    rig.machine.absent(rig.now);
+    rig.machine.revoked();
+    assert_eq!(rig.lost(), ["t-0", "t-1"]);
+    let (token, leave) = rig.call();
+    assert_eq!(leave.member_epoch, LEAVE);
+    rig.answer(token, ok(LEAVE, None));
+    assert!(matches!(rig.next(), Some(Effect::Left)));
+    rig.now += Duration::from_secs(60);
+    assert!(rig.next().is_none());
+}
+
+#[test]
 fn a_pure_revocation_is_acknowledged_at_once() {
     let mut rig = Rig::member(settings());
     rig.now += Duration::from_secs(5);
