@@ -568,7 +568,7 @@ mod tests {
         assert_eq!(told(), 0);
         assert!(poll(&mut one).is_none() && poll(&mut one).is_none() && poll(&mut other).is_none());
         assert_eq!(told(), 1);
-        // BulkEnqueue are waited for one after the other, and all are told at once.
+        // Many are waited for one after the other, and all are told at once.
         let (first, second, sealed) = (open(&waited), open(&waited), open(&waited));
         sealed.seal();
         let mut all = Deliveries::of(&[(&first, 1), (&second, 2), (&sealed, 1)]);

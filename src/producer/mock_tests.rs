@@ -125,7 +125,7 @@ async fn an_open_batch_goes_when_somebody_begins_to_wait() {
     assert!(now() - began < SECOND);
 }
 
-/// BulkEnqueue tasks that wait for their records share a request: they gather behind the one under
+/// Many tasks that wait for their records share a request: they gather behind the one under
 /// way.
 #[tokio::test(start_paused = true)]
 async fn awaited_records_gather_behind_the_request_under_way() {

@@ -131,7 +131,7 @@ impl Producer {
     /// Sends a record and waits until it is acknowledged.
     ///
     /// A loop of it goes as fast as the broker answers: what is waited for does not linger (see
-    /// [`linger`](ProducerBuilder::linger)). BulkEnqueue tasks that call it at once share requests.
+    /// [`linger`](ProducerBuilder::linger)). Many tasks that call it at once share requests.
     ///
     /// # Errors
     ///

@@ -234,7 +234,13 @@ impl Member {
     async fn described(&mut self) -> Result<String> {
         let request =
             DescribeGroupsRequest::default().with_groups(vec![GroupId(text(&self.group))]);
-        let answer: DescribeGroupsResponse = self.wire.ask(15, 5, &request).await?;
+        let mut answer: DescribeGroupsResponse = self.wire.ask(15, 5, &request).await?;
+        if &*answer.groups[0].group_state == "Dead" {
+            // Brokers describe what their log has committed, and a group that was made just now
+            // may come a moment later.
+            tokio::time::sleep(MOMENT).await;
+            answer = self.wire.ask(15, 5, &request).await?;
+        }
         let group = &answer.groups[0];
         let mut members: Vec<String> = group
             .members

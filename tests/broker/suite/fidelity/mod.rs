@@ -51,8 +51,16 @@ async fn compare(version: &str, scenarios: &[&[&str]]) -> Result {
     let mut differences = String::new();
     for name in scenarios.iter().copied().flatten() {
         let prefix = unique("fidelity");
-        let by_real = scenarios::run(name, real.bootstrap().as_ref(), &prefix).await?;
-        let by_mock = scenarios::run(name, &mock.bootstrap(), &prefix).await?;
+        let mut by_real = scenarios::run(name, real.bootstrap().as_ref(), &prefix).await?;
+        let mut by_mock = scenarios::run(name, &mock.bootstrap(), &prefix).await?;
+        if by_real != by_mock {
+            // A broker's own timing shows in few answers: what differs counts if it does so twice.
+            println!("{version} {name}: once more, for broker and mock differ:");
+            print!("{}", differing(name, &by_real, &by_mock));
+            let prefix = unique("fidelity");
+            by_real = scenarios::run(name, real.bootstrap().as_ref(), &prefix).await?;
+            by_mock = scenarios::run(name, &mock.bootstrap(), &prefix).await?;
+        }
         let expected = DIFFERENT.iter().any(|(different, _)| different == name);
         println!(
             "{version} {name}: broker {} lines, mock {} lines, {}",
@@ -65,17 +73,19 @@ async fn compare(version: &str, scenarios: &[&[&str]]) -> Result {
             }
         );
         if (by_real == by_mock) == expected {
-            let lengths = (by_real.lines().count(), by_mock.lines().count());
-            differences.push_str(&format!("{name}: {lengths:?} lines\n"));
-            for (real, mock) in by_real
-                .lines()
-                .zip(by_mock.lines())
-                .filter(|(real, mock)| real != mock)
-            {
-                differences.push_str(&format!("{name}:\n  broker  {real}\n  mock    {mock}\n"));
-            }
+            differences.push_str(&differing(name, &by_real, &by_mock));
         }
     }
     assert!(differences.is_empty(), "\n{differences}");
     Ok(())
+}
+
+fn differing(name: &str, real: &str, mock: &str) -> String {
+    let lengths = (real.lines().count(), mock.lines().count());
+    let mut out = format!("{name}: {lengths:?} lines\n");
+    let lines = real.lines().zip(mock.lines());
+    for (real, mock) in lines.filter(|(real, mock)| real != mock) {
+        out.push_str(&format!("  broker  {real}\n  mock    {mock}\n"));
+    }
+    out
 }
