@@ -15,7 +15,7 @@ use crate::consumer::ConsumerBuilder;
 use crate::error::{Error, ErrorKind, Result};
 use crate::net::connector::{Connector, Tcp};
 use crate::net::traffic::ClientMetrics;
-use crate::producer::ProducerBuilder;
+use crate::producer::{ProducerBuilder, TransactionalProducer};
 use crate::tasks::Tasks;
 
 /// A connection to a cluster, shared by everything that is made from it.
@@ -93,6 +93,28 @@ impl Client {
     /// ```
     pub fn producer(&self) -> ProducerBuilder {
         ProducerBuilder::new(self.cluster.clone(), self.settings.producer.clone())
+    }
+
+    /// Starts the settings of a producer of transactions (`transactional.id`), with this client's
+    /// producer properties as defaults.
+    ///
+    /// ```no_run
+    /// # async fn example(client: ottla::Client) -> ottla::Result<()> {
+    /// use ottla::Record;
+    ///
+    /// let mut producer = client.transactional_producer("orders-1").build().await?;
+    /// let transaction = producer.begin().await?;
+    /// transaction.enqueue(Record::to("orders").with_value("2 apples")).await?;
+    /// transaction.enqueue(Record::to("stock").with_value("-2")).await?;
+    /// transaction.commit().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn transactional_producer(
+        &self,
+        id: impl Into<String>,
+    ) -> ProducerBuilder<TransactionalProducer> {
+        self.producer().transactional().transactional_id(id)
     }
 
     /// Starts the settings of a consumer that belongs to a group (`group.id`), with this client's

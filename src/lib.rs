@@ -149,11 +149,12 @@ pub use config::properties;
 pub use consumer::{
     BatchRecords, Batches, BrokerFetches, CloseOptions, Consumer, ConsumerBuilder, ConsumerHandle,
     ConsumerInterceptor, ConsumerMetrics, Event, Explanation, GroupMembershipOperation,
-    GroupMetadata, GroupProtocol, IsolationLevel, Lag, LagStream, OffsetReset, PartitionBatch,
-    PartitionLag, PartitionStream, PartitionStreams, PendingCommit, Rebalances, RecordStream,
-    Revoking, Subscription, TimeLag, TopicPattern,
+    GroupProtocol, IsolationLevel, Lag, LagStream, OffsetReset, PartitionBatch, PartitionLag,
+    PartitionStream, PartitionStreams, PendingCommit, Rebalances, RecordStream, Revoking,
+    Subscription, TimeLag, TopicPattern,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
+pub use group::GroupMetadata;
 pub use group::assignor::{
     Assignor, ClusterView, CooperativeStickyAssignor, GroupAssignment, GroupSubscription,
     MemberAssignment, MemberSubscription, MemberView, PartitionView, RangeAssignor,
@@ -163,9 +164,10 @@ pub use metrics::histogram::{Histogram, SizeHistogram};
 pub use net::traffic::{ApiMetrics, ClientMetrics};
 pub(crate) use planted::planted;
 pub use producer::{
-    Acks, AddedHeaders, BatchReport, Choice, CloseReport, Deliveries, Delivery, KeyPartitioner,
-    Partitioner, Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics, Purge,
-    PurgeReport, RecordMetadata, RoundRobin, TopicProducer, TopicView,
+    Acks, AddedHeaders, BatchReport, Choice, CloseReport, CommitError, Deliveries, Delivery,
+    KeyPartitioner, Partitioner, Producer, ProducerBuilder, ProducerInterceptor, ProducerMetrics,
+    Purge, PurgeReport, RecordMetadata, RoundRobin, TopicProducer, TopicView, Transaction,
+    TransactionOutcome, TransactionTopic, TransactionalProducer,
 };
 /// What benchmarks, fuzz targets and memory tests reach; outside of semver.
 #[cfg(feature = "unstable-internals")]

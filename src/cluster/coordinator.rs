@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use kafka_protocol::messages::find_coordinator_response::Coordinator;
 use kafka_protocol::messages::{
@@ -13,10 +14,11 @@ use super::coordinators::CoordinatorKey;
 use super::per_key::PerKey;
 use super::snapshot::Broker;
 use super::{Cluster, Target};
-use crate::clock::Instant;
+use crate::clock::{Instant, now};
 use crate::error::{Class, Error, ErrorKind, Result};
+use crate::net::Lane;
 use crate::types::BrokerId;
-use crate::wire::str_bytes;
+use crate::wire::{Call, str_bytes};
 
 /// The first version that asks for several keys at once, and answers so.
 const MANY_KEYS: i16 = 4;
@@ -34,6 +36,35 @@ impl Cluster {
         }
         let asked = PerKey::awaiting([key.owned()]);
         self.ask_each(&Find(self), deadline, asked).await?.only()
+    }
+
+    /// One request to a coordinator, and one only: members and transactions judge failures
+    /// themselves. It may wait for `wait` at the broker: the deadline is that of finding the
+    /// coordinator and connecting to it, and the answer may come when that time is over. `build`
+    /// may choose a lower version than it is offered. Cancel safe.
+    pub(crate) async fn ask_coordinator<R: Call>(
+        &self,
+        key: CoordinatorKey<'_>,
+        (lane, wait): (Lane, Duration),
+        deadline: Instant,
+        build: impl Fn(i16) -> Result<(i16, R)> + Send + Sync,
+    ) -> Result<(BrokerId, R::Response)> {
+        let broker = self.coordinator(key, deadline).await?;
+        let doubt = || {
+            self.forget_coordinator(key, broker);
+            self.refresh();
+        };
+        let link = self
+            .link(broker, lane, deadline)
+            .await
+            .inspect_err(|_| doubt())?;
+        let (version, request) = build(link.version::<R>()?)?;
+        let answered = deadline.max(now() + wait);
+        let response = link
+            .ask_waiting(version, &request, wait, answered)
+            .await
+            .inspect_err(|_| doubt())?;
+        Ok((broker, response))
     }
 
     /// Looks once for coordinators that are not known; those that were not told, and why. Brokers

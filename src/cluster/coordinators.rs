@@ -9,7 +9,6 @@ use crate::types::BrokerId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum CoordinatorKey<'a> {
     Group(&'a str),
-    #[cfg_attr(not(test), allow(dead_code, reason = "transactions go this way"))]
     Transaction(&'a str),
 }
 

@@ -15,12 +15,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::timeout_at;
 
-use crate::clock::{Clock, Instant};
+use crate::clock::{Clock, Instant, now};
 use crate::config::ClientConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::log_throttle::LogThrottle;
@@ -30,6 +31,7 @@ use crate::net::traffic::Traffic;
 use crate::net::{Lane, Owner};
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
+use crate::wire::versions::Features;
 pub(crate) use coordinators::CoordinatorKey;
 use coordinators::Coordinators;
 use metadata::MetadataMachine;
@@ -232,6 +234,16 @@ impl Cluster {
 
     /// Waits for news, or for the end of the tasks that would bring them; whether the deadline
     /// passed.
+    /// Waits for so long, or until the client ends. Cancel safe.
+    pub(crate) async fn pause(&self, wait: Duration) {
+        self.is_over(std::future::pending(), now() + wait).await;
+    }
+
+    /// What the cluster has switched on, as far as connections were told.
+    pub(crate) fn features(&self) -> Features {
+        self.inner.pool.features()
+    }
+
     async fn is_over(&self, news: impl Future<Output = ()>, deadline: Instant) -> bool {
         tokio::select! {
             biased;

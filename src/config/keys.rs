@@ -516,6 +516,12 @@ keys! {
     Producer "retries" ["message.send.max.retries"] = "2147483647",
         Field::Count(INT, |s| &mut s.producer.retries),
         "How often a batch is sent again. The time allowed for delivery is the better limit.";
+    Producer "transaction.timeout.ms" = "60000",
+        Field::Millis(POSITIVE_INT, |s| &mut s.producer.transaction_timeout),
+        "How long a transaction may be open until the coordinator aborts it; at most the broker's `transaction.max.timeout.ms`.";
+    Producer "transactional.id" = "",
+        Field::Named(|s| &mut s.producer.transactional_id),
+        "The lasting name of a transactional producer: who begins with it ends the transaction that an earlier owner left open, and shuts that owner out (KIP-98).";
 
     Consumer "allow.auto.create.topics" = "true",
         Field::Flag(|s| &mut s.consumer.allow_auto_create_topics),

@@ -42,6 +42,10 @@ const OTHER_RANGES: &[(&str, &str)] = &[
     ),
     ("buffer.memory", "0 would let no record in"),
     (
+        "transaction.timeout.ms",
+        "Java takes any number; brokers refuse 0 and less",
+    ),
+    (
         "connections.max.idle.ms",
         "Java takes any number; 0 would close every connection at once",
     ),

@@ -63,6 +63,10 @@ pub(crate) struct ProducerConfig {
     pub(crate) adaptive_partitioning: bool,
     /// `partitioner.availability.timeout.ms` (KIP-794); zero: off
     pub(crate) availability_timeout: Duration,
+    /// `transactional.id`
+    pub(crate) transactional_id: Option<String>,
+    /// `transaction.timeout.ms`
+    pub(crate) transaction_timeout: Duration,
 }
 
 impl Default for ProducerConfig {
@@ -84,6 +88,8 @@ impl Default for ProducerConfig {
             ignore_keys: false,
             adaptive_partitioning: true,
             availability_timeout: Duration::ZERO,
+            transactional_id: None,
+            transaction_timeout: Duration::from_secs(60),
         }
     }
 }

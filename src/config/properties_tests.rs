@@ -103,7 +103,7 @@ fn settings_of_kafka_that_are_missing_here_say_what_to_do() {
         ("key.serializer", "bytes"),
         ("ssl.keystore.location", "TLS"),
         ("sasl.jaas.config", "SASL"),
-        ("transactional.id", "transactions"),
+        ("transaction.two.phase.commit.enable", "two-phase"),
         ("metrics.num.samples", "metrics"),
         ("compression.lz4.level", "one speed"),
     ] {

@@ -45,9 +45,10 @@ pub(crate) static UNAVAILABLE: &[(&str, &str)] = &[
     ("security.providers", "it concerns the Java VM; remove it"),
     ("share.", "share groups are not in this version"),
     ("ssl.", SECURITY),
-    ("transaction.timeout.ms", TRANSACTIONS),
-    ("transaction.two.phase.commit.enable", TRANSACTIONS),
-    ("transactional.id", TRANSACTIONS),
+    (
+        "transaction.two.phase.commit.enable",
+        "two-phase commit (KIP-939) is not in this version; remove it",
+    ),
     ("value.deserializer", BYTES),
     ("value.serializer", BYTES),
 ];
@@ -55,7 +56,6 @@ pub(crate) static UNAVAILABLE: &[(&str, &str)] = &[
 const BYTES: &str = "keys and values are bytes here, so remove it and convert in the application";
 const METRICS: &str = "there are no metrics reporters; remove it and use the snapshots (Producer::metrics, Consumer::metrics, Client::metrics) or the feature `metrics`";
 const SECURITY: &str = "TLS and SASL are not in this version";
-const TRANSACTIONS: &str = "transactions are not in this version";
 
 /// Why a setting of Kafka's is not available.
 pub(crate) fn reason(name: &str) -> Option<&'static str> {

@@ -73,12 +73,23 @@ impl ProducerConfig {
                 )
             })?;
         }
-        if self.idempotence == Some(true)
+        let wants = match (self.idempotence, &self.transactional_id) {
+            (Some(false), Some(_)) => {
+                return Err(bad(
+                    "enable.idempotence",
+                    "off, and transactional.id is set",
+                ));
+            }
+            (_, Some(_)) => Some("transactional.id"),
+            (Some(true), None) => Some("enable.idempotence=true"),
+            _ => None,
+        };
+        if let Some(wants) = wants
             && let Some((name, why)) = self.contradicts_idempotence()
         {
             return Err(bad(
                 name,
-                format_args!("{why}, which enable.idempotence=true does not allow"),
+                format_args!("{why}, which {wants} does not allow"),
             ));
         }
         let least = self.linger.saturating_add(client.request_timeout);

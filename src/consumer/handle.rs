@@ -16,6 +16,7 @@ use super::wanted::Subscription;
 use crate::clock::{Instant, now};
 use crate::error::{Error, ErrorKind, Result};
 use crate::fetched::Position;
+use crate::group::GroupMetadata;
 use crate::offsets::{self, EARLIEST, Found, LATEST};
 use crate::types::{OffsetAndMetadata, Timestamp, TopicPartition};
 
@@ -372,7 +373,15 @@ impl ConsumerHandle {
     /// Who this consumer is in its group at present: for sending its offsets in a transaction.
     #[must_use]
     pub fn group_metadata(&self) -> GroupMetadata {
-        GroupMetadata::of(&self.shared)
+        let member = self.shared.lock().member.clone();
+        let config = &self.shared.config;
+        let mut metadata = GroupMetadata::of_group(config.group_id.clone().unwrap_or_default());
+        metadata.instance_id.clone_from(&config.group_instance_id);
+        if let Some(member) = member {
+            metadata.member_id = member.id.to_string();
+            metadata.epoch = member.epoch;
+        }
+        metadata
     }
 }
 
@@ -386,57 +395,5 @@ fn owned(
 impl fmt::Debug for ConsumerHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConsumerHandle").finish_non_exhaustive()
-    }
-}
-
-/// Who a consumer is in its group: what a transaction needs to commit the consumer's offsets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupMetadata {
-    pub(crate) group_id: String,
-    /// Empty where the consumer is not (yet) a member.
-    pub(crate) member_id: String,
-    /// The member's epoch or generation; -1 where it is not a member.
-    pub(crate) epoch: i32,
-    pub(crate) instance_id: Option<String>,
-}
-
-impl GroupMetadata {
-    pub(super) fn of(shared: &Shared) -> Self {
-        let member = shared.lock().member.clone();
-        let (member_id, epoch) = member.map_or_else(
-            || (String::new(), -1),
-            |member| (member.id.to_string(), member.epoch),
-        );
-        Self {
-            group_id: shared.config.group_id.clone().unwrap_or_default(),
-            member_id,
-            epoch,
-            instance_id: shared.config.group_instance_id.clone(),
-        }
-    }
-
-    /// The group's name (`group.id`).
-    #[must_use]
-    pub fn group_id(&self) -> &str {
-        &self.group_id
-    }
-
-    /// The member's id; empty where the consumer is not a member.
-    #[must_use]
-    pub fn member_id(&self) -> &str {
-        &self.member_id
-    }
-    /// The epoch that the member has reached (KIP-848), or the generation that it is in
-    /// (`group.protocol=classic`); -1 where the consumer is not a member. Java calls it
-    /// `generationId`.
-    #[must_use]
-    pub fn member_epoch(&self) -> i32 {
-        self.epoch
-    }
-
-    /// The name that the member keeps over restarts (`group.instance.id`), if it has one.
-    #[must_use]
-    pub fn instance_id(&self) -> Option<&str> {
-        self.instance_id.as_deref()
     }
 }

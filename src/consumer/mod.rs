@@ -67,7 +67,7 @@ pub use close::CloseOptions;
 pub use commit::PendingCommit;
 pub use event::{Event, Revoking};
 pub use explain::Explanation;
-pub use handle::{ConsumerHandle, GroupMetadata};
+pub use handle::ConsumerHandle;
 pub use interceptor::ConsumerInterceptor;
 pub use lag::{Lag, PartitionLag};
 pub use metrics::{BrokerFetches, ConsumerMetrics, Rebalances};

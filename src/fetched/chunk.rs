@@ -359,8 +359,9 @@ impl Chunk {
         let control = header.attributes.is_control();
         if reading.read_committed && header.producer_id >= 0 {
             self.aborted.reach(header.last_offset());
-            let void =
-                header.attributes.is_transactional() && self.aborted.is_open(header.producer_id);
+            let void = header.attributes.is_transactional()
+                && self.aborted.is_open(header.producer_id)
+                && !crate::planted("aborted-records-are-handed-out");
             if void && !control {
                 next.pass_to(header.next_offset(), header.partition_leader_epoch);
                 return Ok(None);

@@ -13,6 +13,7 @@ mod classic_consumer;
 mod consumer;
 mod membership;
 mod messages;
+mod metadata;
 pub(crate) mod subscription;
 
 pub(crate) use self::assignors::Assignors;
@@ -26,6 +27,7 @@ pub(crate) use self::membership::{Membership, Settings};
 pub(crate) use self::messages::{
     Effect, GroupRequest, GroupResponse, MemberIdentity, Subscription, Token, Verdict,
 };
+pub use self::metadata::GroupMetadata;
 
 /// What becomes of a consumer's place in its group when it is closed (KIP-1092).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

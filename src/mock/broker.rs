@@ -188,6 +188,8 @@ async fn apply(
         _ => {}
     }
     let outcome = apply_at_once(shared, at, context, request, correlation);
+    // Markers that are to be written at once come after the answer.
+    shared.state().settle_transactions();
     // Whoever waits for data or another leader looks again.
     shared.changed.notify_waiters();
     outcome
@@ -206,6 +208,7 @@ fn apply_at_once(
     if !state.lives(at.broker, at.life) {
         return Outcome::Close;
     }
+    state.settle_transactions();
     macro_rules! answer {
         ($response:expr) => {
             encode(at, &$response, version, correlation)
@@ -246,6 +249,16 @@ fn apply_at_once(
         Request::DeleteTopics(request) => {
             answer!(api::topics::delete_topics(state, context, &request))
         }
+        Request::AddPartitionsToTxn(request) => {
+            answer!(api::transactions::add_partitions(state, context, &request))
+        }
+        Request::AddOffsetsToTxn(request) => {
+            answer!(api::transactions::add_offsets(state, context, &request))
+        }
+        Request::TxnOffsetCommit(request) => {
+            answer!(api::transactions::commit_offsets(state, context, &request))
+        }
+        Request::EndTxn(request) => answer!(api::transactions::end(state, context, &request)),
         Request::InitProducerId(request) => {
             answer!(api::produce::init_producer_id(state, context, &request))
         }
@@ -308,15 +321,17 @@ async fn fetch(
         tokio::pin!(changed);
         changed.as_mut().enable();
         let over = now() >= deadline;
-        {
+        let next = {
             let mut state = shared.state();
+            state.settle_transactions();
             let found = fetching.look(&state, context);
             if over || fetching.is_due(&found) {
                 let response = fetching.answer(found, &mut state, context);
                 return encode(at, &response, context.version, correlation);
             }
-        }
-        let _ = timeout_at(deadline, changed).await;
+            state.next_settlement()
+        };
+        let _ = timeout_at(next.map_or(deadline, |next| deadline.min(next)), changed).await;
     }
 }
 

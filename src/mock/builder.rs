@@ -29,6 +29,7 @@ pub struct MockClusterBuilder {
     tcp: Option<(String, u16)>,
     seed: Option<u64>,
     highest: BTreeMap<Api, Option<i16>>,
+    transaction_version: i16,
 }
 
 impl MockCluster {
@@ -53,7 +54,10 @@ impl MockClusterBuilder {
                 group_max_size: usize::MAX,
                 classic_sessions: (Duration::from_secs(6), Duration::from_secs(30 * 60)),
                 migration: (true, true),
+                transaction_max_timeout: Duration::from_secs(15 * 60),
+                marker_delay: Duration::ZERO,
             },
+            transaction_version: 2,
             tcp: Some(("127.0.0.1".to_owned(), 0)),
             seed: None,
             highest: BTreeMap::new(),
@@ -232,6 +236,21 @@ impl MockClusterBuilder {
         self
     }
 
+    /// How transactions are done (`transaction.version`): 2 (KIP-890), the default, or 1, as on
+    /// clusters that came from before Kafka 4.0. Changes later by
+    /// [`set_transaction_version`](MockCluster::set_transaction_version).
+    pub fn transaction_version(mut self, version: u8) -> Self {
+        self.transaction_version = version.into();
+        self
+    }
+
+    /// How long after the decision the end of a transaction is written into the logs of its
+    /// partitions; until then nothing new can begin (CONCURRENT_TRANSACTIONS). Default: no time.
+    pub fn marker_delay(mut self, delay: Duration) -> Self {
+        self.defaults.marker_delay = delay;
+        self
+    }
+
     /// Listens at this port and the ones that follow, one for each broker. Default: free ports.
     pub fn port(mut self, first: u16) -> Self {
         self.tcp = Some(("127.0.0.1".to_owned(), first));
@@ -282,6 +301,7 @@ impl MockClusterBuilder {
         };
         let mut state = State::new(clock.clone(), self.defaults.clone(), self.brokers);
         state.highest = self.highest;
+        state.transaction_version = self.transaction_version;
         for (name, partitions, configs) in self.topics {
             if !is_valid_name(&name) || !(1..=100_000).contains(&partitions) {
                 return Err(invalid(format!(

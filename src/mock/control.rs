@@ -7,7 +7,7 @@ use super::MockCluster;
 use super::assign::Parts;
 use super::consumer_protocol;
 use super::groups::{Group, Members};
-use super::state::{Partition, State};
+use super::state::{Partition, State, transaction_key};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::OwnedRecord;
 use crate::types::TopicPartition;
@@ -25,6 +25,20 @@ pub struct MockGroup {
     pub members: Vec<MockGroupMember>,
     /// The committed offsets in the order of topics and partitions.
     pub offsets: Vec<(TopicPartition, i64)>,
+}
+
+/// A transactional id as its coordinator sees it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MockTransaction {
+    /// The producer id.
+    pub producer_id: i64,
+    /// Its epoch.
+    pub producer_epoch: i16,
+    /// `Empty`, `Ongoing`, `PrepareCommit`, `PrepareAbort`, `CompleteCommit` or `CompleteAbort`.
+    pub state: String,
+    /// The partitions of the open transaction.
+    pub partitions: Vec<TopicPartition>,
 }
 
 /// A member of a [`MockGroup`].
@@ -271,6 +285,51 @@ impl MockCluster {
         Ok(())
     }
 
+    /// Makes a broker the coordinator of a transactional id.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidArgument`] if there is no such broker alive.
+    pub fn move_transaction_coordinator(&self, id: &str, broker: i32) -> Result<()> {
+        let mut state = self.shared.state();
+        if !state.is_alive(broker) {
+            return Err(unknown(format!("broker {broker} that is alive")));
+        }
+        state.coordinators.insert(transaction_key(id), broker);
+        Ok(())
+    }
+
+    /// Changes how transactions are done from now on (`transaction.version`), as
+    /// `kafka-features.sh` does: clients learn of it with their next connections.
+    pub fn set_transaction_version(&self, version: u8) {
+        let mut state = self.shared.state();
+        state.transaction_version = version.into();
+        state.features_epoch += 1;
+    }
+
+    /// A transactional id as its coordinator sees it; `None` if nobody ever used it.
+    #[must_use]
+    pub fn transaction(&self, id: &str) -> Option<MockTransaction> {
+        let mut state = self.shared.state();
+        state.settle_transactions();
+        let known = state.transactions.get(id)?;
+        let partitions = known.partitions.iter();
+        Some(MockTransaction {
+            producer_id: known.owner.id,
+            producer_epoch: known.owner.epoch,
+            state: known.phase.name().to_owned(),
+            partitions: partitions
+                .map(|(topic, partition)| TopicPartition::new(topic.as_str(), *partition))
+                .collect(),
+        })
+    }
+
+    /// The broker that coordinates a transactional id; `None` if no broker lives.
+    #[must_use]
+    pub fn transaction_coordinator(&self, id: &str) -> Option<i32> {
+        self.shared.state().coordinator(&transaction_key(id))
+    }
+
     /// Cuts the end of a partition off under a new leader epoch, as an unclean election does. What
     /// is lost was acknowledged.
     ///
@@ -349,7 +408,19 @@ impl MockCluster {
     /// Every record of a partition, in order; none if there is no such partition.
     #[must_use]
     pub fn records(&self, topic: &str, partition: i32) -> Vec<OwnedRecord> {
-        let state = self.shared.state();
+        self.records_of(topic, partition, false)
+    }
+
+    /// The records that a `read_committed` consumer sees: not those of transactions that are open
+    /// or were aborted, nor those behind the first open one.
+    #[must_use]
+    pub fn committed_records(&self, topic: &str, partition: i32) -> Vec<OwnedRecord> {
+        self.records_of(topic, partition, true)
+    }
+
+    fn records_of(&self, topic: &str, partition: i32, committed: bool) -> Vec<OwnedRecord> {
+        let mut state = self.shared.state();
+        state.settle_transactions();
         let Some(known) = state
             .topics
             .get(topic)
@@ -358,7 +429,9 @@ impl MockCluster {
             return Vec::new();
         };
         let start = known.log.start();
-        let batches = known.log.decoded(&Arc::from(topic), partition, &state.pool);
+        let batches = known
+            .log
+            .decoded(&Arc::from(topic), partition, committed, &state.pool);
         let records = batches
             .iter()
             .flat_map(|batch| batch.records().filter_map(std::result::Result::ok));

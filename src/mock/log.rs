@@ -4,13 +4,15 @@
 //! checksum does not cover; offsets have no gaps; a batch is appended whole or not at all; the high
 //! watermark is the log end, since the mock's replicas are always in sync.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
 use super::sequences::{Appended, Sequences};
 use crate::record::{
-    BatchHeader, CodecPool, DecodeLimits, DecodedBatch, RawBatch, RecordBatches, RecordError,
+    BatchHeader, BatchWriter, CodecPool, Compression, DecodeLimits, DecodedBatch, ProducerStamp,
+    RawBatch, RecordBatches, RecordError, as_control,
 };
 use crate::wire::codes;
 
@@ -62,12 +64,15 @@ pub(super) struct Log {
     /// Each leader epoch with the offset of its first record.
     epochs: Vec<(i32, i64)>,
     sequences: Sequences,
+    transactions: OpenTransactions,
 }
 
 #[derive(Debug)]
 struct Stored {
     header: BatchHeader,
     bytes: Bytes,
+    /// Whether it says that a transaction was committed, or aborted.
+    marker: Option<bool>,
 }
 
 impl Log {
@@ -106,23 +111,16 @@ impl Log {
             .check(&header)
             .map_err(|code| Refused(code, ""))?;
         let base_offset = self.end;
-        let mut bytes = BytesMut::from(&batch.bytes()[..]);
-        if let Some(place) = bytes.get_mut(..8) {
-            place.copy_from_slice(&base_offset.to_be_bytes());
-        }
-        if let Some(place) = bytes.get_mut(12..16) {
-            place.copy_from_slice(&rules.leader_epoch.to_be_bytes());
-        }
+        let bytes = place(batch.bytes(), base_offset, rules.leader_epoch);
         let stored = BatchHeader {
             base_offset,
             partition_leader_epoch: rules.leader_epoch,
             ..header
         };
-        self.sequences.appended(&stored);
-        self.end = stored.next_offset();
-        self.batches.push(Stored {
+        self.push(Stored {
             header: stored,
-            bytes: bytes.freeze(),
+            bytes,
+            marker: None,
         });
         Ok(Appended {
             base_offset,
@@ -130,16 +128,84 @@ impl Log {
         })
     }
 
+    fn push(&mut self, stored: Stored) {
+        self.learn(&stored);
+        self.end = stored.header.next_offset();
+        self.batches.push(stored);
+    }
+
+    fn learn(&mut self, stored: &Stored) {
+        match stored.marker {
+            None => self.sequences.appended(&stored.header),
+            Some(_) => self.sequences.marked(&stored.header),
+        }
+        self.transactions.appended(&stored.header, stored.marker);
+    }
+
+    /// Writes the end of a producer's transaction.
+    pub(super) fn mark(
+        &mut self,
+        producer: i64,
+        epoch: i16,
+        commits: bool,
+        leader_epoch: i32,
+        time: i64,
+    ) {
+        let Some(bytes) = control_batch(producer, epoch, commits, time) else {
+            return;
+        };
+        let bytes = place(&bytes, self.end, leader_epoch);
+        let Some(Ok(batch)) = RecordBatches::new(bytes.clone()).next() else {
+            return;
+        };
+        self.push(Stored {
+            header: *batch.header(),
+            bytes,
+            marker: Some(commits),
+        });
+    }
+
+    /// Whether a transaction of the producer is open here under this epoch.
+    pub(super) fn is_open(&self, producer: i64, epoch: i16) -> bool {
+        self.transactions
+            .open
+            .get(&producer)
+            .is_some_and(|open| open.epoch == epoch)
+    }
+
+    /// Up to where `read_committed` reads: the first offset of an open transaction, or the end.
+    pub(super) fn last_stable(&self) -> i64 {
+        let open = self.transactions.open.values();
+        open.map(|open| open.first).min().unwrap_or(self.end)
+    }
+
+    /// Producer and first offset of the transactions that were aborted and have records from this
+    /// offset on and before that one, in the order of their ends.
+    pub(super) fn aborted(&self, from: i64, to: i64) -> Vec<(i64, i64)> {
+        let aborted = self.transactions.aborted.iter();
+        let within = aborted.filter(|aborted| aborted.last >= from && aborted.first < to);
+        within
+            .map(|aborted| (aborted.producer, aborted.first))
+            .collect()
+    }
+
     /// Whole batches from the one that holds `offset`, up to `max_bytes`; with `at_least_one` the
-    /// first comes however large it is (KIP-74).
-    pub(super) fn read(&self, offset: i64, max_bytes: usize, at_least_one: bool) -> Bytes {
+    /// first comes however large it is (KIP-74). What begins at `end` or after it is left out.
+    pub(super) fn read(
+        &self,
+        offset: i64,
+        end: i64,
+        max_bytes: usize,
+        at_least_one: bool,
+    ) -> Bytes {
         let from = self
             .batches
             .partition_point(|batch| batch.header.next_offset() <= offset);
         let mut len = 0;
         let mut taken = 0;
         for batch in &self.batches[from..] {
-            if len + batch.bytes.len() > max_bytes && !(at_least_one && taken == 0) {
+            let fits = len + batch.bytes.len() <= max_bytes || (at_least_one && taken == 0);
+            if batch.header.base_offset >= end || !fits {
                 break;
             }
             len += batch.bytes.len();
@@ -158,16 +224,30 @@ impl Log {
         }
     }
 
-    /// Every batch, decoded.
+    /// Every batch with records of applications, decoded; or those of which `read_committed` reads.
     pub(super) fn decoded(
         &self,
         topic: &Arc<str>,
         partition: i32,
+        committed: bool,
         pool: &CodecPool,
     ) -> Vec<DecodedBatch> {
+        let stable = self.last_stable();
+        let aborted = |header: &BatchHeader| {
+            let mut aborted = self.transactions.aborted.iter();
+            aborted.any(|aborted| {
+                let within = aborted.first..aborted.last;
+                aborted.producer == header.producer_id && within.contains(&header.base_offset)
+            })
+        };
+        let seen = |header: &BatchHeader| {
+            let hidden = header.attributes.is_transactional() && aborted(header);
+            !committed || (header.base_offset < stable && !hidden)
+        };
         let raw = self
             .batches
             .iter()
+            .filter(|batch| batch.marker.is_none() && seen(&batch.header))
             .flat_map(|batch| RecordBatches::new(batch.bytes.clone()).filter_map(Result::ok));
         raw.filter_map(|batch| {
             batch
@@ -250,8 +330,12 @@ impl Log {
         };
         let end = self.end;
         self.epochs.retain(|entry| entry.1 <= end);
-        self.sequences
-            .rebuild(self.batches.iter().map(|batch| &batch.header));
+        self.sequences = Sequences::default();
+        self.transactions = OpenTransactions::default();
+        for stored in std::mem::take(&mut self.batches) {
+            self.learn(&stored);
+            self.batches.push(stored);
+        }
     }
 
     /// Removes what is before an offset, as retention does.
@@ -267,6 +351,80 @@ impl Log {
             first.1 = first.1.max(start);
         }
     }
+}
+
+/// The transactions of one log.
+#[derive(Debug, Default)]
+struct OpenTransactions {
+    /// By producer.
+    open: BTreeMap<i64, Open>,
+    aborted: Vec<Aborted>,
+}
+
+#[derive(Debug)]
+struct Open {
+    epoch: i16,
+    first: i64,
+}
+
+#[derive(Debug)]
+struct Aborted {
+    producer: i64,
+    first: i64,
+    last: i64,
+}
+
+impl OpenTransactions {
+    fn appended(&mut self, header: &BatchHeader, marker: Option<bool>) {
+        let producer = header.producer_id;
+        match marker {
+            None if header.attributes.is_transactional() => {
+                let open = Open {
+                    epoch: header.producer_epoch,
+                    first: header.base_offset,
+                };
+                self.open.entry(producer).or_insert(open);
+            }
+            None => {}
+            Some(commits) => {
+                let open = self.open.remove(&producer).filter(|_| !commits);
+                self.aborted.extend(open.map(|open| Aborted {
+                    producer,
+                    first: open.first,
+                    last: header.base_offset,
+                }));
+            }
+        }
+    }
+}
+
+/// The bytes of a batch at its place in the log, which the checksum does not cover.
+fn place(batch: &[u8], base_offset: i64, leader_epoch: i32) -> Bytes {
+    let mut bytes = BytesMut::from(batch);
+    if let Some(place) = bytes.get_mut(..8) {
+        place.copy_from_slice(&base_offset.to_be_bytes());
+    }
+    if let Some(place) = bytes.get_mut(12..16) {
+        place.copy_from_slice(&leader_epoch.to_be_bytes());
+    }
+    bytes.freeze()
+}
+
+/// The batch that ends a producer's transaction, as brokers write it.
+fn control_batch(producer: i64, epoch: i16, commits: bool, time: i64) -> Option<Bytes> {
+    // Version and type; then version and the coordinator's epoch.
+    let key = [0, 0, 0, u8::from(commits)];
+    let value = [0; 6];
+    let mut writer = BatchWriter::new(128);
+    writer.append(time, Some(&key), Some(&value), &[]).ok()?;
+    let mut sealed = writer.seal(Compression::None, &CodecPool::new(0)).ok()?;
+    let bytes = sealed.stamp(ProducerStamp {
+        producer_id: producer,
+        producer_epoch: epoch,
+        base_sequence: -1,
+        transactional: true,
+    });
+    Some(as_control(&bytes))
 }
 
 /// A Produce request has one batch per partition since the record format 2.
@@ -326,12 +484,6 @@ fn check(batch: &RawBatch, rules: AppendRules, pool: &CodecPool) -> Result<(), R
     }
     if header.producer_id >= 0 && header.base_sequence < 0 {
         return invalid("Invalid sequence number in a batch with a producer id");
-    }
-    if header.attributes.is_transactional() {
-        return Err(Refused(
-            codes::INVALID_TXN_STATE,
-            "The mock has no transactions yet",
-        ));
     }
     if header.max_timestamp > rules.now_millis.saturating_add(FUTURE_MILLIS) {
         return Err(Refused(

@@ -36,12 +36,14 @@
 //! |---|---|
 //! | requests fail, wait, get lost before or after they were done, are answered with garbage | [`on`](MockCluster::on), [`on_any`](MockCluster::on_any), then an action of [`RuleBuilder`] |
 //! | a broker dies, comes back, freezes, goes on | [`kill`](MockCluster::kill), [`restart`](MockCluster::restart), [`pause`](MockCluster::pause), [`resume`](MockCluster::resume) |
-//! | a partition gets another leader, a group another coordinator | [`move_leader`](MockCluster::move_leader), [`move_coordinator`](MockCluster::move_coordinator) |
+//! | a partition gets another leader, a group or a transactional id another coordinator | [`move_leader`](MockCluster::move_leader), [`move_coordinator`](MockCluster::move_coordinator), [`move_transaction_coordinator`](MockCluster::move_transaction_coordinator) |
+//! | transactions are done otherwise, their ends take time | [`set_transaction_version`](MockCluster::set_transaction_version), [`marker_delay`](MockClusterBuilder::marker_delay) |
 //! | the network is slow, cut in one or both directions, resets connections, forgets them | [`network`](MockCluster::network), then [`NetworkControl`] |
 //! | time passes: sessions of groups end | [`advance`](MockCluster::advance) |
 //! | records are lost, or deleted by retention; partitions are added | [`truncate`](MockCluster::truncate), [`delete_records`](MockCluster::delete_records), [`add_partitions`](MockCluster::add_partitions) |
 //!
 //! And what there is to look at: [`records`](MockCluster::records),
+//! [`committed_records`](MockCluster::committed_records), [`transaction`](MockCluster::transaction),
 //! [`offsets`](MockCluster::offsets), [`leader`](MockCluster::leader),
 //! [`topics`](MockCluster::topics), [`group`](MockCluster::group),
 //! [`coordinator`](MockCluster::coordinator), [`is_alive`](MockCluster::is_alive),
@@ -53,7 +55,7 @@
 //!
 //! It offers what Kafka 4.3 does, or less with [`max_version`](MockClusterBuilder::max_version) and
 //! [`without`](MockClusterBuilder::without). Groups speak the classic protocol or that of KIP-848,
-//! and migrate between them. What it does not have: transactions, access control, quotas, TLS and
+//! and migrate between them. What it does not have: access control, quotas, TLS and
 //! SASL, compaction and retention, log append time; and Unicode classes such as `\p{L}` in the
 //! regular expressions of subscriptions. A request that it does not offer ends the connection, as
 //! at a broker, with a line in the log (`tracing`, level `warn`).
@@ -84,6 +86,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 mod topic_config;
+mod transactions;
 
 use std::fmt;
 use std::sync::Arc;
@@ -91,7 +94,7 @@ use std::sync::Arc;
 use crate::tasks::Tasks;
 
 pub use self::builder::MockClusterBuilder;
-pub use self::control::{MockGroup, MockGroupMember};
+pub use self::control::{MockGroup, MockGroupMember, MockTransaction};
 pub use self::memory::NetworkControl;
 pub use self::requests::Api;
 pub use self::rule_builder::{RuleBuilder, RuleHandle};

@@ -92,6 +92,10 @@ apis! {
     DeleteTopics = 20, 4..=6, DeleteTopicsRequest;
     DeleteRecords = 21, 2..=2, DeleteRecordsRequest;
     InitProducerId = 22, 2..=5, InitProducerIdRequest;
+    AddPartitionsToTxn = 24, 3..=3, AddPartitionsToTxnRequest;
+    AddOffsetsToTxn = 25, 3..=4, AddOffsetsToTxnRequest;
+    EndTxn = 26, 3..=5, EndTxnRequest;
+    TxnOffsetCommit = 28, 3..=5, TxnOffsetCommitRequest;
     OffsetForLeaderEpoch = 23, 4..=4, OffsetForLeaderEpochRequest;
     DescribeConfigs = 32, 4..=4, DescribeConfigsRequest;
     CreatePartitions = 37, 2..=3, CreatePartitionsRequest;
@@ -156,6 +160,16 @@ impl Request {
                     .filter_map(|topic| named(&topic.name, topic.id))
                     .collect()
             }
+            Self::AddPartitionsToTxn(request) => request
+                .v3_and_below_topics
+                .iter()
+                .map(|topic| topic.name.to_string())
+                .collect(),
+            Self::TxnOffsetCommit(request) => request
+                .topics
+                .iter()
+                .map(|topic| topic.name.to_string())
+                .collect(),
             Self::CreateTopics(request) => request
                 .topics
                 .iter()
@@ -196,6 +210,8 @@ impl Request {
             Self::LeaveGroup(request) => Some(&request.group_id),
             Self::SyncGroup(request) => Some(&request.group_id),
             Self::OffsetDelete(request) => Some(&request.group_id),
+            Self::AddOffsetsToTxn(request) => Some(&request.group_id),
+            Self::TxnOffsetCommit(request) => Some(&request.group_id),
             Self::OffsetFetch(request) => request.groups.first().map(|group| &*group.group_id),
             _ => None,
         }

@@ -69,10 +69,11 @@ impl Sequences {
         let in_sequence = if header.producer_epoch > producer.epoch {
             header.base_sequence == 0
         } else {
-            producer
-                .batches
-                .back()
-                .is_none_or(|last| follows(last.last, header.base_sequence))
+            // Nothing after the end of a transaction that gave another epoch.
+            let last = producer.batches.back();
+            last.map_or(header.base_sequence == 0, |last| {
+                follows(last.last, header.base_sequence)
+            })
         };
         match in_sequence {
             true => Ok(()),
@@ -107,11 +108,16 @@ impl Sequences {
         });
     }
 
-    /// Learns everything again from the batches that are left.
-    pub(super) fn rebuild<'a>(&mut self, headers: impl Iterator<Item = &'a BatchHeader>) {
-        self.0.clear();
-        for header in headers {
-            self.appended(header);
+    /// The end of a transaction is in the log: its epoch counts from now on.
+    pub(super) fn marked(&mut self, header: &BatchHeader) {
+        let epoch = header.producer_epoch;
+        let producer = self.0.entry(header.producer_id).or_insert(Producer {
+            epoch,
+            batches: VecDeque::new(),
+        });
+        if epoch > producer.epoch {
+            producer.epoch = epoch;
+            producer.batches.clear();
         }
     }
 }

@@ -14,6 +14,7 @@ use super::log::Log;
 use super::requests::Api;
 use super::rules::Rule;
 use super::sessions::Sessions;
+use super::transactions::{Transaction, Transactions};
 use crate::clock::{Clock, Instant, now};
 use crate::record::CodecPool;
 use crate::wire::codes;
@@ -71,6 +72,10 @@ pub(super) struct Defaults {
     pub(super) group_max_size: usize,
     /// The shortest and the longest session time-out of a classic member.
     pub(super) classic_sessions: (Duration, Duration),
+    /// The longest `transaction.timeout.ms`.
+    pub(super) transaction_max_timeout: Duration,
+    /// How long after the decision the markers of a transaction are written.
+    pub(super) marker_delay: Duration,
     /// Whether classic groups with members become groups of KIP-848, and the other way round.
     pub(super) migration: (bool, bool),
 }
@@ -84,6 +89,10 @@ pub(super) struct State {
     pub(super) topics: IndexMap<String, Topic>,
     pub(super) groups: BTreeMap<String, Group>,
     pub(super) coordinators: BTreeMap<String, i32>,
+    pub(super) transactions: Transactions,
+    /// The finalized `transaction.version`, and the epoch of the finalized features.
+    pub(super) transaction_version: i16,
+    pub(super) features_epoch: i64,
     pub(super) next_producer_id: i64,
     /// Topics made so far: to spread leaders of small topics, and to tell that there are new ones.
     pub(super) made: usize,
@@ -121,6 +130,9 @@ impl State {
             topics: IndexMap::new(),
             groups: BTreeMap::new(),
             coordinators: BTreeMap::new(),
+            transactions: Transactions::new(),
+            transaction_version: 2,
+            features_epoch: 1,
             next_producer_id: 0,
             made: 0,
             rules: Vec::new(),
@@ -257,6 +269,49 @@ impl State {
         }
     }
 
+    /// The code to refuse a transactional id's request with at this broker, if it must.
+    pub(super) fn not_transaction_coordinator(&mut self, id: &str, broker: i32) -> Option<i16> {
+        self.not_coordinator(&transaction_key(id), broker)
+    }
+
+    /// Does what was to happen to transactions until now: ends those that are open for too long,
+    /// and writes the markers of those that are decided.
+    pub(super) fn settle_transactions(&mut self) {
+        let (now, delay) = (self.now(), self.defaults.marker_delay);
+        let time = self.wall_millis();
+        for transaction in self.transactions.values_mut() {
+            let Some(markers) = transaction.settle(now, delay) else {
+                continue;
+            };
+            for (topic, index) in &markers.partitions {
+                let topic = self.topics.get_mut(topic);
+                let index = usize::try_from(*index).ok();
+                let partition = index.and_then(|index| topic?.partitions.get_mut(index));
+                if let Some(partition) = partition {
+                    let epoch = partition.leader_epoch;
+                    let (owner, commits) = (markers.owner, markers.commits);
+                    partition
+                        .log
+                        .mark(owner.id, owner.epoch, commits, epoch, time);
+                }
+            }
+            for (group, place, offset) in markers.offsets {
+                if markers.commits {
+                    let group = self.groups.entry(group).or_default();
+                    group.offsets.insert(place, offset);
+                }
+            }
+        }
+    }
+
+    /// When a transaction is given up, or its markers are written, without anything else happening;
+    /// by the runtime's clock.
+    pub(super) fn next_settlement(&self) -> Option<Instant> {
+        let deadlines = self.transactions.values();
+        let next = deadlines.filter_map(Transaction::next_deadline).min();
+        next.map(|at| at.checked_sub(self.skew).unwrap_or_else(now))
+    }
+
     /// The code to refuse a group's request with at this broker, if it must.
     pub(super) fn not_coordinator(&mut self, key: &str, broker: i32) -> Option<i16> {
         match self.coordinator(key) {
@@ -334,6 +389,11 @@ impl Topic {
     pub(super) fn partition(&self, index: i32) -> Option<&Partition> {
         self.partitions.get(usize::try_from(index).ok()?)
     }
+}
+
+/// Under which the coordinator of a transactional id is kept; no group is called so.
+pub(super) fn transaction_key(id: &str) -> String {
+    format!("\u{0}{id}")
 }
 
 /// An id as Kafka writes it: 22 characters of URL-safe base64.

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::connector::BoxStream;
 use super::frame::{self, Front, Peer};
 use crate::error::{Class, Error, ErrorKind, Result};
-use crate::wire::versions::{ApiVersionsAnswer, Versions};
+use crate::wire::versions::{ApiVersionsAnswer, Features, Versions};
 
 /// The newest ApiVersions that this client speaks.
 const NEWEST: i16 = 4;
@@ -24,13 +24,13 @@ pub(crate) async fn negotiate(
     stream: &mut BoxStream,
     peer: &Peer,
     client_id: &StrBytes,
-) -> Result<Versions> {
+) -> Result<(Versions, Features)> {
     let mut version = NEWEST;
     loop {
         let body = exchange(stream, peer, client_id, version).await?;
         let answer = ApiVersionsAnswer::decode(body, version).map_err(|error| peer.name(error))?;
         match answer.error_code {
-            0 => return Ok(answer.versions),
+            0 => return Ok((answer.versions, answer.features)),
             UNSUPPORTED if version > 0 => {
                 version = answer.api_versions(version - 1).unwrap_or(0);
             }

@@ -28,7 +28,7 @@ use crate::log_throttle::LogThrottle;
 use crate::tasks::Tasks;
 use crate::types::BrokerId;
 use crate::wire::codec;
-use crate::wire::versions::Versions;
+use crate::wire::versions::{Features, Versions};
 
 /// Where a broker is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,8 @@ pub(crate) struct Pool {
     traffic: Arc<Traffic>,
     /// Owners so far.
     owners: AtomicU64,
+    /// The newest that a broker told.
+    features: Mutex<Features>,
 }
 
 /// One broker at one address, and the links to it.
@@ -116,7 +118,20 @@ impl Pool {
             client_id,
             brokers: Mutex::default(),
             owners: AtomicU64::new(0),
+            features: Mutex::new(Features::UNKNOWN),
         })
+    }
+
+    /// What the cluster has switched on, as the newest connection or an earlier one was told.
+    pub(crate) fn features(&self) -> Features {
+        *self.features.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn learn(&self, told: Features) {
+        let mut known = self.features.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.epoch > known.epoch {
+            *known = told;
+        }
     }
 
     /// A number for a role, under which it has connections of its own until
@@ -432,7 +447,7 @@ impl Pool {
             .connect(host, *port, deadline)
             .await
             .map_err(|error| peer.name(error))?;
-        let versions = handshake::negotiate(&mut stream, &peer, &self.client_id)
+        let (versions, features) = handshake::negotiate(&mut stream, &peer, &self.client_id)
             .await
             .map_err(|error| match (error.kind(), id.0) {
                 // The cluster itself named this address: a broker is there, and the answer was
@@ -440,6 +455,7 @@ impl Pool {
                 (ErrorKind::Protocol, 0..) => error.with_class(Class::Retriable),
                 _ => error,
             })?;
+        self.learn(features);
         let mut last = broker
             .offered
             .lock()

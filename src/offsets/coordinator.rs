@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use crate::clock::{Instant, now};
+use crate::clock::Instant;
 use crate::cluster::{Cluster, CoordinatorKey};
 use crate::error::{Result, classify};
 use crate::net::Lane;
@@ -34,32 +34,16 @@ pub(crate) async fn ask_coordinator<R: Call>(
     ask_coordinator_on(lane, cluster, group, deadline, build).await
 }
 
-/// The same on another lane, where it may wait for so long at the broker: the deadline is that of
-/// finding the coordinator and connecting to it, and the answer may come when that time is over.
+/// The same on another lane, where it may wait for so long at the broker.
 pub(crate) async fn ask_coordinator_on<R: Call>(
-    (lane, wait): (Lane, Duration),
+    lane: (Lane, Duration),
     cluster: &Cluster,
     group: &str,
     deadline: Instant,
     build: impl Fn(i16) -> Result<(i16, R)> + Send + Sync,
 ) -> Result<(BrokerId, R::Response)> {
     let key = CoordinatorKey::Group(group);
-    let broker = cluster.coordinator(key, deadline).await?;
-    let doubt = || {
-        cluster.forget_coordinator(key, broker);
-        cluster.refresh();
-    };
-    let link = cluster
-        .link(broker, lane, deadline)
-        .await
-        .inspect_err(|_| doubt())?;
-    let (version, request) = build(link.version::<R>()?)?;
-    let answered = deadline.max(now() + wait);
-    let response = link
-        .ask_waiting(version, &request, wait, answered)
-        .await
-        .inspect_err(|_| doubt())?;
-    Ok((broker, response))
+    cluster.ask_coordinator(key, lane, deadline, build).await
 }
 
 /// The highest version in which all topics can be named: by id only where every id is known.

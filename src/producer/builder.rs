@@ -1,5 +1,6 @@
 //! Makes producers: every setting, and what they must not be together.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,21 +12,23 @@ use crate::producer::batch_report::BatchReport;
 use crate::producer::interceptor::ProducerInterceptor;
 use crate::producer::partitioner::{IgnoreKeys, KeyPartitioner, Partitioner};
 use crate::producer::report::{OnBatch, ProducerStats};
-use crate::producer::shared::Shared;
+use crate::producer::shared::{Kind, Shared};
+use crate::producer::transaction::{TransactionalProducer, Transactions, driver};
 use crate::producer::{Producer, control};
 use crate::record::Compression;
 
-/// Settings of a [`Producer`] to be.
+/// Settings of a [`Producer`], or of a [`TransactionalProducer`], to be.
 ///
 /// Every setter names the Kafka property that it stands for; defaults are Java's. What contradicts
 /// another setting is refused by [`build`](Self::build), which names the properties.
 #[must_use = "a builder does nothing until built"]
-pub struct ProducerBuilder {
+pub struct ProducerBuilder<P = Producer> {
     cluster: Cluster,
     config: ProducerConfig,
     partitioner: Option<Box<dyn Partitioner>>,
     on_batch: Option<OnBatch>,
     interceptors: Chain<dyn ProducerInterceptor>,
+    builds: PhantomData<fn() -> P>,
 }
 
 impl ProducerBuilder {
@@ -36,9 +39,91 @@ impl ProducerBuilder {
             partitioner: None,
             on_batch: None,
             interceptors: Chain::new(),
+            builds: PhantomData,
         }
     }
 
+    /// Makes it one of transactions, with the `transactional.id` of the properties or of
+    /// [`transactional_id`](ProducerBuilder::transactional_id).
+    pub fn transactional(self) -> ProducerBuilder<TransactionalProducer> {
+        ProducerBuilder {
+            cluster: self.cluster,
+            config: self.config,
+            partitioner: self.partitioner,
+            on_batch: self.on_batch,
+            interceptors: self.interceptors,
+            builds: PhantomData,
+        }
+    }
+
+    /// Checks the settings and starts the producer. It does not wait for a broker.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] names the properties that are wrong.
+    pub fn build(self) -> Result<Producer> {
+        if self.config.transactional_id.is_some() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "transactional.id is set: build a transactional producer \
+                 (Client::transactional_producer, ProducerBuilder::transactional), or remove it",
+            ));
+        }
+        Ok(Producer::new(self.start(None)?))
+    }
+}
+
+impl ProducerBuilder<TransactionalProducer> {
+    /// The lasting name of the producer (`transactional.id`): who builds one of the same name ends
+    /// the transaction that this one left open, and shuts it out.
+    pub fn transactional_id(mut self, id: impl Into<String>) -> Self {
+        self.config.transactional_id = Some(id.into());
+        self
+    }
+
+    /// How long a transaction may be open until the coordinator aborts it and shuts the producer
+    /// out (`transaction.timeout.ms`). Default: 60 s. At most the broker's
+    /// `transaction.max.timeout.ms` (15 minutes).
+    pub fn transaction_timeout(mut self, timeout: Duration) -> Self {
+        self.config.transaction_timeout = timeout;
+        self
+    }
+
+    /// Checks the settings, starts the producer, and waits until the coordinator of the
+    /// transactional id has given it an identity: the transaction of an earlier owner is then
+    /// ended, and that owner is shut out. Java calls it `initTransactions`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] names the properties that are wrong: also a
+    /// [time-out](Self::transaction_timeout) that the broker does not allow.
+    /// [`ErrorKind::Authorization`] for the id. [`ErrorKind::Timeout`] if there was no answer
+    /// within `max.block.ms`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: an identity that nobody uses may be left.
+    pub async fn build(self) -> Result<TransactionalProducer> {
+        let Some(id) = self
+            .config
+            .transactional_id
+            .clone()
+            .filter(|id| !id.is_empty())
+        else {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "transactional.id is not set, or empty",
+            ));
+        };
+        let transactions = Transactions::new(id);
+        let shared = self.start(Some(Arc::clone(&transactions)))?;
+        let driver = driver::run(Arc::clone(&shared), Arc::clone(&transactions));
+        shared.tasks.spawn("producer transactions", driver);
+        TransactionalProducer::start(Producer::new(shared), transactions).await
+    }
+}
+
+impl<P> ProducerBuilder<P> {
     /// How many replicas must have a record before it counts as written (`acks`). Default:
     /// [`Acks::All`].
     pub fn acks(mut self, acks: Acks) -> Self {
@@ -210,14 +295,8 @@ impl ProducerBuilder {
         self
     }
 
-    /// Checks the settings and starts the producer. It does not wait for a broker.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] names the properties that are wrong.
-    pub fn build(mut self) -> Result<Producer> {
+    fn start(mut self, transactions: Option<Arc<Transactions>>) -> Result<Arc<Shared>> {
         self.config.validate(self.cluster.config())?;
-        let idempotent = self.config.is_idempotent();
         let partitioner = self.partitioner.unwrap_or_else(|| {
             if self.config.ignore_keys {
                 Box::new(IgnoreKeys)
@@ -230,8 +309,14 @@ impl ProducerBuilder {
             return Err(self.cluster.tasks().failure().unwrap_or_else(closed));
         }
         let client_id = &self.cluster.config().client_id;
-        let stats = ProducerStats::new(client_id, self.on_batch, self.interceptors);
-        let shared = Shared::new(&self.cluster, self.config, idempotent, partitioner, stats);
+        let told = transactions.clone();
+        let stats = ProducerStats::new(client_id, self.on_batch, self.interceptors, told);
+        let kind = match transactions {
+            Some(transactions) => Kind::Transactional(transactions),
+            None if self.config.is_idempotent() => Kind::Idempotent,
+            None => Kind::Plain,
+        };
+        let shared = Shared::new(&self.cluster, self.config, kind, partitioner, stats);
         if cfg!(feature = "metrics") {
             let sample = Arc::clone(&shared).sample();
             shared.tasks.spawn("producer metrics", sample);
@@ -239,11 +324,11 @@ impl ProducerBuilder {
         shared
             .tasks
             .spawn("producer control", control::run(Arc::clone(&shared)));
-        Ok(Producer::new(shared))
+        Ok(shared)
     }
 }
 
-impl std::fmt::Debug for ProducerBuilder {
+impl<P> std::fmt::Debug for ProducerBuilder<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ProducerBuilder")
             .field("config", &self.config)

@@ -8,6 +8,8 @@
 //! - An identity is asked for only by an idempotent producer, and by one request at a time.
 //! - A partition that cannot go on under an identity asks for *another than that one*. Several
 //!   partitions that lost the same identity cause one bump, not several.
+//! - A transactional producer is given its identities by the coordinator's answers
+//!   (`transaction/machine.rs`), and never takes one by itself.
 //! - Without transactions the next epoch is taken without asking, as Java does; when epochs run
 //!   out, or the broker does not accept the producer id any more, a new producer id is asked for.
 //! - After a fatal error there is no identity any more, and the error is kept.
@@ -42,6 +44,8 @@ enum State {
     Wanted,
     Asked,
     Known(Identity),
+    /// Of a transactional producer.
+    Given(Option<Identity>),
     Failed(Error),
 }
 
@@ -55,10 +59,26 @@ impl IdentityMachine {
         Self { state }
     }
 
+    /// That of a transactional producer.
+    pub(crate) fn transactional() -> Self {
+        Self {
+            state: State::Given(None),
+        }
+    }
+
+    /// Takes the identity of a transactional producer; whether it is another one.
+    pub(crate) fn give(&mut self, identity: Option<Identity>) -> bool {
+        match &mut self.state {
+            State::Given(known) => std::mem::replace(known, identity) != identity,
+            _ => false,
+        }
+    }
+
     /// What new batches are stamped with.
     pub(crate) fn current(&self) -> Option<Identity> {
         match self.state {
             State::Known(identity) => Some(identity),
+            State::Given(identity) => identity,
             _ => None,
         }
     }

@@ -16,6 +16,7 @@ use crate::producer::sender;
 use crate::producer::shared::Shared;
 use crate::producer::slot::Slot;
 use crate::producer::topics::{Entries, Known, TopicEntry, TopicState};
+use crate::producer::transaction::Transactions;
 use crate::record::Compression;
 use crate::types::{BrokerId, TopicPartition};
 
@@ -137,6 +138,11 @@ impl Shared {
     /// Forgets topics to which nothing was sent for so long (`metadata.max.idle.ms`); how many they
     /// are.
     pub(crate) fn forget_idle(&self, idle: Duration) -> usize {
+        let open = |state: &Arc<Transactions>| !state.machine().is_settled();
+        if self.transactions.as_ref().is_some_and(open) {
+            // What is forgotten costs another epoch, and a transaction has one.
+            return 0;
+        }
         let time = now();
         let mut known = self.topics.lock();
         let all = std::mem::take(&mut known.entries);
@@ -170,6 +176,10 @@ impl Shared {
                 ..one
             });
         if spent.is_some() {
+            if let Some(transactions) = &self.transactions {
+                transactions.machine().lost_sequence();
+                transactions.work.notify_one();
+            }
             known.spent = spent;
         }
         self.topics.publish(known);

@@ -41,6 +41,7 @@ mod tests;
 mod thread_tests;
 mod topic;
 mod topics;
+mod transaction;
 mod untold;
 
 use std::fmt;
@@ -61,6 +62,9 @@ pub use self::report::ProducerMetrics;
 use self::shared::{BulkEnqueue, NotAccepted, Shared};
 pub use self::topic::TopicProducer;
 use self::topics::CachedTopic;
+pub use self::transaction::{
+    CommitError, Transaction, TransactionOutcome, TransactionTopic, TransactionalProducer,
+};
 use crate::clock::{Instant, now};
 use crate::cluster::describe::PartitionDescription;
 pub use crate::config::producer::Acks;

@@ -1,5 +1,6 @@
 //! Dropping what was accepted and is not wanted any more.
 
+use crate::error::Error;
 use crate::producer::shared::Shared;
 use crate::producer::slot::purged;
 
@@ -35,14 +36,17 @@ pub struct PurgeReport {
 
 impl Shared {
     pub(crate) fn purge(&self, what: Purge) -> PurgeReport {
-        let sent = what == Purge::All;
-        let error = purged();
+        self.drop_records(what == Purge::All, &purged())
+    }
+
+    /// Ends with this error what no request has carried, and if `sent`, everything else, too.
+    pub(crate) fn drop_records(&self, sent: bool, error: &Error) -> PurgeReport {
         let mut report = PurgeReport {
             not_sent: 0,
             maybe_written: 0,
         };
         for slot in self.slots() {
-            let (not_sent, maybe_written) = slot.purge(sent, &error);
+            let (not_sent, maybe_written) = slot.purge(sent, error);
             report.not_sent += not_sent;
             report.maybe_written += maybe_written;
         }

@@ -58,6 +58,9 @@ pub(crate) use self::sending::Next;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rules {
     pub(crate) idempotent: bool,
+    /// What is refused for its sequence or epoch ends, and with it the transaction: it must not go
+    /// again under another identity.
+    pub(crate) transactional: bool,
     /// Batches of one partition in flight at once.
     pub(crate) max_in_flight: usize,
     pub(crate) linger: Duration,

@@ -19,6 +19,7 @@ use crate::producer::batch_report::BatchReport;
 use crate::producer::delivery::BatchDone;
 use crate::producer::interceptor::ProducerInterceptor;
 use crate::producer::meter::ProducerMeter;
+use crate::producer::transaction::Transactions;
 use crate::producer::untold::Failures;
 use crate::types::TopicPartition;
 
@@ -99,6 +100,8 @@ pub(crate) struct ProducerStats {
     pub(crate) failures: Failures,
     /// Keeps batches that fail from filling the log.
     failed: LogThrottle,
+    /// Told of each batch that fails.
+    transactions: Option<Arc<Transactions>>,
     repeats: LogThrottle,
 }
 
@@ -127,6 +130,7 @@ impl ProducerStats {
         client_id: &str,
         on_batch: Option<OnBatch>,
         interceptors: Chain<dyn ProducerInterceptor>,
+        transactions: Option<Arc<Transactions>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             on_batch,
@@ -136,6 +140,7 @@ impl ProducerStats {
             meter: ProducerMeter::new(client_id),
             failures: Failures::default(),
             failed: LogThrottle::default(),
+            transactions,
             repeats: LogThrottle::default(),
         })
     }
@@ -296,6 +301,9 @@ impl BatchLog {
             Err(error) => {
                 let failures = &self.stats.failures;
                 failures.add(done, contents.records, error);
+                if let Some(transactions) = &self.stats.transactions {
+                    transactions.batch_failed(error);
+                }
                 self.tell(now, partition, records, error);
             }
         }

@@ -40,11 +40,15 @@ use crate::producer::queue::{BatchId, Finished, Next, Payload as _, Stamp};
 use crate::producer::ready::{Notice, ReadyList};
 use crate::producer::shared::Shared;
 use crate::producer::slot::{AfterPoll, Slot};
+use crate::producer::transaction::{Protocol, Sending, Transactions};
 use crate::record::ProducerStamp;
 use crate::types::BrokerId;
 use crate::wire::produce::{ProduceBody, ProduceTopic};
 
 mod answers;
+
+/// The highest version that does not mean the second protocol of transactions (KIP-890).
+const V1_PRODUCE: i16 = 11;
 
 /// Runs until it is dropped, or its broker has left the cluster and nothing is left for it to do.
 pub(crate) async fn run(shared: Arc<Shared>, home: Arc<ReadyList<Slot>>) {
@@ -117,6 +121,8 @@ struct Request {
     parts: Vec<Part>,
     sent: Instant,
     span: tracing::Span,
+    /// Of a transactional producer.
+    _sending: Option<Sending>,
 }
 
 /// One batch of a request.
@@ -260,6 +266,15 @@ impl Sender {
                 return false;
             }
         };
+        let transactions = self.shared.transactions.clone();
+        let sending = transactions.as_ref().map(Transactions::sending);
+        let protocol = transactions
+            .as_ref()
+            .map(|state| state.machine().protocol());
+        let version = match protocol {
+            Some(Protocol::V1) => version.min(V1_PRODUCE),
+            _ => version,
+        };
         let mut identity = self.shared.identity().current();
         if self.shared.rules.idempotent && identity.is_none() {
             // The control task is at it, and wakes every sender when it has one.
@@ -289,13 +304,25 @@ impl Sender {
                 self.work.push_back(slot);
                 continue;
             }
+            if let Some(transactions) = &transactions
+                && !state.queue.is_empty()
+                && !transactions.machine().may_send(&slot.tp)
+            {
+                // The driver is at it, and wakes every sender.
+                drop(state);
+                transactions.work.notify_one();
+                self.work.push_back(slot);
+                continue;
+            }
             state.looked_at(time);
             let due = self.shared.is_urgent();
             let rules = &self.shared.rules;
             loop {
                 match state.queue.next(rules, time, broker, identity, room, due) {
                     Next::Send { id, batch, stamp } => {
-                        let bytes = batch.sealed.stamp(producer_stamp(stamp));
+                        let bytes = batch
+                            .sealed
+                            .stamp(producer_stamp(stamp, transactions.is_some()));
                         batch.log.sent(time);
                         records += batch.records();
                         state.request = number;
@@ -347,6 +374,10 @@ impl Sender {
                         }
                         drop(state);
                         self.shared.control.notify_one();
+                        if let (Some(_), Some(transactions)) = (spent, &transactions) {
+                            transactions.machine().lost_sequence();
+                            transactions.work.notify_one();
+                        }
                         self.work.push_back(slot);
                         break;
                     }
@@ -375,7 +406,7 @@ impl Sender {
             body.version(version),
             self.shared.config.acks.code(),
             i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX),
-            None,
+            self.shared.config.transactional_id.as_deref(),
             &body,
         );
         let span = tracing::debug_span!(
@@ -394,6 +425,7 @@ impl Sender {
             parts,
             sent: time,
             span,
+            _sending: sending,
         });
         true
     }
@@ -535,14 +567,14 @@ impl Sender {
     }
 }
 
-fn producer_stamp(stamp: Option<Stamp>) -> ProducerStamp {
+fn producer_stamp(stamp: Option<Stamp>, transactional: bool) -> ProducerStamp {
     match stamp {
         None => ProducerStamp::NONE,
         Some(stamp) => ProducerStamp {
             producer_id: stamp.identity.id,
             producer_epoch: stamp.identity.epoch,
             base_sequence: stamp.sequence,
-            transactional: false,
+            transactional,
         },
     }
 }

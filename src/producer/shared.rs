@@ -2,7 +2,7 @@
 //! ends.
 
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::producer::report::{Interceptors, ProducerStats};
 use crate::producer::slot::{Appended, Appending, Slot, closed};
 use crate::producer::sticky::{WEIGHED, weigh};
 use crate::producer::topics::{CachedTopic, TopicEntry, TopicState, Topics};
+use crate::producer::transaction::{TransactionMachine, Transactions};
 use crate::record::{BatchWriter, CodecPool, Record};
 use crate::tasks::Tasks;
 use crate::types::{BrokerId, Timestamp};
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) codecs: CodecPool,
     pub(crate) budget: Budget,
     pub(crate) flushing: Flushing,
+    /// Of a transactional producer.
+    pub(crate) transactions: Option<Arc<Transactions>>,
     identity: Mutex<IdentityMachine>,
     pub(super) topics: Topics,
     /// One ready list, and one sender task, per broker; `None` for partitions without a leader.
@@ -56,11 +59,19 @@ pub(crate) struct Shared {
     pub(crate) requests: AtomicU64,
     /// Flushes under way.
     pub(crate) flushes: AtomicUsize,
-    closing: AtomicBool,
+    /// Why no records are accepted: [`CLOSED`], [`NO_TRANSACTION`], or 0.
+    refuses: AtomicU8,
     /// Why everything was ended, once it was. Whoever makes a slot after that ends it.
     ended: Mutex<Option<Error>>,
     /// Every handle is gone.
     pub(crate) abandoned: AtomicBool,
+}
+
+/// What a producer promises about duplicates.
+pub(crate) enum Kind {
+    Plain,
+    Idempotent,
+    Transactional(Arc<Transactions>),
 }
 
 /// What the records of one call have in common: read and looked up once.
@@ -102,12 +113,18 @@ impl Shared {
     pub(crate) fn new(
         cluster: &Cluster,
         config: ProducerConfig,
-        idempotent: bool,
+        kind: Kind,
         partitioner: Box<dyn Partitioner>,
         stats: Arc<ProducerStats>,
     ) -> Arc<Self> {
+        let idempotent = !matches!(kind, Kind::Plain);
+        let transactions = match kind {
+            Kind::Transactional(transactions) => Some(transactions),
+            Kind::Plain | Kind::Idempotent => None,
+        };
         let rules = Rules {
             idempotent,
+            transactional: transactions.is_some(),
             max_in_flight: config.max_in_flight,
             linger: config.linger,
             delivery_timeout: config.delivery_timeout
@@ -134,7 +151,10 @@ impl Shared {
             codecs: CodecPool::new(8),
             budget: Budget::new(config.buffer_memory),
             flushing: Flushing::default(),
-            identity: Mutex::new(IdentityMachine::new(idempotent)),
+            identity: Mutex::new(match &transactions {
+                Some(_) => IdentityMachine::transactional(),
+                None => IdentityMachine::new(idempotent),
+            }),
             topics: Topics::default(),
             homes: Mutex::default(),
             wanted: Mutex::default(),
@@ -142,7 +162,11 @@ impl Shared {
             urges: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             flushes: AtomicUsize::new(0),
-            closing: AtomicBool::new(false),
+            refuses: AtomicU8::new(match &transactions {
+                Some(_) => NO_TRANSACTION,
+                None => 0,
+            }),
+            transactions,
             ended: Mutex::default(),
             abandoned: AtomicBool::new(false),
             config,
@@ -260,8 +284,8 @@ impl Shared {
 
     #[inline]
     fn check(&self, record: &Record<'_>) -> Result<()> {
-        if self.closing.load(Ordering::Relaxed) {
-            return Err(self.end());
+        if self.refuses.load(Ordering::Relaxed) != 0 {
+            return Err(self.refusal());
         }
         let size = BATCH_OVERHEAD
             + BatchWriter::upper_bound(record.key(), record.value(), record.headers());
@@ -335,6 +359,28 @@ impl Shared {
             Appended::Refused(error) if error.kind() == ErrorKind::Closed => Err(self.end().into()),
             Appended::Refused(error) => Err(error.with_topic_partition(slot.tp.clone()).into()),
         }
+    }
+
+    #[cold]
+    fn refusal(&self) -> Error {
+        let of_transaction = self.transactions.as_ref().filter(|_| {
+            // Told by the transaction if both are the case: it says what became of it.
+            self.refuses.load(Ordering::Relaxed) & CLOSED == 0
+        });
+        let why = of_transaction.and_then(|state| state.machine().intake().err());
+        why.unwrap_or_else(|| self.end())
+    }
+
+    /// Takes over from the transaction whether records are accepted.
+    pub(crate) fn note_intake(&self) {
+        let Some(transactions) = &self.transactions else {
+            return;
+        };
+        let machine = transactions.machine();
+        match machine.intake() {
+            Ok(()) => self.refuses.fetch_and(!NO_TRANSACTION, Ordering::AcqRel),
+            Err(_) => self.refuses.fetch_or(NO_TRANSACTION, Ordering::AcqRel),
+        };
     }
 
     #[cold]
@@ -485,7 +531,7 @@ impl Shared {
     }
 
     pub(crate) fn stop_intake(&self) {
-        self.closing.store(true, Ordering::Release);
+        self.refuses.fetch_or(CLOSED, Ordering::AcqRel);
     }
 
     /// The error that calls return after the end.
@@ -533,6 +579,10 @@ impl Shared {
         self.stop_intake();
         let deadline = now() + timeout.min(FOREVER);
         let _ = tokio::time::timeout_at(deadline, self.flush()).await;
+        if let Some(transactions) = &self.transactions {
+            let settled = |machine: &mut TransactionMachine| machine.is_settled().then_some(());
+            transactions.until(deadline, settled).await;
+        }
         self.fail_all(&self.end());
         self.tasks.stop();
     }
@@ -565,6 +615,11 @@ fn unknown_partition(record: &Record<'_>, partition: i32, state: &TopicState) ->
         ),
     ))
 }
+
+/// The producer takes no more records.
+const CLOSED: u8 = 1;
+/// No transaction is open that could take them.
+const NO_TRANSACTION: u8 = 2;
 
 /// The header of a batch.
 const BATCH_OVERHEAD: usize = 61;

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Instant, now};
-use crate::error::{Certainty, Error, ErrorKind};
+use crate::error::{Certainty, Class, Error, ErrorKind};
 use crate::producer::batch::{BatchConfig, Fit, OpenBatch, Parts, ReadyBatch, contents, end_all};
 use crate::producer::budget::{Budget, Charge};
 use crate::producer::delivery::{Awaited, BatchDone, Home, Outcome};
@@ -346,7 +346,10 @@ impl Slot {
         if finished.is_empty() && open.is_none() {
             return;
         }
-        let error = expired(rules.delivery_timeout, led, cause);
+        let mut error = expired(rules.delivery_timeout, led, cause);
+        if rules.transactional {
+            error = error.with_class(Class::Abortable);
+        }
         self.finish(finished, now, unknown_offset, |_, _| error.clone());
         if let Some(open) = open {
             open.fail(&self.tp, &error);

@@ -74,6 +74,8 @@ pub(crate) use self::header::BatchHeader;
 pub(crate) use self::header::HEADER_LEN;
 pub(crate) use self::reader::{DecodeLimits, RawBatch, RecordBatches};
 pub(crate) use self::records::{ControlType, RecordCursor, Records};
+#[cfg(feature = "mock")]
+pub(crate) use self::sealed::as_control;
 pub(crate) use self::sealed::{ProducerStamp, SealedBatch};
 pub use self::view::{Headers, OwnedRecord, RecordView};
 pub(crate) use self::writer::BatchWriter;

@@ -184,6 +184,22 @@ impl std::fmt::Debug for Buffer {
     }
 }
 
+/// The batch as one of control records, which say how transactions ended.
+#[cfg(feature = "mock")]
+pub(crate) fn as_control(batch: &[u8]) -> Bytes {
+    const ATTRIBUTES_LOW: usize = 22;
+    const CONTROL: u8 = 1 << 5;
+    let mut bytes = BytesMut::from(batch);
+    if let Some(attributes) = bytes.get_mut(ATTRIBUTES_LOW) {
+        *attributes |= CONTROL;
+    }
+    let crc = crc32c(bytes.get(CRC_FROM..).unwrap_or_default());
+    if let Some(place) = bytes.get_mut(CRC_AT..CRC_FROM) {
+        place.copy_from_slice(&crc.to_be_bytes());
+    }
+    bytes.freeze()
+}
+
 /// The checksum of batches.
 ///
 /// `crc-fast` against `crc32c`, measured on one x86-64 core with AVX-512 (`benches/record.rs`): 42

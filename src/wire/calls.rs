@@ -80,6 +80,10 @@ calls! {
     2 ListOffsetsRequest => ListOffsetsResponse, "ListOffsets" 6..=10 throttle throttle_time_ms check list_offsets;
     23 OffsetForLeaderEpochRequest => OffsetForLeaderEpochResponse, "OffsetForLeaderEpoch" 4..=4 throttle throttle_time_ms;
     22 InitProducerIdRequest => InitProducerIdResponse, "InitProducerId" 2..=5 throttle throttle_time_ms error error_code is Write check init_producer_id;
+    24 AddPartitionsToTxnRequest => AddPartitionsToTxnResponse, "AddPartitionsToTxn" 3..=3 throttle throttle_time_ms is Write;
+    25 AddOffsetsToTxnRequest => AddOffsetsToTxnResponse, "AddOffsetsToTxn" 3..=4 throttle throttle_time_ms error error_code is Write;
+    28 TxnOffsetCommitRequest => TxnOffsetCommitResponse, "TxnOffsetCommit" 3..=5 throttle throttle_time_ms is Write;
+    26 EndTxnRequest => EndTxnResponse, "EndTxn" 3..=5 throttle throttle_time_ms error error_code is Write check end_txn;
     10 FindCoordinatorRequest => FindCoordinatorResponse, "FindCoordinator" 3..=6 throttle throttle_time_ms error error_code;
     8 OffsetCommitRequest => OffsetCommitResponse, "OffsetCommit" 8..=10 throttle throttle_time_ms is Write check offset_commit;
     9 OffsetFetchRequest => OffsetFetchResponse, "OffsetFetch" 6..=10 throttle throttle_time_ms check offset_fetch;

@@ -111,6 +111,15 @@ pub(super) fn init_producer_id(answer: &kp::InitProducerIdResponse) -> Checked {
     )
 }
 
+pub(super) fn end_txn(answer: &kp::EndTxnResponse) -> Checked {
+    let (id, epoch) = (answer.producer_id.0, answer.producer_epoch);
+    // Before version 5 there is neither.
+    all(
+        std::iter::once((id < 0 && epoch < 0) || (id >= 0 && epoch >= 0)),
+        "there is half an identity",
+    )
+}
+
 pub(super) fn heartbeat(answer: &kp::ConsumerGroupHeartbeatResponse) -> Checked {
     let told = answer.assignment.iter();
     let told = || told.clone().flat_map(|told| &told.topic_partitions);

@@ -46,12 +46,58 @@ impl Versions {
     }
 }
 
+/// What the cluster as a whole has switched on (KIP-584), as the broker knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Features {
+    /// Grows with each change; -1 where the broker tells of none.
+    pub(crate) epoch: i64,
+    /// The finalized `transaction.version`; 0 where there is none.
+    pub(crate) transaction_version: i16,
+}
+
+impl Features {
+    pub(crate) const UNKNOWN: Self = Self {
+        epoch: -1,
+        transaction_version: 0,
+    };
+
+    /// Reads them from the tagged fields of an answer: the epoch is field 1, the features are
+    /// field 2.
+    fn read(buf: &mut Bytes) -> Result<Self, bytes::TryGetError> {
+        let mut features = Self::UNKNOWN;
+        for _ in 0..varint(buf)? {
+            let tag = varint(buf)?;
+            let size = varint(buf)? as usize;
+            let mut field = take(buf, size)?;
+            match tag {
+                1 => features.epoch = field.try_get_i64()?,
+                2 => {
+                    for _ in 1..varint(&mut field)? {
+                        let length = (varint(&mut field)? as usize).saturating_sub(1);
+                        let name = take(&mut field, length)?;
+                        let level = field.try_get_i16()?;
+                        // The lowest finalized level, which no feature uses.
+                        field.try_get_i16()?;
+                        skip_tags(&mut field)?;
+                        if name == "transaction.version" {
+                            features.transaction_version = level;
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(features)
+    }
+}
+
 /// An ApiVersions answer, read by hand: it is the one answer that may come in a version that was
 /// not asked for (0, when the broker does not know the asked one; KIP-511), and its old versions
 /// have fixed-size counts that the guard cannot see.
 pub(crate) struct ApiVersionsAnswer {
     pub(crate) error_code: i16,
     pub(crate) versions: Versions,
+    pub(crate) features: Features,
 }
 
 impl ApiVersionsAnswer {
@@ -92,10 +138,11 @@ impl ApiVersionsAnswer {
                 *slot = range;
             }
         }
+        let mut features = Features::UNKNOWN;
         if flexible {
             // The throttle time; it does not count on a new connection.
             body.try_get_i32().map_err(damaged)?;
-            skip_tags(&mut body).map_err(damaged)?;
+            features = Features::read(&mut body).map_err(damaged)?;
             if body.has_remaining() {
                 return Err(unreadable());
             }
@@ -103,6 +150,7 @@ impl ApiVersionsAnswer {
         Ok(Self {
             error_code,
             versions,
+            features,
         })
     }
 
@@ -132,15 +180,19 @@ fn skip_tags(buf: &mut Bytes) -> Result<(), bytes::TryGetError> {
     for _ in 0..varint(buf)? {
         varint(buf)?;
         let size = varint(buf)? as usize;
-        if size > buf.len() {
-            return Err(bytes::TryGetError {
-                requested: size,
-                available: buf.len(),
-            });
-        }
-        buf.advance(size);
+        take(buf, size)?;
     }
     Ok(())
+}
+
+fn take(buf: &mut Bytes, size: usize) -> Result<Bytes, bytes::TryGetError> {
+    match size <= buf.len() {
+        true => Ok(buf.split_to(size)),
+        false => Err(bytes::TryGetError {
+            requested: size,
+            available: buf.len(),
+        }),
+    }
 }
 
 #[cfg(test)]
@@ -180,6 +232,35 @@ mod tests {
             let missing = answer.versions.pick::<CreateTopicsRequest>().unwrap_err();
             assert_eq!(missing.kind(), ErrorKind::UnsupportedVersion);
         }
+    }
+
+    #[test]
+    fn finalized_features_are_read_and_damaged_ones_end_with_the_bytes() {
+        let mut body = answer(3, &[(18, 0, 4)]).to_vec();
+        body.pop(); // no tagged fields
+        let name = b"transaction.version";
+        let mut features = vec![3, 1 + 3];
+        features.extend_from_slice(b"abc\0\x09\0\x09\0");
+        features.push(1 + name.len() as u8);
+        features.extend_from_slice(name);
+        features.extend_from_slice(&[0, 2, 0, 2, 0]);
+        body.extend_from_slice(&[3, 0, 1, 0]); // an unknown field before them
+        body.pop();
+        body.extend_from_slice(&[7, 1, 8]);
+        body.extend_from_slice(&77_i64.to_be_bytes());
+        body.extend_from_slice(&[2, features.len() as u8]);
+        body.extend_from_slice(&features);
+        let read = |body: &[u8]| ApiVersionsAnswer::decode(Bytes::copy_from_slice(body), 3);
+        let expected = Features {
+            epoch: 77,
+            transaction_version: 2,
+        };
+        assert_eq!(read(&body).unwrap().features, expected);
+        for end in 0..body.len() {
+            assert!(read(&body[..end]).is_err(), "{end}");
+        }
+        let without = read(&answer(3, &[(18, 0, 4)])).unwrap();
+        assert_eq!(without.features, Features::UNKNOWN);
     }
 
     #[test]

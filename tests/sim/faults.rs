@@ -9,6 +9,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::sleep;
 
+use crate::copiers;
 use crate::world::{GROUP, TOPIC, World};
 
 /// Codes that brokers give for a while without doing anything, by what was asked.
@@ -30,6 +31,16 @@ const CLASSIC_REFUSALS: &[(Api, &[i16])] = &[
     (Api::SyncGroup, &[14, 15, 16, 22, 25, 27]),
     (Api::Heartbeat, &[15, 16, 22, 25, 27]),
     (Api::LeaveGroup, &[15, 16, 25]),
+];
+
+/// The same of those that copy in transactions.
+const COPIERS_REFUSALS: &[(Api, &[i16])] = &[
+    (Api::InitProducerId, &[14, 15, 16, 51]),
+    (Api::AddPartitionsToTxn, &[14, 15, 16, 51]),
+    (Api::AddOffsetsToTxn, &[14, 15, 16, 51]),
+    (Api::TxnOffsetCommit, &[7, 14, 15, 16]),
+    (Api::EndTxn, &[14, 15, 16, 51]),
+    (Api::Produce, &[51]),
 ];
 
 /// Codes with which a leader answers although the batch is in its log.
@@ -203,7 +214,13 @@ async fn one(world: &Arc<World>, kind: Kind, rng: &mut StdRng) {
                 drop(mock.move_leader(TOPIC, partition, broker));
             }
         }
-        Kind::MoveCoordinator => drop(mock.move_coordinator(GROUP, broker)),
+        Kind::MoveCoordinator => {
+            drop(mock.move_coordinator(GROUP, broker));
+            for number in 0..2 {
+                let id = copiers::id(number);
+                drop(mock.move_transaction_coordinator(&id, broker));
+            }
+        }
         Kind::Cut => {
             let part = somewhere(world, broker, rng);
             match rng.random_range(0..3) {
@@ -249,14 +266,20 @@ async fn one(world: &Arc<World>, kind: Kind, rng: &mut StdRng) {
             if world.protocols.are_classic() {
                 apis.extend(CLASSIC_REFUSALS.iter().map(|(api, _)| *api));
             }
+            if world.copies {
+                apis.extend(COPIERS_REFUSALS.iter().map(|(api, _)| *api));
+            }
             let api = apis[rng.random_range(0..apis.len())];
             rule(mock.on(api).times(1).apply_then_drop());
         }
         Kind::Refuse => {
-            let refusals = match world.protocols.are_classic() {
+            let mut refusals = match world.protocols.are_classic() {
                 true => [REFUSALS, CLASSIC_REFUSALS].concat(),
                 false => REFUSALS.to_vec(),
             };
+            if world.copies {
+                refusals.extend(COPIERS_REFUSALS);
+            }
             let (api, codes) = refusals[rng.random_range(0..refusals.len())];
             let code = codes[rng.random_range(0..codes.len())];
             world.tell(format_args!("{api:?} fails with {code}"));

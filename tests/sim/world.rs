@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::protocols::Protocols;
-use crate::{faults, invariants, members, producers, together};
+use crate::{copiers, faults, invariants, members, producers, together};
 
 pub(crate) const TOPIC: &str = "events";
 pub(crate) const GROUP: &str = "readers";
@@ -69,7 +69,7 @@ impl Place {
 
     /// How long the group may take to read everything in the calm; sessions of those that are gone
     /// are shorter.
-    fn drain(self) -> Duration {
+    pub(crate) fn drain(self) -> Duration {
         match self {
             Self::Simulated => Duration::from_secs(180),
             Self::Threads | Self::Tcp => Duration::from_secs(60),
@@ -225,6 +225,7 @@ pub(crate) enum Phase {
 
 /// What a run is about; shared by its tasks.
 pub(crate) struct World {
+    pub(crate) seed: u64,
     pub(crate) place: Place,
     pub(crate) mock: MockCluster,
     pub(crate) brokers: i32,
@@ -236,6 +237,8 @@ pub(crate) struct World {
     pub(crate) protocols: Protocols,
     /// Producers drop what they have accepted, now and then.
     pub(crate) purges: bool,
+    /// The topic is copied in transactions.
+    pub(crate) copies: bool,
     pub(crate) phase: Mutex<Phase>,
     /// Requests may be held back and arrive after their connection is gone, as at any broker.
     pub(crate) holds_back: AtomicBool,
@@ -505,6 +508,7 @@ async fn live(world: Arc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
     if let Some(client) = world.together.get() {
         members.extend(together::begin(&world, client, rng));
     }
+    members.extend(copiers::begin(&world, world.seed));
     faults::storm(&world, rng).await;
     world.enter(Phase::Mended);
     sleep(world.pace(SETTLE)).await;
@@ -520,6 +524,7 @@ async fn live(world: Arc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
     if world.together.get().is_none() {
         drain(&world).await;
         shares(&world).await;
+        copiers::drain(&world).await;
         world.enter(Phase::Over);
     }
     for member in members {
@@ -530,6 +535,7 @@ async fn live(world: Arc<World>, rng: &mut StdRng) -> Result<Outcome, String> {
         world.by(API, "closing a client", closing).await;
     }
     invariants::check(&world);
+    copiers::check(&world);
     verdict(&world)?;
     let notes = world.notes();
     let fates = |wanted: fn(&Fate) -> bool| {
@@ -565,6 +571,16 @@ async fn begin(seed: u64, place: Place, rng: &mut StdRng) -> Result<Arc<World>, 
             session,
             Duration::from_secs(rng.random_range(1..=3)) / place.hurry(),
         );
+    // Not drawn either, and not where one client has all roles.
+    let copies = seed % 2 == 0 && seed % 3 != 1;
+    let builder = match copies {
+        true => builder
+            .topic(copiers::COPIES, copiers::MOST_PARTITIONS)
+            .transaction_version(if seed % 4 == 0 { 1 } else { 2 })
+            // As before Kafka 3.6.
+            .max_version(Api::Produce, if seed % 8 == 0 { 9 } else { i16::MAX }),
+        false => builder,
+    };
     let protocols = Protocols::draw(seed, place.hurry());
     let builder = protocols.prepare(builder);
     let of_the_mock = rng.random();
@@ -574,6 +590,7 @@ async fn begin(seed: u64, place: Place, rng: &mut StdRng) -> Result<Arc<World>, 
     };
     let mock = mock.map_err(|error| error.to_string())?;
     let world = Arc::new(World {
+        seed,
         place,
         mock: mock.clone(),
         brokers: brokers.into(),
@@ -583,6 +600,7 @@ async fn begin(seed: u64, place: Place, rng: &mut StdRng) -> Result<Arc<World>, 
         protocols,
         // Not drawn either.
         purges: seed % 8 == 4,
+        copies,
         phase: Mutex::new(Phase::Storm),
         holds_back: AtomicBool::new(false),
         latency: (rng.random_range(0..20), rng.random_range(0..60)),

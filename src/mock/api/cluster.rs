@@ -20,16 +20,17 @@ use kafka_protocol::messages::{
 };
 
 use super::super::requests::Api;
-use super::super::state::{Partition, State, Topic};
+use super::super::state::{Partition, State, Topic, transaction_key};
 use super::topics::is_valid_name;
 use super::{Context, broker_ids, host_port, topic_name, wire};
 use crate::wire::codes;
 
 /// `metadata.version` of Kafka 4.1, and the other features whose level clients look at.
-const FEATURES: [(&str, i16, i16); 3] = [
+const FEATURES: [(&str, i16, i16); 4] = [
     ("metadata.version", 7, 27),
     ("group.version", 0, 1),
     ("kraft.version", 0, 1),
+    ("transaction.version", 0, 2),
 ];
 
 pub(in super::super) fn api_versions(state: &State, context: &Context) -> ApiVersionsResponse {
@@ -53,19 +54,28 @@ pub(in super::super) fn api_versions(state: &State, context: &Context) -> ApiVer
                 })
                 .with_max_version(*high)
         });
-        let finalized = FEATURES.iter().map(|(name, _, high)| {
-            FinalizedFeatureKey::default()
-                .with_name(wire(*name))
-                .with_min_version_level(*high)
-                .with_max_version_level(*high)
+        let finalized = FEATURES.iter().filter_map(|(name, _, high)| {
+            let high = match *name {
+                "transaction.version" => &state.transaction_version,
+                _ => high,
+            };
+            (*high > 0).then(|| {
+                FinalizedFeatureKey::default()
+                    .with_name(wire(*name))
+                    .with_min_version_level(*high)
+                    .with_max_version_level(*high)
+            })
         });
         response = response
             .with_supported_features(supported.collect())
-            .with_finalized_features_epoch(1)
+            .with_finalized_features_epoch(state.features_epoch)
             .with_finalized_features(finalized.collect());
     }
     response
 }
+
+/// The type of a key that is a transactional id.
+const TRANSACTION: i8 = 1;
 
 /// What a broker says to an ApiVersions request that is newer than it knows (KIP-511).
 pub(in super::super) fn api_versions_refused() -> ApiVersionsResponse {
@@ -321,7 +331,10 @@ pub(in super::super) fn find_coordinator(
     request: &FindCoordinatorRequest,
 ) -> FindCoordinatorResponse {
     let find = |state: &mut State, key: &str| {
-        let found = state.coordinator(key);
+        let found = match request.key_type {
+            TRANSACTION => state.coordinator(&transaction_key(key)),
+            _ => state.coordinator(key),
+        };
         let code = context.code_or(|| match found {
             Some(_) => None,
             None => Some(codes::COORDINATOR_NOT_AVAILABLE),

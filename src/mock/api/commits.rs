@@ -128,7 +128,10 @@ pub(in super::super) fn fetch(
 ) -> OffsetFetchResponse {
     let groups = request.groups.iter().map(|asked| {
         let (error_code, topics) = match check_fetch(state, context, asked) {
-            Ok(()) => (codes::NONE, offsets_of(state, context, asked)),
+            Ok(()) => {
+                let stable = request.require_stable;
+                (codes::NONE, offsets_of(state, context, asked, stable))
+            }
             Err(code) => (code, Vec::new()),
         };
         FetchedGroup {
@@ -166,7 +169,12 @@ fn offsets_of(
     state: &State,
     context: &Context,
     asked: &FetchGroup,
+    require_stable: bool,
 ) -> Vec<Answered<FetchedOffset>> {
+    let pending = |place: &(String, i32)| {
+        let mut transactions = state.transactions.values();
+        require_stable && transactions.any(|one| one.holds(&asked.group_id, place))
+    };
     let offsets = state
         .groups
         .get(&*asked.group_id)
@@ -178,7 +186,13 @@ fn offsets_of(
                 let answer = match &name {
                     Some(name) => {
                         let key = (name.clone(), *partition);
-                        answer_of(offsets.and_then(|offsets| offsets.get(&key)))
+                        match pending(&key) {
+                            true => FetchedOffset {
+                                error_code: codes::UNSTABLE_OFFSET_COMMIT,
+                                ..answer_of(None)
+                            },
+                            false => answer_of(offsets.and_then(|offsets| offsets.get(&key))),
+                        }
                     }
                     None => FetchedOffset {
                         error_code: codes::UNKNOWN_TOPIC_ID,

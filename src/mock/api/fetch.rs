@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kafka_protocol::messages::fetch_response::{
-    EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint, PartitionData,
+    AbortedTransaction, EpochEndOffset, FetchableTopicResponse, LeaderIdAndEpoch, NodeEndpoint,
+    PartitionData,
 };
-use kafka_protocol::messages::{FetchRequest, FetchResponse};
+use kafka_protocol::messages::{FetchRequest, FetchResponse, ProducerId};
 
 use super::super::sessions::{Asked, Place, Wanted};
 use super::super::state::State;
@@ -201,7 +202,7 @@ fn read(
     let log = &partition.log;
     let told = empty
         .with_high_watermark(log.end())
-        .with_last_stable_offset(log.end())
+        .with_last_stable_offset(log.last_stable())
         .with_log_start_offset(log.start());
     let out_of_range = || {
         let told = told.clone().with_error_code(codes::OFFSET_OUT_OF_RANGE);
@@ -225,6 +226,20 @@ fn read(
     if wanted.offset < log.start() || wanted.offset > log.end() {
         return out_of_range();
     }
-    let records = log.read(wanted.offset, wanted.max_bytes.min(left), at_least_one);
-    told.with_records(Some(records))
+    let end = match read_committed {
+        true => log.last_stable(),
+        false => log.end(),
+    };
+    let records = log.read(wanted.offset, end, wanted.max_bytes.min(left), at_least_one);
+    let aborted = || {
+        let aborted = log.aborted(wanted.offset, end).into_iter();
+        let told = aborted.map(|(producer, first)| {
+            AbortedTransaction::default()
+                .with_producer_id(ProducerId(producer))
+                .with_first_offset(first)
+        });
+        told.collect()
+    };
+    told.with_aborted_transactions(read_committed.then(aborted))
+        .with_records(Some(records))
 }

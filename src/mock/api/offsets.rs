@@ -53,6 +53,7 @@ pub(in super::super) fn list(
                     asked.partition_index,
                     asked.current_leader_epoch,
                     asked.timestamp,
+                    request.isolation_level == 1,
                 ),
             };
             match found {
@@ -80,6 +81,7 @@ fn find(
     index: i32,
     epoch: i32,
     time: i64,
+    read_committed: bool,
 ) -> Result<Found, i16> {
     if !is_known(time, context.version) {
         return Err(codes::UNSUPPORTED_VERSION);
@@ -87,6 +89,7 @@ fn find(
     let partition = state.led(topic, index, context.broker, epoch)?;
     let log = &partition.log;
     Ok(match time {
+        LATEST if read_committed => Some((-1, log.last_stable(), log.last_epoch())),
         LATEST => Some((-1, log.end(), log.last_epoch())),
         EARLIEST | EARLIEST_LOCAL => Some((-1, log.start(), log.first_epoch())),
         MAX_TIMESTAMP => log.at_max_time(&state.pool),

@@ -12,9 +12,12 @@ use kafka_protocol::messages::{
 };
 
 use super::super::log::{AppendRules, Refused};
+use super::super::requests::Api;
 use super::super::sequences::Appended;
-use super::super::state::State;
-use super::{Context, host_port, wire};
+use super::super::state::{Partition, State};
+use super::super::transactions::Owner;
+use super::{Context, host_port, transactions, wire};
+use crate::record::RecordBatches;
 use crate::wire::codes;
 
 /// The answer, and whether anything was refused (without acks that ends the connection).
@@ -43,7 +46,7 @@ pub(in super::super) fn produce(
             let outcome = match (&name, context.forced) {
                 (_, Some(code)) => Err(Refused(code, "")),
                 (None, _) => Err(Refused(codes::UNKNOWN_TOPIC_ID, "")),
-                (Some(name), None) => append(state, context, request.acks, name, data),
+                (Some(name), None) => append(state, context, request, name, data),
             };
             match outcome {
                 Ok((appended, start)) => {
@@ -108,11 +111,12 @@ pub(in super::super) fn produce(
 fn append(
     state: &mut State,
     context: &Context,
-    acks: i16,
+    request: &ProduceRequest,
     name: &str,
     data: &PartitionProduceData,
 ) -> Result<(Appended, i64), Refused> {
     let code = |code| Refused(code, "");
+    let acks = request.acks;
     if !(-1..=1).contains(&acks) {
         return Err(code(codes::INVALID_REQUIRED_ACKS));
     }
@@ -142,6 +146,19 @@ fn append(
             .unwrap_or(1_048_588),
         compacted: topic.config("cleanup.policy").contains("compact"),
     };
+    let open = partition_open(partition, data);
+    // Before Kafka 3.6 leaders took what came.
+    let verifies = state
+        .versions(Api::Produce)
+        .is_some_and(|(_, high)| high > 9);
+    if let Some((owner, false)) = open
+        && verifies
+    {
+        let id = request.transactional_id.as_ref();
+        let id = id.map(|id| id.to_string()).unwrap_or_default();
+        let place = (name.to_owned(), data.index);
+        transactions::verify(state, context, &id, owner, place).map_err(code)?;
+    }
     let log = usize::try_from(data.index)
         .ok()
         .and_then(|index| state.topics.get_mut(name)?.partitions.get_mut(index))
@@ -151,27 +168,46 @@ fn append(
     Ok((appended, log.start()))
 }
 
+/// Who writes a batch of a transaction, and whether one of theirs is open in the partition.
+fn partition_open(partition: &Partition, data: &PartitionProduceData) -> Option<(Owner, bool)> {
+    let mut batches = RecordBatches::new(data.records.clone()?);
+    let batch = batches.next()?.ok()?;
+    let header = batch.header();
+    let owner = Owner {
+        id: header.producer_id,
+        epoch: header.producer_epoch,
+    };
+    let open = partition.log.is_open(owner.id, owner.epoch);
+    header
+        .attributes
+        .is_transactional()
+        .then_some((owner, open))
+}
+
 pub(in super::super) fn init_producer_id(
     state: &mut State,
     context: &Context,
     request: &InitProducerIdRequest,
 ) -> InitProducerIdResponse {
-    let mut code = context.forced;
-    if request.transactional_id.is_some() && code.is_none() {
-        tracing::warn!(
-            "the mock has no transactions yet: InitProducerId with a transactional id is refused"
-        );
-        code = Some(codes::INVALID_REQUEST);
-    }
-    if let Some(code) = code {
-        return InitProducerIdResponse::default()
+    let owner = match (context.forced, &request.transactional_id) {
+        (Some(code), _) => Err(code),
+        (None, Some(_)) => transactions::init(state, context, request),
+        (None, None) => {
+            state.next_producer_id += 1;
+            Ok(Owner {
+                id: state.next_producer_id - 1,
+                epoch: 0,
+            })
+        }
+    };
+    let answer = InitProducerIdResponse::default();
+    match owner {
+        Ok(owner) => answer
+            .with_producer_id(ProducerId(owner.id))
+            .with_producer_epoch(owner.epoch),
+        Err(code) => answer
             .with_error_code(code)
             .with_producer_id(ProducerId(-1))
-            .with_producer_epoch(-1);
+            .with_producer_epoch(-1),
     }
-    let id = state.next_producer_id;
-    state.next_producer_id += 1;
-    InitProducerIdResponse::default()
-        .with_producer_id(ProducerId(id))
-        .with_producer_epoch(0)
 }

@@ -126,7 +126,8 @@ impl<O, S: Payload> PartitionQueue<O, S> {
                 if rules.idempotent && (index == 0 || stale) {
                     self.dig(id, true, stale);
                 }
-                if gone || exhausted || !rules.idempotent {
+                let ends = rules.transactional && (index == 0 || stale);
+                if gone || exhausted || !rules.idempotent || ends {
                     self.give_up(index, Why::Answer, out);
                     Settled::Done
                 } else {

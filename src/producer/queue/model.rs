@@ -491,6 +491,7 @@ impl World {
 fn rules(idempotent: bool, max_in_flight: usize) -> Rules {
     Rules {
         idempotent,
+        transactional: false,
         max_in_flight,
         linger: Duration::from_millis(2),
         delivery_timeout: Duration::from_millis(900),

@@ -64,7 +64,9 @@ impl<O, S: Payload> PartitionQueue<O, S> {
                 Adopt::Needed(spent) => return Next::NeedsIdentity(spent),
                 Adopt::New(identity) => {
                     self.identity = Some(identity);
-                    self.next_sequence = 0;
+                    if !crate::planted("sequences-go-on-under-another-epoch") {
+                        self.next_sequence = 0;
+                    }
                     self.confirmed = false;
                     self.spent = None;
                 }

@@ -15,13 +15,18 @@ use crate::clock::{Instant, now};
 use crate::cluster::LeaderHint;
 use crate::cluster::snapshot::Broker;
 use crate::error::classify::{self, Refresh};
-use crate::error::{Certainty, Class, Error, ErrorKind, Result};
+use crate::error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
 use crate::producer::batch::{ReadyBatch, end_all};
 use crate::producer::delivery::Outcome;
 use crate::producer::queue::{Answer, Settled, Why};
 use crate::producer::slot::unknown_offset;
+use crate::producer::transaction::of_transaction;
 use crate::producer::{Acks, produce_error};
 use crate::types::BrokerId;
+use crate::wire::codes;
+
+/// How soon a batch is sent again that came before the end of the transaction before.
+const MARKERS: Duration = Duration::from_millis(10);
 
 impl Sender {
     /// Settles what else has been answered meanwhile.
@@ -155,6 +160,7 @@ impl Sender {
                 };
                 self.settle_part(part, outcome, time, &written, error.as_ref());
                 if matches!(outcome, Answer::Refused(_))
+                    && !self.shared.rules.transactional
                     && produce_error::is_fatal(code, self.shared.rules.idempotent)
                     && let Some(error) = error
                 {
@@ -197,8 +203,11 @@ impl Sender {
         let urgent = self.shared.is_urgent();
         let mut finished = std::mem::take(&mut self.finished);
         let mut state = slot.lock();
+        let code = error.and_then(Error::code).map(BrokerCode::get);
         let retry_at = match answer {
             Answer::Written => time,
+            // The transaction before is being completed, which takes milliseconds.
+            _ if code == Some(codes::CONCURRENT_TRANSACTIONS) => time + MARKERS,
             _ => time + self.backoff(state.queue.attempts(part.id)),
         };
         if let Some(error) = error {
@@ -236,6 +245,7 @@ impl Sender {
                 "a batch before this one was lost, so that it cannot be told whether this one was written \
                  and it was not sent again",
             )),
+            (_, Some(error)) if rules.transactional => of_transaction(error.clone()),
             (_, Some(error)) => of_the_record(error.clone()),
             (_, None) => Error::new(ErrorKind::Fatal, "a batch ended without a reason"),
         };
