@@ -124,6 +124,7 @@ mod cluster;
 mod config;
 mod consumer;
 mod error;
+mod exactly_once;
 mod fetched;
 mod group;
 mod hooks;
@@ -154,6 +155,7 @@ pub use consumer::{
     Subscription, TimeLag, TopicPattern,
 };
 pub use error::{BrokerCode, Certainty, Class, Error, ErrorKind, Result};
+pub use exactly_once::{TransactionalBatches, TransactionalConsumer};
 pub use group::GroupMetadata;
 pub use group::assignor::{
     Assignor, ClusterView, CooperativeStickyAssignor, GroupAssignment, GroupSubscription,

@@ -270,6 +270,30 @@ fn sample(key: i16, version: i16) -> Vec<u8> {
                 version,
             )
         }
+        24 => {
+            use add_partitions_to_txn_response::*;
+            let partition = AddPartitionsToTxnPartitionResult::default();
+            let topic = AddPartitionsToTxnTopicResult::default()
+                .with_name(name())
+                .with_results_by_partition(twice(partition));
+            encoded(
+                &AddPartitionsToTxnResponse::default()
+                    .with_results_by_topic_v3_and_below(twice(topic)),
+                version,
+            )
+        }
+        25 => encoded(&AddOffsetsToTxnResponse::default(), version),
+        26 => encoded(&EndTxnResponse::default(), version),
+        28 => {
+            use txn_offset_commit_response::*;
+            let topic = TxnOffsetCommitResponseTopic::default()
+                .with_name(name())
+                .with_partitions(twice(TxnOffsetCommitResponsePartition::default()));
+            encoded(
+                &TxnOffsetCommitResponse::default().with_topics(twice(topic)),
+                version,
+            )
+        }
         32 => {
             use describe_configs_response::*;
             let config = DescribeConfigsResourceResult::default()

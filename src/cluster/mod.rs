@@ -232,8 +232,6 @@ impl Cluster {
         }
     }
 
-    /// Waits for news, or for the end of the tasks that would bring them; whether the deadline
-    /// passed.
     /// Waits for so long, or until the client ends. Cancel safe.
     pub(crate) async fn pause(&self, wait: Duration) {
         self.is_over(std::future::pending(), now() + wait).await;
@@ -244,6 +242,8 @@ impl Cluster {
         self.inner.pool.features()
     }
 
+    /// Waits for news, or for the end of the tasks that would bring them; whether the deadline
+    /// passed.
     async fn is_over(&self, news: impl Future<Output = ()>, deadline: Instant) -> bool {
         tokio::select! {
             biased;

@@ -370,10 +370,21 @@ impl ConsumerHandle {
         self.shared.metrics()
     }
 
-    /// Who this consumer is in its group at present: for sending its offsets in a transaction.
+    /// Who this consumer is in its group: for sending the offsets of what it was given in a
+    /// transaction ([`Transaction::send_offsets`](crate::Transaction::send_offsets)).
+    ///
+    /// It follows the member's epoch, but a consumer that was thrown out of its group remains who
+    /// it was until it is polled again, even if it has joined anew meanwhile: so the coordinator
+    /// refuses offsets of what others may have read since. Ask for it before the next poll.
     #[must_use]
     pub fn group_metadata(&self) -> GroupMetadata {
-        let member = self.shared.lock().member.clone();
+        let inner = self.shared.lock();
+        let member = match inner.wanted {
+            Subscription::Topics(_) | Subscription::Pattern(_) => inner.reader.1.clone(),
+            Subscription::Nothing => inner.member.clone(),
+            Subscription::Partitions(_) => None,
+        };
+        drop(inner);
         let config = &self.shared.config;
         let mut metadata = GroupMetadata::of_group(config.group_id.clone().unwrap_or_default());
         metadata.instance_id.clone_from(&config.group_instance_id);

@@ -256,6 +256,30 @@ impl Consumer {
         self.shared.lock().positions.finish();
     }
 
+    /// Gives back everything that was handed out so far and is not finished: the next poll returns
+    /// it again, of what is still assigned. So a transaction is done again after it was aborted, or
+    /// records after an error that may pass. What streams of
+    /// [`split_by_partition`](Self::split_by_partition) have in hand remains theirs.
+    ///
+    /// ```no_run
+    /// # async fn write(_: &ottla::Batches) -> std::io::Result<()> { Ok(()) }
+    /// # async fn example(mut consumer: ottla::Consumer) -> ottla::Result<()> {
+    /// while let Some(batches) = consumer.poll().await? {
+    ///     if let Err(error) = write(&batches).await {
+    ///         eprintln!("not written, to be tried again: {error}");
+    ///         consumer.rewind();
+    ///         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn rewind(&mut self) {
+        if self.shared.lock().rewind() {
+            self.shared.fetchable.notify_waiters();
+        }
+    }
+
     /// Commits everything that was handed out so far of what is assigned, the last poll included,
     /// and that is finished then: do not call it after an error, unless what was handed out is done
     /// with all the same. Records that could not be read do not count as handed out. Returns when

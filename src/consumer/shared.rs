@@ -87,8 +87,12 @@ pub(super) struct Inner {
     pub(super) rewanted: bool,
     pub(super) unsubscribing: Option<PendingUnsubscribe>,
     pub(super) split: Split,
-    /// The group member, for commits and transactions.
+    /// The group member, for commits.
     pub(super) member: Option<MemberIdentity>,
+    /// Who the member was when the application was last given something, in which membership, and
+    /// at which epoch since: in that name its transactions commit what it was given. Another
+    /// membership must not vouch for what was read in an earlier one.
+    pub(super) reader: (u64, Option<MemberIdentity>),
     /// Which membership it is: with each, what was assigned before is lost.
     pub(super) life: u64,
 }
@@ -140,6 +144,7 @@ impl Shared {
                 unsubscribing: None,
                 split: Split::default(),
                 member: None,
+                reader: (0, None),
                 life: 0,
             }),
             ready: Notify::new(),
@@ -304,6 +309,7 @@ impl Shared {
         let least = usize::try_from(self.config.max_partition_fetch_bytes).unwrap_or(0);
         let budget = usize::try_from(self.config.fetch_max_bytes).unwrap_or(0);
         let mut inner = self.lock();
+        inner.read_as_member();
         let room_again = match std::mem::take(&mut inner.given) {
             0 => BTreeSet::new(),
             _ => std::mem::take(&mut inner.starved),
@@ -428,6 +434,25 @@ impl Shared {
 }
 
 impl Inner {
+    /// Who the member is now, after it had news.
+    pub(super) fn set_member(&mut self, member: Option<MemberIdentity>, life: u64) {
+        self.life = life;
+        if self.reader.0 == life && member.is_some() {
+            self.reader.1.clone_from(&member);
+        }
+        self.member = member;
+    }
+
+    /// The application is about to be given something.
+    pub(super) fn read_as_member(&mut self) {
+        if self.reader.0 != self.life {
+            self.reader.0 = self.life;
+            if self.member.is_some() {
+                self.reader.1.clone_from(&self.member);
+            }
+        }
+    }
+
     pub(super) fn tell(&mut self, error: Error) {
         match self.errors_gate.pass(now()) {
             Some(untold) => tracing::warn!(%error, untold, "not everything can be read"),
@@ -501,6 +526,15 @@ impl Inner {
     /// again.
     pub(super) fn ask(&mut self, held: &Held) -> bool {
         let again = self.positions.ask(held);
+        for tp in &again {
+            self.buffer.discard(tp);
+        }
+        !again.is_empty()
+    }
+
+    /// What was handed out and is not finished is read again; whether there is any.
+    pub(super) fn rewind(&mut self) -> bool {
+        let again = self.positions.give_back();
         for tp in &again {
             self.buffer.discard(tp);
         }

@@ -345,7 +345,10 @@ impl Producer {
         let shared = self.shared();
         let failure = shared.identity().failure().cloned();
         let failure = failure.or_else(|| shared.tasks.failure());
-        let failure = failure.or_else(|| shared.batch_config.stats.failures.take());
+        let untold = shared.batch_config.stats.failures.take();
+        // What became of a transaction says it of each of its records.
+        let untold = untold.filter(|_| shared.config.transactional_id.is_none());
+        let failure = failure.or(untold);
         failure.map_or(Ok(()), Err)
     }
 

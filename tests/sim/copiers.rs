@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ottla::{
     Batches, CommitError, Consumer, Error, Event, IsolationLevel, OffsetReset, Record, Result,
-    TopicPartition, Transaction, TransactionOutcome, TransactionalProducer,
+    TopicPartition, Transaction, TransactionOutcome, TransactionalConsumer, TransactionalProducer,
 };
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -65,6 +65,16 @@ async fn copy(world: Arc<World>, number: usize, mut rng: StdRng) {
             .max_poll_records(rng.random_range(1..100));
         let consumer = world.protocols.choose(consumer, number, None);
         let built = producer.build().await;
+        let as_one = rng.random_ratio(1, 3);
+        let built = match built {
+            Ok(producer) if as_one => {
+                let consumer = TransactionalConsumer::new(consumer, producer);
+                together(&world, consumer.expect("the settings are fine"), &mut rng).await;
+                world.close(client).await;
+                continue;
+            }
+            built => built,
+        };
         match (built, consumer.build()) {
             (Ok(producer), Ok(consumer)) => {
                 let mut copier = Copier {
@@ -101,6 +111,54 @@ async fn copy(world: Arc<World>, number: usize, mut rng: StdRng) {
             world.close(client).await;
         }
         sleep(world.millis(&mut rng, 0..3_000)).await;
+    }
+}
+
+/// A consumer and a producer that do it together.
+async fn together(world: &Arc<World>, mut consumer: TransactionalConsumer, rng: &mut StdRng) {
+    loop {
+        let calm = world.is(Phase::Calm);
+        if world.is(Phase::Over) || !calm && rng.random_ratio(1, 40) {
+            break;
+        }
+        let patience = match calm {
+            true => world.pace(Duration::from_secs(2)),
+            false => world.millis(rng, 100..3_000),
+        };
+        let read = match timeout(patience, consumer.poll()).await {
+            Err(_) => continue,
+            Ok(Ok(Some(read))) => read,
+            // The coordinator may be away for longer than max.block.ms.
+            Ok(Err(error)) if !error.is_fatal() => continue,
+            Ok(_) => break,
+        };
+        let sent = send(&read, read.batches()).await;
+        let patience = world.millis(rng, 0..300);
+        let ended = match rng.random_range(0..12) {
+            1 if !calm => {
+                drop(read);
+                Ok(())
+            }
+            2 if !calm => read.abort().await,
+            3 if !calm => match timeout(patience, read.commit()).await {
+                Ok(ended) => ended.map(drop),
+                Err(_) => Ok(()),
+            },
+            _ => read.end(sent).await.map(drop),
+        };
+        if let Err(error) = ended
+            && error.is_fatal()
+        {
+            world.tell(format_args!("a consumer in transactions ends: {error}"));
+            break;
+        }
+    }
+    match rng.random_range(0..3) {
+        0 => drop(consumer),
+        _ => {
+            let end = consumer.close_timeout(2 * CLOSE);
+            let _ = world.by(2 * CLOSE, "closing a consumer in transactions", end).await;
+        }
     }
 }
 

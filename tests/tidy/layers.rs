@@ -24,6 +24,7 @@ const LAYERS: &[&[&str]] = &[
     &["fetched"],
     &["offsets", "group"],
     &["producer", "consumer", "admin"],
+    &["exactly_once"],
     &["client"],
     &["mock"],
 ];

@@ -127,8 +127,8 @@ impl Control {
         }
         if let Some(membership) = &self.membership {
             let mut inner = self.shared.lock();
-            inner.member = membership.identity();
-            let before = std::mem::replace(&mut inner.life, membership.life());
+            let before = inner.life;
+            inner.set_member(membership.identity(), membership.life());
             if before != inner.life {
                 let ended = inner.unsent.end_of(before);
                 drop(inner);

@@ -114,6 +114,27 @@ impl Positions {
         }
     }
 
+    /// The application wants again what it was given and has not finished with, except for what the
+    /// streams of single partitions have: these partitions are returned, and what is buffered of
+    /// them is void.
+    pub(crate) fn give_back(&mut self) -> Vec<TopicPartition> {
+        let mut again = Vec::new();
+        let parts = &self.parts;
+        self.unfinished.retain(|tp| {
+            let Some(part) = parts.get(tp) else {
+                return false;
+            };
+            if part.reader.is_none() {
+                again.push(tp.clone());
+            }
+            part.reader.is_some()
+        });
+        for tp in &again {
+            self.read_again(tp);
+        }
+        again
+    }
+
     /// Goes back to what is not finished, and fetches from there.
     fn read_again(&mut self, tp: &TopicPartition) {
         let renewed = self.new_epoch();

@@ -1,5 +1,5 @@
-//! AddPartitionsToTxn, AddOffsetsToTxn, TxnOffsetCommit, EndTxn, and InitProducerId of transactional
-//! ids.
+//! AddPartitionsToTxn, AddOffsetsToTxn, TxnOffsetCommit, EndTxn, and InitProducerId of
+//! transactional ids.
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::machine::{TransactionMachine, TransactionOutcome};
 use super::state::Transactions;
 use crate::clock::{FOREVER, now};
+use crate::cluster::Cluster;
 use crate::cluster::describe::PartitionDescription;
 #[cfg(doc)]
 use crate::error::Class;
@@ -284,6 +285,15 @@ impl TransactionalProducer {
     pub async fn close_timeout(self, timeout: Duration) -> Result<CloseReport> {
         self.abort_open();
         self.producer.clone().close_timeout(timeout).await
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.producer.shared().cluster
+    }
+
+    /// Why the producer cannot go on.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.state.machine().failure()
     }
 
     fn abort_open(&self) {
@@ -591,6 +601,11 @@ impl Transaction<'_> {
             over.then(|| machine.failure().map_or(Ok(()), Err))
         })
         .await?
+    }
+
+    /// Why it can only be aborted, if that is so.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.state.machine().broken(self.number)
     }
 
     fn end(&mut self, how: impl FnOnce(&mut TransactionMachine, u64)) {

@@ -283,6 +283,15 @@ impl TransactionMachine {
         )
     }
 
+    /// Why the open transaction of that number cannot be committed any more.
+    pub(crate) fn broken(&self, number: u64) -> Option<Error> {
+        match &self.state {
+            State::Broken(error, _) if number == self.number => Some(error.clone()),
+            State::Failed(error) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
     /// Whether records are accepted, and why not.
     pub(crate) fn intake(&self) -> Result<()> {
         match &self.state {
@@ -574,9 +583,7 @@ impl TransactionMachine {
         };
         let refusal = match result {
             Ok(identity) => {
-                if let Some(identity) = identity
-                    && !crate::planted("the-next-epoch-is-ignored")
-                {
+                if let Some(identity) = identity {
                     self.identity = Some(identity);
                     self.bump = false;
                 }
