@@ -157,7 +157,9 @@ async fn together(world: &Arc<World>, mut consumer: TransactionalConsumer, rng: 
         0 => drop(consumer),
         _ => {
             let end = consumer.close_timeout(2 * CLOSE);
-            let _ = world.by(2 * CLOSE, "closing a consumer in transactions", end).await;
+            let _ = world
+                .by(2 * CLOSE, "closing a consumer in transactions", end)
+                .await;
         }
     }
 }

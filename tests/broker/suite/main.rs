@@ -23,3 +23,4 @@ mod quotas;
 mod roles;
 mod subscriptions;
 mod tools;
+mod transactions;

@@ -5,6 +5,6 @@ mod faults;
 mod groups;
 mod java;
 mod lag;
-mod process;
+pub(crate) mod process;
 mod promises;
 mod roundtrip;
