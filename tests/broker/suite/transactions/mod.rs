@@ -2,7 +2,9 @@
 
 mod copies;
 mod errors;
+mod faults;
 mod java;
+mod readers;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
