@@ -22,7 +22,8 @@ public class Transactions {
         for (int partitions : numbers(args[3])) {
             String topic = "java-" + partitions + "-" + System.nanoTime();
             try (Admin admin = admin(bootstrap)) {
-                NewTopic created = new NewTopic(topic, Optional.of(partitions), Optional.of((short) 1));
+                Optional<Short> replicas = Optional.of((short) 1);
+                NewTopic created = new NewTopic(topic, Optional.of(partitions), replicas);
                 admin.createTopics(java.util.List.of(created)).all().get();
             }
             for (int records : numbers(args[4])) {
@@ -32,7 +33,8 @@ public class Transactions {
         System.exit(0);
     }
 
-    static void measure(String bootstrap, String topic, int partitions, int records, double seconds) {
+    static void measure(
+            String bootstrap, String topic, int partitions, int records, double seconds) {
         Map<String, Object> config = Map.of(
             "bootstrap.servers", bootstrap,
             "transactional.id", topic + "-" + records);
