@@ -104,8 +104,8 @@ pub(crate) fn verdict(asked: Asked, code: i16) -> Verdict {
 
 /// Whether a coordinator that answers a commit so has not carried it out, and will not.
 ///
-/// INVALID_TXN_STATE is what brokers of the second protocol say after `transaction.timeout.ms`, when
-/// the coordinator has aborted by itself.
+/// Brokers of the second protocol say INVALID_TXN_STATE after `transaction.timeout.ms`, when the
+/// coordinator has aborted by itself.
 pub(crate) fn refuses_commit(verdict: Verdict, code: Option<i16>) -> bool {
     let refuses = |code| {
         matches!(
