@@ -43,6 +43,8 @@
 //! | Memory for records on their way stays within `buffer.memory`, and an eighth of it in empty buffers | always |
 //! | Fetched data waiting to be handed out stays within `fetch.max.bytes` | always, but that a batch larger than that is still read, alone, and that data left of an answer keeps the whole answer alive |
 //! | A group processes every record at least once: what was not finished (see [`Consumer`]) is never committed by the library | auto-commit, or commits after processing |
+//! | A transaction is seen whole or not at all, and once, by `read_committed` consumers; its commit says what became of it, or that it is not known ([`CommitError`]) | [`TransactionalProducer`] |
+//! | What is read, what is written because of it, and the offsets are one transaction | [`TransactionalConsumer`] |
 //! | Dropping any future loses nothing but what its *Cancel safety* section says | always |
 //! | Bytes from a broker never panic, abort or allocate without bound | always |
 //!
@@ -51,6 +53,9 @@
 //! | there | here |
 //! |---|---|
 //! | `producer.send(record, callback)` | [`Producer::enqueue`] and its [`Delivery`], or [`ProducerBuilder::on_batch`] |
+//! | `initTransactions`, `beginTransaction`, `commitTransaction` | [`Client::transactional_producer`], [`TransactionalProducer::begin`], [`Transaction::commit`] |
+//! | `sendOffsetsToTransaction` | [`Transaction::send_offsets`], or [`TransactionalConsumer`] for the whole loop |
+//! | `kafka-transactions.sh` | [`admin::Admin::list_transactions`] and what stands beside it |
 //! | `partitionsFor` | [`Producer::partitions_for`], [`Consumer::partitions_for`] |
 //! | `abort`, `rd_kafka_purge` | [`Producer::purge`] |
 //! | `rd_kafka_outq_len` | [`Producer::buffered_bytes`], [`Producer::metrics`] |
@@ -82,10 +87,11 @@
 //! - [`Client`], [`ClientBuilder`]: the connection to a cluster, shared by what is made from it
 //! - [`Producer`], [`TopicProducer`], [`Record`], [`Delivery`], [`Purge`], [`Partitioner`],
 //!   [`Compression`], [`ProducerMetrics`]
+//! - [`TransactionalProducer`], [`Transaction`], [`TransactionalConsumer`]: transactions
 //! - [`Consumer`], [`Subscription`], [`Batches`], [`RecordView`], [`RecordStream`], [`Event`],
 //!   [`Lag`], [`CloseOptions`]
 //! - [`Assignor`]: who of a group gets which partitions, where members decide that
-//! - [`admin`]: topics and the cluster
+//! - [`admin`]: topics, groups, transactions, configurations and the cluster
 //! - [`ProducerInterceptor`], [`ConsumerInterceptor`]: trace contexts, audits
 //! - [`ProducerMetrics`], [`ConsumerMetrics`], [`ClientMetrics`]: numbers, as snapshots
 //! - [`properties`]: Kafka's property files

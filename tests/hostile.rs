@@ -284,6 +284,56 @@ fn sample(key: i16, version: i16) -> Vec<u8> {
         }
         25 => encoded(&AddOffsetsToTxnResponse::default(), version),
         26 => encoded(&EndTxnResponse::default(), version),
+        27 => {
+            use write_txn_markers_response::*;
+            let topic = WritableTxnMarkerTopicResult::default()
+                .with_name(name())
+                .with_partitions(twice(WritableTxnMarkerPartitionResult::default()));
+            let marker = WritableTxnMarkerResult::default().with_topics(twice(topic));
+            encoded(
+                &WriteTxnMarkersResponse::default().with_markers(twice(marker)),
+                version,
+            )
+        }
+        61 => {
+            use describe_producers_response::*;
+            let partition = PartitionResponse::default()
+                .with_error_message(Some(text()))
+                .with_active_producers(twice(ProducerState::default()));
+            let topic = TopicResponse::default()
+                .with_name(name())
+                .with_partitions(twice(partition));
+            encoded(
+                &DescribeProducersResponse::default().with_topics(twice(topic)),
+                version,
+            )
+        }
+        65 => {
+            use describe_transactions_response::*;
+            let topic = TopicData::default()
+                .with_topic(name())
+                .with_partitions(twice(1));
+            let state = TransactionState::default()
+                .with_transactional_id(TransactionalId(text()))
+                .with_transaction_state(text())
+                .with_topics(twice(topic));
+            encoded(
+                &DescribeTransactionsResponse::default().with_transaction_states(twice(state)),
+                version,
+            )
+        }
+        66 => {
+            use list_transactions_response::*;
+            let state = TransactionState::default()
+                .with_transactional_id(TransactionalId(text()))
+                .with_transaction_state(text());
+            encoded(
+                &ListTransactionsResponse::default()
+                    .with_unknown_state_filters(twice(text()))
+                    .with_transaction_states(twice(state)),
+                version,
+            )
+        }
         28 => {
             use txn_offset_commit_response::*;
             let topic = TxnOffsetCommitResponseTopic::default()

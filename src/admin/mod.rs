@@ -1,4 +1,5 @@
-//! Administration: topics, their logs, groups, configurations and the cluster itself.
+//! Administration: topics, their logs, groups, transactions, configurations and the cluster
+//! itself.
 //!
 //! Every call about several topics, groups or partitions answers for each of them ([`PerKey`]), so
 //! that trouble with one hides nothing about the others.
@@ -19,6 +20,10 @@ mod results;
 #[cfg(test)]
 mod tests;
 mod topics;
+#[cfg(test)]
+#[cfg(feature = "mock")]
+mod transaction_tests;
+mod transactions;
 
 use std::time::Duration;
 
@@ -39,6 +44,10 @@ pub use lag::{GroupLag, GroupPartitionLag};
 pub use log_offsets::{ListedOffset, OffsetSpec, RecordsToDelete};
 pub use results::{BrokerDescription, ClusterDescription, CreatedTopic, TopicListing};
 pub use topics::NewTopic;
+pub use transactions::{
+    AbortTransaction, FencedProducer, ProducerState, TransactionDescription, TransactionFilter,
+    TransactionListing,
+};
 
 /// Makes, shows, changes and deletes topics, groups and configurations. Cheap to clone; uses the
 /// connections of its client.

@@ -41,7 +41,7 @@ pub enum ErrorKind {
     /// The producer's buffer is full (only from calls that do not wait).
     BufferFull,
     /// The application dropped the record before it was acknowledged
-    /// ([`Producer::purge`](crate::Producer::purge)).
+    /// ([`Producer::purge`](crate::Producer::purge)), or gave it up with its transaction.
     Purged,
     /// Fewer in-sync replicas than `min.insync.replicas`.
     NotEnoughReplicas,

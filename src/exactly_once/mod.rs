@@ -286,7 +286,7 @@ impl TransactionalBatches<'_> {
                 error
             }
         };
-        consumer.aborted(error)
+        consumer.aborted(&error)
     }
 
     /// Gives up what was sent; the records come again.
@@ -331,14 +331,14 @@ impl TransactionalBatches<'_> {
         // The next poll waits for it if it takes long.
         let _ = transaction.abort().await;
         match cause {
-            Some(cause) => Ok(consumer.aborted(cause)?),
+            Some(cause) => Ok(consumer.aborted(&cause)?),
             None => Err(error),
         }
     }
 }
 
 impl TransactionalConsumer {
-    fn aborted(&self, error: Error) -> Result<TransactionOutcome> {
+    fn aborted(&self, error: &Error) -> Result<TransactionOutcome> {
         if let Some(fatal) = self.producer.failure() {
             return Err(fatal);
         }

@@ -247,7 +247,9 @@ async fn who_was_thrown_out_and_came_back_commits_nothing_of_before() {
         copy_all(&mut other, &mock).await;
         other.close().await.unwrap();
         // It is a member again, and does not know yet that what it holds is not its own.
-        cut.map(|rule| rule.remove());
+        for rule in cut {
+            rule.remove();
+        }
         while handle.assignment().len() < PARTITIONS as usize {
             tokio::time::sleep(SECOND).await;
         }

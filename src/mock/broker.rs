@@ -259,6 +259,20 @@ fn apply_at_once(
             answer!(api::transactions::commit_offsets(state, context, &request))
         }
         Request::EndTxn(request) => answer!(api::transactions::end(state, context, &request)),
+        Request::WriteTxnMarkers(request) => {
+            answer!(api::transaction_admin::write_markers(
+                state, context, &request
+            ))
+        }
+        Request::DescribeProducers(request) => {
+            answer!(api::transaction_admin::producers(state, context, &request))
+        }
+        Request::DescribeTransactions(request) => {
+            answer!(api::transaction_admin::describe(state, context, &request))
+        }
+        Request::ListTransactions(request) => {
+            answer!(api::transaction_admin::list(state, context, &request))
+        }
         Request::InitProducerId(request) => {
             answer!(api::produce::init_producer_id(state, context, &request))
         }

@@ -324,6 +324,26 @@ impl MockCluster {
         })
     }
 
+    /// Makes the coordinator forget a transactional id. A transaction that was open hangs then:
+    /// nobody ends it, and `read_committed` consumers do not get past it. On brokers before
+    /// transactions were verified (KIP-890, Kafka 3.6) a late request could bring that about.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> ottla::Result<()> {
+    /// # use ottla::mock::MockCluster;
+    /// let mock = MockCluster::builder().topic("orders", 1).start().await?;
+    /// let mut producer = mock.client().transactional_producer("tx").build().await?;
+    /// let transaction = producer.begin().await?;
+    /// transaction.send(ottla::Record::to("orders").with_value("v")).await?;
+    /// assert!(mock.forget_transaction("tx"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn forget_transaction(&self, id: &str) -> bool {
+        self.shared.state().transactions.remove(id).is_some()
+    }
+
     /// The broker that coordinates a transactional id; `None` if no broker lives.
     #[must_use]
     pub fn transaction_coordinator(&self, id: &str) -> Option<i32> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-use super::sequences::{Appended, Sequences};
+use super::sequences::{Appended, KnownProducer, Sequences};
 use crate::record::{
     BatchHeader, BatchWriter, CodecPool, Compression, DecodeLimits, DecodedBatch, ProducerStamp,
     RawBatch, RecordBatches, RecordError, as_control,
@@ -163,6 +163,20 @@ impl Log {
             bytes,
             marker: Some(commits),
         });
+    }
+
+    /// The producers that wrote here, by id.
+    pub(super) fn producers(&self) -> impl Iterator<Item = KnownProducer> {
+        self.sequences.known().map(|known| KnownProducer {
+            open: self.transactions.open.get(&known.id).map(|open| open.first),
+            ..known
+        })
+    }
+
+    /// Whether the producer has another epoch by now.
+    pub(super) fn is_newer(&self, producer: i64, epoch: i16) -> bool {
+        let mut known = self.sequences.known();
+        known.any(|known| known.id == producer && known.epoch > epoch)
     }
 
     /// Whether a transaction of the producer is open here under this epoch.

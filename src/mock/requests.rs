@@ -95,6 +95,7 @@ apis! {
     AddPartitionsToTxn = 24, 3..=3, AddPartitionsToTxnRequest;
     AddOffsetsToTxn = 25, 3..=4, AddOffsetsToTxnRequest;
     EndTxn = 26, 3..=5, EndTxnRequest;
+    WriteTxnMarkers = 27, 1..=1, WriteTxnMarkersRequest;
     TxnOffsetCommit = 28, 3..=5, TxnOffsetCommitRequest;
     OffsetForLeaderEpoch = 23, 4..=4, OffsetForLeaderEpochRequest;
     DescribeConfigs = 32, 4..=4, DescribeConfigsRequest;
@@ -104,6 +105,9 @@ apis! {
     ListPartitionReassignments = 46, 0..=0, ListPartitionReassignmentsRequest;
     OffsetDelete = 47, 0..=0, OffsetDeleteRequest;
     DescribeCluster = 60, 0..=2, DescribeClusterRequest;
+    DescribeProducers = 61, 0..=0, DescribeProducersRequest;
+    DescribeTransactions = 65, 0..=0, DescribeTransactionsRequest;
+    ListTransactions = 66, 0..=2, ListTransactionsRequest;
     ConsumerGroupHeartbeat = 68, 0..=1, ConsumerGroupHeartbeatRequest;
     ConsumerGroupDescribe = 69, 0..=1, ConsumerGroupDescribeRequest;
     DescribeTopicPartitions = 75, 0..=0, DescribeTopicPartitionsRequest;

@@ -26,7 +26,22 @@ pub(super) struct Sequences(BTreeMap<i64, Producer>);
 #[derive(Debug)]
 struct Producer {
     epoch: i16,
+    marked: bool,
     batches: VecDeque<Batch>,
+}
+
+/// What a partition tells of a producer.
+#[derive(Debug)]
+pub(super) struct KnownProducer {
+    pub(super) id: i64,
+    pub(super) epoch: i16,
+    /// -1 if nothing of this epoch is there.
+    pub(super) last_sequence: i32,
+    pub(super) last_timestamp: i64,
+    /// A transaction of it has ended here.
+    pub(super) marked: bool,
+    /// Where its open transaction begins.
+    pub(super) open: Option<i64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +106,7 @@ impl Sequences {
             .entry(header.producer_id)
             .or_insert_with(|| Producer {
                 epoch: header.producer_epoch,
+                marked: false,
                 batches: VecDeque::new(),
             });
         if producer.epoch != header.producer_epoch {
@@ -108,13 +124,29 @@ impl Sequences {
         });
     }
 
+    pub(super) fn known(&self) -> impl Iterator<Item = KnownProducer> {
+        self.0.iter().map(|(id, producer)| {
+            let last = producer.batches.back();
+            KnownProducer {
+                id: *id,
+                epoch: producer.epoch,
+                last_sequence: last.map_or(-1, |batch| batch.last),
+                last_timestamp: last.map_or(-1, |batch| batch.timestamp),
+                marked: producer.marked,
+                open: None,
+            }
+        })
+    }
+
     /// The end of a transaction is in the log: its epoch counts from now on.
     pub(super) fn marked(&mut self, header: &BatchHeader) {
         let epoch = header.producer_epoch;
         let producer = self.0.entry(header.producer_id).or_insert(Producer {
             epoch,
+            marked: true,
             batches: VecDeque::new(),
         });
+        producer.marked = true;
         if epoch > producer.epoch {
             producer.epoch = epoch;
             producer.batches.clear();

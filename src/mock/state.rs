@@ -339,6 +339,20 @@ impl State {
     }
 
     /// The partition, if this broker leads it and the client's epoch is right (KIP-320).
+    pub(super) fn led_mut(
+        &mut self,
+        topic: &str,
+        partition: i32,
+        broker: i32,
+    ) -> Result<&mut Partition, i16> {
+        self.led(topic, partition, broker, -1)?;
+        let index = usize::try_from(partition).unwrap_or(usize::MAX);
+        let topic = self.topics.get_mut(topic);
+        topic
+            .and_then(|topic| topic.partitions.get_mut(index))
+            .ok_or(codes::UNKNOWN_TOPIC_OR_PARTITION)
+    }
+
     pub(super) fn led(
         &self,
         topic: &str,

@@ -88,6 +88,11 @@ impl Transaction {
         }
     }
 
+    /// When the open transaction began.
+    pub(super) fn started(&self) -> Option<Instant> {
+        self.started
+    }
+
     /// InitProducerId: the identity of the owner that comes, or that asks for another epoch.
     pub(super) fn init(
         &mut self,

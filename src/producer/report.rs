@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::Instant;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::hooks::Chain;
 use crate::log_throttle::LogThrottle;
 use crate::metrics::histogram::{Histogram, SizeHistogram};
@@ -367,6 +367,11 @@ impl BatchLog {
     /// debug level.
     fn tell(&self, now: Instant, partition: &TopicPartition, records: u64, error: &Error) {
         let attempts = self.attempts;
+        if error.kind() == ErrorKind::Purged {
+            // As the application wanted it.
+            tracing::debug!(%partition, %error, records, attempts, "a batch was given up");
+            return;
+        }
         match self.stats.failed.pass(now) {
             Some(untold) => {
                 tracing::warn!(%partition, %error, records, attempts, untold, "a batch failed");

@@ -102,5 +102,9 @@ calls! {
     37 CreatePartitionsRequest => CreatePartitionsResponse, "CreatePartitions" 2..=3 throttle throttle_time_ms is Write;
     42 DeleteGroupsRequest => DeleteGroupsResponse, "DeleteGroups" 2..=2 throttle throttle_time_ms is Write;
     44 IncrementalAlterConfigsRequest => IncrementalAlterConfigsResponse, "IncrementalAlterConfigs" 1..=1 throttle throttle_time_ms is Write;
+    27 WriteTxnMarkersRequest => WriteTxnMarkersResponse, "WriteTxnMarkers" 1..=1 is Write;
+    61 DescribeProducersRequest => DescribeProducersResponse, "DescribeProducers" 0..=0 throttle throttle_time_ms;
+    65 DescribeTransactionsRequest => DescribeTransactionsResponse, "DescribeTransactions" 0..=0 throttle throttle_time_ms;
+    66 ListTransactionsRequest => ListTransactionsResponse, "ListTransactions" 0..=2 throttle throttle_time_ms error error_code;
     47 OffsetDeleteRequest => OffsetDeleteResponse, "OffsetDelete" 0..=0 throttle throttle_time_ms error error_code is Write;
 }

@@ -71,6 +71,7 @@ pub(crate) const INVALID_RECORD: i16 = 87;
 pub(crate) const UNSTABLE_OFFSET_COMMIT: i16 = 88;
 pub(crate) const UNKNOWN_TOPIC_ID: i16 = 100;
 pub(crate) const INCONSISTENT_TOPIC_ID: i16 = 103;
+pub(crate) const TRANSACTIONAL_ID_NOT_FOUND: i16 = 105;
 pub(crate) const FETCH_SESSION_TOPIC_ID_ERROR: i16 = 106;
 pub(crate) const FENCED_MEMBER_EPOCH: i16 = 110;
 pub(crate) const UNRELEASED_INSTANCE_ID: i16 = 111;

@@ -14,7 +14,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::world::{API, CLOSE, GROUP, Owner, Phase, TOPIC, World};
+use crate::world::{API, CLOSE, GROUP, Owner, Phase, Place, TOPIC, World};
 use crate::{invariants, splits};
 
 const FENCED_INSTANCE_ID: i16 = 82;
@@ -46,6 +46,8 @@ struct Member {
     paused: BTreeSet<i32>,
     /// Offsets after what was handed out last.
     last: BTreeMap<TopicPartition, i64>,
+    /// Rebalances up to the last look at positions.
+    rebalances: u64,
     /// What was handed out and is not finished.
     held: Vec<(i32, i64)>,
     /// The application has ended with an error.
@@ -136,6 +138,7 @@ async fn join(
         next: BTreeMap::new(),
         paused: BTreeSet::new(),
         last: BTreeMap::new(),
+        rebalances: 0,
         held: Vec::new(),
         failed: false,
     })
@@ -381,12 +384,28 @@ impl Member {
         self.positions();
     }
 
+    /// How often partitions came and went.
+    fn rebalances(&self) -> u64 {
+        let counts = self.consumer.metrics().rebalances;
+        counts.assigned + counts.revoked + counts.lost
+    }
+
+    /// In real time partitions may be lost and come again between two looks.
+    fn is_disturbed(&self, since: u64) -> bool {
+        self.world.place != Place::Simulated && self.rebalances() != since
+    }
+
     /// Position and lag are those of what was just handed out.
-    fn positions(&self) {
+    fn positions(&mut self) {
+        let now = self.rebalances();
+        let before = std::mem::replace(&mut self.rebalances, now);
+        if self.is_disturbed(before) {
+            return;
+        }
         let lag = self.consumer.lag();
         for (tp, next) in &self.last {
             let position = self.consumer.position(tp);
-            if position.is_some_and(|position| position != *next) {
+            if position.is_some_and(|position| position != *next) && !self.is_disturbed(before) {
                 self.world.violation(format!(
                     "position: {}: {position:?} of {tp} after {next}",
                     self.name
@@ -513,6 +532,7 @@ impl Member {
     /// Commits in one way or another; what was acknowledged is at the coordinator.
     async fn commit(&mut self, rng: &mut StdRng) {
         let world = Arc::clone(&self.world);
+        let rebalances = self.rebalances();
         let assigned = self.consumer.assignment();
         let position = |tp: TopicPartition| Some((tp.clone(), self.consumer.position(&tp)?));
         let mut offsets: Vec<(TopicPartition, i64)> =
@@ -532,7 +552,9 @@ impl Member {
         };
         match done {
             Some(Ok(()))
-                if before.is_some() && before == world.membership(self.group, &self.id()) =>
+                if before.is_some()
+                    && before == world.membership(self.group, &self.id())
+                    && !self.is_disturbed(rebalances) =>
             {
                 // What was taken away since then may have been left out, and others are further.
                 let assigned = self.consumer.assignment();

@@ -572,13 +572,16 @@ async fn begin(seed: u64, place: Place, rng: &mut StdRng) -> Result<Arc<World>, 
             Duration::from_secs(rng.random_range(1..=3)) / place.hurry(),
         );
     // Not drawn either, and not where one client has all roles.
-    let copies = seed % 2 == 0 && seed % 3 != 1;
+    let copies = seed.is_multiple_of(2) && seed % 3 != 1;
     let builder = match copies {
         true => builder
             .topic(copiers::COPIES, copiers::MOST_PARTITIONS)
-            .transaction_version(if seed % 4 == 0 { 1 } else { 2 })
+            .transaction_version(if seed.is_multiple_of(4) { 1 } else { 2 })
             // As before Kafka 3.6.
-            .max_version(Api::Produce, if seed % 8 == 0 { 9 } else { i16::MAX }),
+            .max_version(
+                Api::Produce,
+                if seed.is_multiple_of(8) { 9 } else { i16::MAX },
+            ),
         false => builder,
     };
     let protocols = Protocols::draw(seed, place.hurry());

@@ -11,6 +11,7 @@ pub(super) mod groups;
 pub(super) mod offsets;
 pub(super) mod produce;
 pub(super) mod topics;
+pub(super) mod transaction_admin;
 pub(super) mod transactions;
 
 use kafka_protocol::messages::{BrokerId, TopicName};

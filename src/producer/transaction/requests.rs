@@ -81,7 +81,7 @@ pub(crate) async fn ask(
                             (tp, partition.partition_error_code)
                         })
                     });
-                    each(partitions.iter(), told.collect())
+                    each(partitions.iter(), &told.collect())
                 },
             )
             .await
@@ -113,7 +113,7 @@ pub(crate) async fn ask(
                             (tp, partition.error_code)
                         })
                     });
-                    each(offsets.offsets.iter().map(|(tp, _)| tp), told.collect())
+                    each(offsets.offsets.iter().map(|(tp, _)| tp), &told.collect())
                 },
             )
             .await
@@ -145,7 +145,7 @@ pub(crate) async fn ask(
 /// The code of each partition that was asked about; what an answer leaves out is asked for again.
 fn each<'a>(
     asked: impl Iterator<Item = &'a TopicPartition>,
-    told: BTreeMap<(&str, i32), i16>,
+    told: &BTreeMap<(&str, i32), i16>,
 ) -> Vec<(Option<TopicPartition>, i16)> {
     let code = |tp: &TopicPartition| told.get(&(&*tp.topic, tp.partition)).copied();
     asked

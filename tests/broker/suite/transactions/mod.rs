@@ -1,5 +1,6 @@
 //! Transactions on real brokers: what `read_committed` sees is all of a transaction or nothing.
 
+mod admin;
 mod copies;
 mod errors;
 mod faults;
