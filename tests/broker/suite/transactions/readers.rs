@@ -37,7 +37,7 @@ async fn write(client: &Client, topic: &str) -> Result<[Written; 2]> {
         for producer in &mut producers {
             open.push(producer.begin().await?);
         }
-        let commits = |place: usize| (round + place) % 3 == 0;
+        let commits = |place: usize| (round + place).is_multiple_of(3);
         let mut deliveries = Vec::new();
         for number in 0..RECORDS * 2 {
             for (place, transaction) in open.iter().enumerate() {
