@@ -27,8 +27,9 @@ use crate::error::{Class, Error, ErrorKind, Result};
 use crate::group::GroupMetadata;
 use crate::producer::identity::Identity;
 use crate::types::{OffsetAndMetadata, TopicPartition};
+use crate::wire::codes;
 
-use super::verdict::Verdict;
+use super::verdict::{Verdict, refuses_commit};
 
 /// How transactions are done (`transaction.version` of the cluster).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -601,13 +602,19 @@ impl TransactionMachine {
             Verdict::Fatal
                 if !commits
                     && self.started == Started::Maybe
-                    && refusal.code == Some(crate::wire::codes::INVALID_TXN_STATE) =>
+                    && refusal.code == Some(codes::INVALID_TXN_STATE) =>
             {
                 self.end(outcome, cause);
             }
             verdict => {
-                let surely = !commits || (verdict == Verdict::Fenced && !unanswered);
-                self.fail(refusal.error, !surely);
+                let refused = refuses_commit(verdict, refusal.code) && !unanswered;
+                let error = match refusal.code {
+                    Some(codes::INVALID_TXN_STATE) if commits => refusal.error.context(
+                        "the transaction has ended, as it does after transaction.timeout.ms",
+                    ),
+                    _ => refusal.error,
+                };
+                self.fail(error, commits && !refused);
             }
         }
     }

@@ -572,11 +572,33 @@ fn lost_sequences_cost_an_abort_and_a_bump_with_the_first_protocol() {
     assert!(machine.begin().unwrap().is_ok());
 }
 
+/// A coordinator that refuses a commit has not committed, unless it was asked before and not heard.
 #[test]
-fn a_commit_whose_producer_was_shut_out_unheard_is_unknown() {
-    for (unanswered, outcome) in [
-        (true, TransactionOutcome::Unknown),
-        (false, TransactionOutcome::Aborted),
+fn a_refused_commit_is_unknown_only_if_it_may_have_been_carried_out() {
+    const INVALID_TXN_STATE: Option<i16> = Some(48);
+    const UNKNOWN_SERVER_ERROR: Option<i16> = Some(-1);
+    for (verdict, code, unanswered, outcome) in [
+        (Verdict::Fenced, None, true, TransactionOutcome::Unknown),
+        (Verdict::Fenced, None, false, TransactionOutcome::Aborted),
+        // With the second protocol, after `transaction.timeout.ms`.
+        (
+            Verdict::Fatal,
+            INVALID_TXN_STATE,
+            true,
+            TransactionOutcome::Unknown,
+        ),
+        (
+            Verdict::Fatal,
+            INVALID_TXN_STATE,
+            false,
+            TransactionOutcome::Aborted,
+        ),
+        (
+            Verdict::Fatal,
+            UNKNOWN_SERVER_ERROR,
+            false,
+            TransactionOutcome::Unknown,
+        ),
     ] {
         let mut machine = ready(Protocol::V2);
         let number = machine.begin().unwrap().unwrap();
@@ -585,12 +607,23 @@ fn a_commit_whose_producer_was_shut_out_unheard_is_unknown() {
         assert!(matches!(machine.poll(), Some(Effect::Flush)));
         machine.flushed();
         let end = request(&mut machine);
+        let error = error("refused");
         let answer = Answer {
-            result: refusal(Verdict::Fenced),
+            result: Err(Refusal {
+                verdict,
+                error,
+                code,
+            }),
             unanswered,
         };
         machine.answered(end, answer);
-        assert_eq!(machine.ended().unwrap().outcome, outcome);
+        let ended = machine.ended().unwrap();
+        assert_eq!(ended.outcome, outcome, "{code:?} {unanswered}");
+        let says = ended.cause.as_ref().unwrap().to_string();
+        assert_eq!(
+            says.contains("transaction.timeout.ms"),
+            code == INVALID_TXN_STATE
+        );
         assert!(machine.begin().unwrap().unwrap_err().is_fatal());
     }
 }

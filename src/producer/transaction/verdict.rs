@@ -102,6 +102,22 @@ pub(crate) fn verdict(asked: Asked, code: i16) -> Verdict {
     }
 }
 
+/// Whether a coordinator that answers a commit so has not carried it out, and will not.
+///
+/// Brokers of the second protocol say INVALID_TXN_STATE after `transaction.timeout.ms`, when the
+/// coordinator has aborted by itself.
+pub(crate) fn refuses_commit(verdict: Verdict, code: Option<i16>) -> bool {
+    let refuses = |code| {
+        matches!(
+            code,
+            codes::INVALID_TXN_STATE
+                | codes::INVALID_PRODUCER_ID_MAPPING
+                | codes::TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+        )
+    };
+    verdict == Verdict::Fenced || code.is_some_and(refuses)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

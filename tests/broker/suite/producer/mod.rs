@@ -50,7 +50,12 @@ async fn held(cluster: &Cluster, topic: &str) -> Result<usize> {
 }
 
 /// A topic with these replicas, the first of each partition its leader.
-async fn placed(cluster: &Cluster, topic: &str, replicas: &str, settings: &[&str]) -> Result {
+pub(crate) async fn placed(
+    cluster: &Cluster,
+    topic: &str,
+    replicas: &str,
+    settings: &[&str],
+) -> Result {
     let mut args = vec!["--create", "--topic", topic];
     args.extend(["--replica-assignment", replicas]);
     args.extend(settings.iter().flat_map(|setting| ["--config", setting]));

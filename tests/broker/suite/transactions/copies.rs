@@ -93,6 +93,22 @@ async fn copiers_and_brokers_that_die_lose_and_double_nothing() -> Result {
     copied_by(&cluster, each, Duration::from_millis(1_500), breaking).await
 }
 
+/// Brokers of Kafka 3.9, which knows only the first protocol, are restarted one by one.
+#[tokio::test]
+async fn copiers_go_on_while_brokers_of_3_9_are_restarted_in_turn() -> Result {
+    let cluster = Cluster::builder().brokers(3).version("3.9").start().await?;
+    let breaking = async {
+        for id in [1, 2, 3] {
+            cluster.broker(id).stop().await?;
+            cluster.broker(id).start().await?;
+            cluster.wait_until_in_sync(LONG).await?;
+        }
+        done()
+    };
+    let each = |partition: usize| vec![("--input-partition", partition.to_string())];
+    copied_by(&cluster, each, Duration::from_secs(3), breaking).await
+}
+
 /// They share the topic as a group; it hears late of members that are killed.
 #[tokio::test]
 async fn a_group_of_copiers_some_of_which_die_loses_and_doubles_nothing() -> Result {

@@ -3,7 +3,9 @@
 mod admin;
 mod copies;
 mod errors;
+mod faults;
 mod java;
+mod readers;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
