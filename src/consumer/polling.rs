@@ -83,6 +83,10 @@ fn urgent(shared: &Shared) -> Result<Option<PollOutcome>> {
         return Ok(Some(PollOutcome::End));
     }
     if let Some(news) = inner.events.pop_front() {
+        if matches!(news, RebalanceEvent::Lost(_)) {
+            // It may look up where partitions that came since are to be read from.
+            shared.control.notify_one();
+        }
         return Ok(Some(PollOutcome::RebalanceEvent(news)));
     }
     Ok(std::mem::take(&mut inner.wakeup).then_some(PollOutcome::Woken))

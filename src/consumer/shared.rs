@@ -434,6 +434,13 @@ impl Shared {
 }
 
 impl Inner {
+    /// Whether partitions were lost of which the application does not know yet: it may still be
+    /// busy with what it was given of them.
+    pub(super) fn has_untold_loss(&self) -> bool {
+        let mut events = self.events.iter();
+        events.any(|event| matches!(event, RebalanceEvent::Lost(_)))
+    }
+
     /// Who the member is now, after it had news.
     pub(super) fn set_member(&mut self, member: Option<MemberIdentity>, life: u64) {
         self.life = life;

@@ -165,6 +165,8 @@ impl Shared {
                 RebalanceEvent::Lost(partitions) => {
                     inner.split.end(&partitions);
                     inner.split.revoking = None;
+                    // As for polls (`polling.rs`).
+                    self.control.notify_one();
                 }
             }
         }

@@ -270,6 +270,51 @@ async fn who_was_thrown_out_and_came_back_commits_nothing_of_before() {
     }
 }
 
+/// Only the client takes the membership for lost: the group takes the offsets all the same.
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_after_a_loss_is_not_read_again() {
+    let mock = mock().await;
+    // Who leads the group joins first: others that come back change nothing.
+    let other = mock.client().consumer("g").subscribe(["in"]);
+    let range = || [std::sync::Arc::new(crate::RangeAssignor) as _];
+    let other = other.session_timeout(SESSION).auto_commit(false);
+    let other = other.partition_assignment_strategy(range());
+    let mut other = other.build().unwrap();
+    let others = other.handle();
+    tokio::spawn(async move { while other.poll().await.unwrap().is_some() {} });
+    while others.assignment().len() < PARTITIONS as usize {
+        tokio::time::sleep(SECOND).await;
+    }
+    let client = mock.named_client_builder("slow").build().unwrap();
+    let producer = client.transactional_producer("tx").build().await.unwrap();
+    let consumer = client.consumer("g").subscribe(["in"]).max_poll_records(10);
+    let consumer = consumer.offset_reset(OffsetReset::Earliest);
+    let consumer = consumer.session_timeout(SESSION);
+    let consumer = consumer.partition_assignment_strategy(range());
+    let mut slow = TransactionalConsumer::new(consumer, producer).unwrap();
+    let handle = slow.handle();
+    let read = slow.poll().await.unwrap().unwrap();
+    copy(&read).await.unwrap();
+    let before = handle.group_metadata();
+    let deaf = mock.on(Api::Heartbeat);
+    let deaf = deaf.when(|request| request.client_id == "slow");
+    let deaf = deaf.apply_then_drop();
+    tokio::time::sleep(2 * SESSION).await;
+    deaf.remove();
+    tokio::time::sleep(SESSION).await;
+    let mine = handle.assignment();
+    assert!(!mine.is_empty());
+    let outcome = read.commit().await.unwrap();
+    assert_eq!(outcome, TransactionOutcome::Committed);
+    assert_eq!(handle.group_metadata(), before);
+    while committed(&mock) < RECORDS * mine.len() as i64 {
+        let read = slow.poll().await.unwrap().unwrap();
+        let outcome = copy(&read).await;
+        read.end(outcome).await.unwrap();
+    }
+    assert_eq!(copied(&mock), committed(&mock));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_successor_goes_on_and_the_one_before_is_shut_out() {
     let mock = mock().await;

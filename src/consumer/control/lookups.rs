@@ -25,9 +25,11 @@ impl Control {
             return;
         }
         let mut inner = self.shared.lock();
+        // What was read before a loss may be about to be committed, in a transaction that the
+        // group still takes: only then the committed offset is where to go on.
         let wanted = match self.group {
-            Some(_) => inner.positions.wanted_committed(time),
-            None => Vec::new(),
+            Some(_) if !inner.has_untold_loss() => inner.positions.wanted_committed(time),
+            _ => Vec::new(),
         };
         let asked = wanted.iter().map(|(tp, _)| tp.clone());
         let asked: Vec<(TopicPartition, Uuid)> = asked
