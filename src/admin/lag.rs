@@ -25,7 +25,10 @@ pub struct GroupPartitionLag {
     pub topic_partition: TopicPartition,
     /// What the group has committed; `None` if nothing.
     pub committed: Option<OffsetAndMetadata>,
-    /// The end of the log (its high watermark); `None` if it could not be learnt, see `error`.
+    /// The end of the log; `None` if it could not be learnt, see `error`. It is the high watermark,
+    /// as that of `kafka-consumer-groups.sh`, since nobody can tell from outside whether the group
+    /// reads committed records only: one that does stays behind while a transaction is open, and
+    /// its own [`Consumer::lag`](crate::ConsumerHandle::lag) does not count what that holds back.
     pub end_offset: Option<i64>,
     /// `end_offset` less the committed offset, 0 where that is beyond the end: offsets still to be
     /// read, an upper bound of records, since transaction markers and compacted records have

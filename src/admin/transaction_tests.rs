@@ -6,7 +6,7 @@ use super::{AbortTransaction, Admin, TransactionFilter};
 use crate::error::ErrorKind;
 use crate::mock::{Api, MockCluster};
 use crate::producer::TransactionalProducer;
-use crate::{IsolationLevel, OffsetReset, Record, TopicPartition};
+use crate::{Explanation, IsolationLevel, OffsetReset, Record, TopicPartition};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NOT_FOUND: i16 = 105;
@@ -159,6 +159,16 @@ async fn hanging_transactions_are_found_and_aborted() {
     let mut reader = reader.build().unwrap();
     let nothing = reader.poll_timeout(10 * SECOND).await.unwrap().unwrap();
     assert!(nothing.is_empty());
+    let held = reader.explain(&tp(0));
+    let told = held.to_string();
+    assert!(told.contains("find_hanging_transactions"), "{told}");
+    assert!(
+        matches!(held, Explanation::OpenTransaction { last_stable: 0, high_watermark: 2, held }
+            if held > 5 * SECOND),
+        "{held:?}"
+    );
+    // It is caught up with what may be read.
+    assert_eq!(reader.lag().records(), 0);
     // Not yet: it may be one that takes long.
     let find = async |longest| {
         admin

@@ -105,6 +105,8 @@ pub enum Explanation {
         last_stable: i64,
         /// The end of the log.
         high_watermark: i64,
+        /// For how long this consumer has known it to stand there.
+        held: Duration,
     },
     /// A fetch is under way, or about to be.
     Fetching {
@@ -195,6 +197,7 @@ impl Shared {
                 true => Explanation::OpenTransaction {
                     last_stable: end,
                     high_watermark: at.high_watermark,
+                    held: at.held_since.map_or(Duration::ZERO, |since| time - since),
                 },
                 false => Explanation::CaughtUp { end },
             };
@@ -286,10 +289,14 @@ impl fmt::Display for Explanation {
             Self::OpenTransaction {
                 last_stable,
                 high_watermark,
+                held,
             } => write!(
                 f,
-                "a transaction is open at offset {last_stable} and holds back the records up to \
-                 {high_watermark} (read_committed): if it hangs, see kafka-transactions.sh"
+                "a transaction is open at offset {last_stable} and has held back the records up \
+                 to {high_watermark} for {held:?} (read_committed): its producer or its time-out \
+                 (transaction.timeout.ms) ends it; if neither does it hangs, look at it with \
+                 Admin::describe_producers, and end it with Admin::find_hanging_transactions and \
+                 abort_transaction (or kafka-transactions.sh)"
             ),
             Self::Fetching { broker, offset } => {
                 write!(f, "being fetched from broker {broker} at offset {offset}")

@@ -15,7 +15,9 @@ pub struct PartitionLag {
     /// What the group has committed, as far as this consumer knows.
     pub committed: Option<i64>,
     /// The end of the log as the last fetch saw it: the high watermark, or for
-    /// `read_committed` the last stable offset. `None` until the first fetch.
+    /// `read_committed` the last stable offset, as in Java: what an open transaction holds back
+    /// does not count, and a consumer that waits for one is caught up. `None` until the first
+    /// fetch. [`explain`](super::ConsumerHandle::explain) tells such waiting.
     pub end_offset: Option<i64>,
     /// `end_offset - position`: offsets still to be read, an upper bound of records, since
     /// transaction markers and compacted records have offsets too.

@@ -92,6 +92,11 @@ impl Positions {
         if answer.high_watermark >= 0 {
             part.high_watermark = answer.high_watermark;
         }
+        part.held_since = match answer.last_stable {
+            stable if stable < 0 || stable >= part.high_watermark => None,
+            stable if stable == part.last_stable => part.held_since.or(Some(now)),
+            _ => Some(now),
+        };
         part.last_stable = answer.last_stable;
         part.log_start = answer.log_start;
         part.measured_at = Some(now);

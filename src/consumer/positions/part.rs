@@ -106,6 +106,8 @@ pub(super) struct Part {
     pub(super) outside: Option<Position>,
     pub(super) high_watermark: i64,
     pub(super) last_stable: i64,
+    /// Since when an open transaction is known to hold back what lies behind `last_stable`.
+    pub(super) held_since: Option<Instant>,
     pub(super) log_start: i64,
     /// When the end of the log was learnt.
     pub(super) measured_at: Option<Instant>,
@@ -149,6 +151,7 @@ impl Part {
             outside: None,
             high_watermark: -1,
             last_stable: -1,
+            held_since: None,
             log_start: -1,
             measured_at: None,
             head: None,
@@ -215,6 +218,7 @@ impl Part {
     pub(super) fn forget_log(&mut self) {
         self.high_watermark = -1;
         self.last_stable = -1;
+        self.held_since = None;
         self.log_start = -1;
         self.measured_at = None;
         self.head = None;

@@ -25,6 +25,7 @@ pub(crate) struct PartitionStatus {
     pub(crate) position: Position,
     pub(crate) high_watermark: i64,
     pub(crate) last_stable: i64,
+    pub(crate) held_since: Option<Instant>,
 }
 
 /// How far a partition is on the way to a position.
@@ -72,6 +73,7 @@ impl Positions {
             position: part.position,
             high_watermark: part.high_watermark,
             last_stable: part.last_stable,
+            held_since: part.held_since,
         })
     }
 
