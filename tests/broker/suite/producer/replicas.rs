@@ -45,7 +45,8 @@ async fn a_shortage_of_replicas_is_waited_out_or_fails_with_the_truth() -> Resul
         placed(&cluster, topic, "1:2", &["min.insync.replicas=2"]).await?;
     }
     let client = client(&cluster).await?;
-    let lasting = client.producer().build()?;
+    // Longer than brokers need to notice, which share their processors with other tests.
+    let lasting = client.producer().delivery_timeout(600 * SECOND).build()?;
     let hasty = hasty(&cluster, 5 * SECOND).await?;
     let hasty = hasty.producer().delivery_timeout(12 * SECOND);
     let hasty = hasty.build()?;
