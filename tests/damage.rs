@@ -68,9 +68,7 @@ impl Damage {
 
 #[test]
 fn the_world_goes_on_under_damage() {
-    // Not 0: there one bit makes a refusal of an acknowledgement, and the next batch, which gets the
-    // sequence of the refused one, is taken for it by the broker. Answers have no checksum.
-    for seed in numbers("OTTLA_DAMAGE_SEEDS", 1..25) {
+    for seed in numbers("OTTLA_DAMAGE_SEEDS", 0..24) {
         let damage = Damage::of(seed as u64);
         eprintln!(
             "again: OTTLA_DAMAGE_SEEDS={seed}..{} cargo test --test damage # {damage:?}",

@@ -16,7 +16,7 @@ pub(crate) mod traffic;
 
 /// What a connection is for. A broker serves one request per connection at a time, so whatever may
 /// wait at a broker has a connection that nothing else waits behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Lane {
     /// Produce, which waits for replicas. One per producer.
     Data,
@@ -39,7 +39,7 @@ pub(crate) enum Lane {
 }
 
 /// Whose connection it is: a producer or a consumer, each with a number of its own, or everybody's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Owner(pub(crate) u64);
 
 impl Lane {

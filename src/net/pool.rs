@@ -4,7 +4,7 @@
 //! Whoever asks, a broker that cannot be reached is tried by one attempt at a time: all links to it
 //! share the back-off and the outcome, or two hundred roles would be two hundred attempts.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,7 +46,7 @@ pub(crate) struct Pool {
     tasks: Tasks,
     connector: Arc<dyn Connector>,
     client_id: StrBytes,
-    brokers: Mutex<HashMap<BrokerId, Arc<Broker>>>,
+    brokers: Mutex<BTreeMap<BrokerId, Arc<Broker>>>,
     traffic: Arc<Traffic>,
     /// Owners so far.
     owners: AtomicU64,
@@ -57,7 +57,8 @@ pub(crate) struct Pool {
 /// One broker at one address, and the links to it.
 struct Broker {
     endpoint: Endpoint,
-    links: Mutex<HashMap<(Lane, Owner), Arc<PoolEntry>>>,
+    /// In an order, so that the simulation closes them in the same one every time.
+    links: Mutex<BTreeMap<(Lane, Owner), Arc<PoolEntry>>>,
     reach: Mutex<Reach>,
     /// Told when an attempt to reach a broker that could not be reached has ended.
     tried: Notify,
@@ -275,7 +276,7 @@ impl Pool {
         }
     }
 
-    fn brokers(&self) -> MutexGuard<'_, HashMap<BrokerId, Arc<Broker>>> {
+    fn brokers(&self) -> MutexGuard<'_, BTreeMap<BrokerId, Arc<Broker>>> {
         self.brokers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -494,7 +495,7 @@ enum Turn {
 }
 
 impl Broker {
-    fn links(&self) -> MutexGuard<'_, HashMap<(Lane, Owner), Arc<PoolEntry>>> {
+    fn links(&self) -> MutexGuard<'_, BTreeMap<(Lane, Owner), Arc<PoolEntry>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -29,8 +29,9 @@
 //!   for `producer.id.expiration.ms` (a day by default).
 //! - A batch given up after its sequence was used leaves a *hole*. If it may have been written, the
 //!   batches behind it settle under the old identity first (they succeed if it was); then a new
-//!   identity is asked for and sequences start at 0 (KIP-360). If it certainly was not and it was
-//!   the last one used, the sequence is simply used again.
+//!   identity is asked for and sequences start at 0 (KIP-360). So it is for one that was refused: a
+//!   refusal may be a damaged acknowledgement. Only if time passed and it certainly was not written,
+//!   or in a transaction, and it was the last one used, the sequence is used again.
 //! - Nothing goes to a new leader while something is in flight to the old one.
 //!
 //! Without idempotence a batch is sent again as soon as it is at the front, with later ones

@@ -167,7 +167,7 @@ fn threads() {
 /// Otherwise a failing seed would be worth nothing.
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for seed in chosen().unwrap_or_else(|| vec![3, 13, 15]) {
+    for seed in chosen().unwrap_or_else(|| vec![3, 14, 15]) {
         let (one, two) = (
             run_caught(seed, Place::Simulated),
             run_caught(seed, Place::Simulated),

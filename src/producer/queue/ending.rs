@@ -119,6 +119,12 @@ impl<O, S: Payload> PartitionQueue<O, S> {
             }
             Answer::TooLarge | Answer::Refused(_) => {
                 self.give_up(index, Why::Answer, out);
+                // A damaged acknowledgement looks like a refusal: under the same sequence the
+                // broker would take the next batch for this one. Java's producer asks for another
+                // epoch, too. In a transaction it is the abort that does.
+                if rules.idempotent && !rules.transactional {
+                    self.dig(id, false, false);
+                }
                 Settled::Done
             }
             Answer::OutOfSequence | Answer::StaleEpoch => {
