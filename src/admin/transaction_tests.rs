@@ -144,6 +144,16 @@ async fn hanging_transactions_are_found_and_aborted() {
     let record = |value| Record::to("t").with_partition(0).with_value(value);
     transaction.send(record("never seen")).await.unwrap();
     assert!(mock.forget_transaction("hanging"));
+    let find = async |longest| {
+        let partitions = [tp(0), tp(1)];
+        admin.find_hanging_transactions(partitions, longest).await
+    };
+    // Not yet: it may be one that takes long.
+    assert!(find(Duration::MAX).await.unwrap().is_empty());
+    assert!(find(SECOND).await.unwrap().is_empty());
+    tokio::time::sleep(400 * SECOND).await;
+    // No coordinator knows any producer of the partition.
+    assert_eq!(find(SECOND).await.unwrap().len(), 1);
     let long = client
         .transactional_producer("long")
         .transaction_timeout(hour / 4);
@@ -169,19 +179,21 @@ async fn hanging_transactions_are_found_and_aborted() {
     );
     // It is caught up with what may be read.
     assert_eq!(reader.lag().records(), 0);
-    // Not yet: it may be one that takes long.
-    let find = async |longest| {
-        admin
-            .find_hanging_transactions([tp(0), tp(1)], longest)
-            .await
-    };
-    assert!(find(SECOND).await.unwrap().is_empty());
     tokio::time::sleep(400 * SECOND).await;
     // The other one is as old, and known.
     let found = find(SECOND).await.unwrap();
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].partition, tp(0));
-    admin.abort_transaction(found[0].clone()).await.unwrap();
+    // Who looks for it while it is aborted finds nothing.
+    let slow = mock.on(Api::ListTransactions).delay(SECOND);
+    let abort = async {
+        tokio::time::sleep(SECOND / 2).await;
+        admin.abort_transaction(found[0].clone()).await
+    };
+    let (late, aborted) = tokio::join!(find(SECOND), abort);
+    aborted.unwrap();
+    assert!(late.unwrap().is_empty());
+    slow.remove();
     assert!(find(SECOND).await.unwrap().is_empty());
     open.commit().await.unwrap();
     let batches = reader.poll().await.unwrap().unwrap();

@@ -1,7 +1,7 @@
 //! Transactions: which there are, what a partition knows of them, and ending them from outside
 //! (KIP-664).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use indexmap::IndexMap;
@@ -370,37 +370,37 @@ impl Admin {
         longest: Duration,
     ) -> Result<Vec<AbortTransaction>> {
         let began = self.cluster.clock().wall_millis();
-        let old = i64::try_from((longest + MARGIN).as_millis()).unwrap_or(i64::MAX);
+        let old = longest.saturating_add(MARGIN).as_millis();
+        let old = i64::try_from(old).unwrap_or(i64::MAX);
         let before = began.saturating_sub(old);
         let mut candidates = Vec::new();
         for (tp, producers) in self.describe_producers(partitions).await? {
             for producer in producers? {
                 let last = producer.last_timestamp.map_or(0, Timestamp::as_millis);
                 if producer.transaction_start.is_some() && last < before {
-                    candidates.push(AbortTransaction::of(tp.clone(), &producer)?);
+                    candidates.push((tp.clone(), producer));
                 }
             }
         }
         if candidates.is_empty() {
-            return Ok(candidates);
+            return Ok(Vec::new());
         }
-        let ids = candidates.iter().map(|candidate| candidate.producer_id);
+        let ids = candidates.iter().map(|(_, producer)| producer.producer_id);
         let filter = TransactionFilter::all().producer_ids(ids);
         let known = self.list_transactions(filter).await?;
-        let known: HashMap<i64, String> = known
+        let known: BTreeMap<i64, String> = known
             .into_iter()
             .map(|listing| (listing.producer_id, listing.transactional_id))
             .collect();
         let described = self.describe_transactions(known.values()).await?;
-        let mut described: BTreeMap<_, _> = described.into_iter().collect();
+        let described: BTreeMap<_, _> = described.into_iter().collect();
         let mut hanging = Vec::new();
-        for candidate in candidates {
-            let id = known.get(&candidate.producer_id);
-            let its_own = match id.and_then(|id| described.get_mut(id)) {
+        for (tp, producer) in candidates {
+            let id = known.get(&producer.producer_id);
+            let its_own = match id.and_then(|id| described.get(id)) {
                 None => false,
                 Some(Ok(known)) => {
-                    known.producer_id == candidate.producer_id
-                        && known.partitions.contains(&candidate.partition)
+                    known.producer_id == producer.producer_id && known.partitions.contains(&tp)
                 }
                 Some(Err(error)) if error.code().is_some_and(|code| code.get() == NOT_FOUND) => {
                     false
@@ -408,10 +408,24 @@ impl Admin {
                 Some(Err(error)) => return Err(error.clone()),
             };
             if !its_own {
-                hanging.push(candidate);
+                hanging.push((tp, producer));
             }
         }
-        Ok(hanging)
+        // One that ended meanwhile does not hang, and its producer may have begun another.
+        let again: BTreeSet<_> = hanging.iter().map(|(tp, _)| tp.clone()).collect();
+        let mut still = BTreeSet::new();
+        for (tp, producers) in self.describe_producers(again).await? {
+            for now in producers? {
+                still.insert((tp.clone(), now.producer_id, now.transaction_start));
+            }
+        }
+        hanging.retain(|(tp, was)| {
+            still.contains(&(tp.clone(), was.producer_id, was.transaction_start))
+        });
+        let hanging = hanging.into_iter();
+        hanging
+            .map(|(tp, producer)| AbortTransaction::of(tp, &producer))
+            .collect()
     }
 }
 

@@ -8,7 +8,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
 
-use crate::clock::{Instant, now};
+use crate::clock::{FOREVER, Instant, now};
 use crate::config::consumer::IsolationLevel;
 use crate::consumer::{Consumer, ConsumerBuilder, ConsumerHandle};
 use crate::error::{Error, ErrorKind, Result};
@@ -211,7 +211,7 @@ impl TransactionalConsumer {
     ///
     /// As there.
     pub async fn close_timeout(self, timeout: Duration) -> Result<()> {
-        let deadline = now() + timeout;
+        let deadline = now() + timeout.min(FOREVER);
         let Self {
             consumer, producer, ..
         } = self;
