@@ -69,7 +69,8 @@ impl ConsumerHandle {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidArgument`] if the partition is not assigned or the offset is negative.
+    /// [`ErrorKind::InvalidArgument`] if the partition is not assigned or the offset is negative,
+    /// [`ErrorKind::Group`] if it was lost and the application has not polled since.
     /// An offset outside of the log is noticed by the next fetch and treated by
     /// `auto.offset.reset`.
     pub fn seek(&self, tp: &TopicPartition, offset: i64) -> Result<()> {

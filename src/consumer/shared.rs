@@ -418,6 +418,12 @@ impl Shared {
 
     fn moved(&self, tp: &TopicPartition, seek: impl FnOnce(&mut Positions) -> bool) -> Result<()> {
         let mut inner = self.lock();
+        if inner.untold_losses().any(|lost| lost.contains(tp)) {
+            // The application means what it had; others may have read on since.
+            let message = "the partition was lost, even if it is assigned again: poll before";
+            let error = Error::new(ErrorKind::Group, message);
+            return Err(error.with_topic_partition(tp.clone()));
+        }
         if !seek(&mut inner.positions) {
             return Err(not_assigned(tp));
         }
@@ -437,8 +443,14 @@ impl Inner {
     /// Whether partitions were lost of which the application does not know yet: it may still be
     /// busy with what it was given of them.
     pub(super) fn has_untold_loss(&self) -> bool {
-        let mut events = self.events.iter();
-        events.any(|event| matches!(event, RebalanceEvent::Lost(_)))
+        self.untold_losses().next().is_some()
+    }
+
+    fn untold_losses(&self) -> impl Iterator<Item = &[TopicPartition]> {
+        self.events.iter().filter_map(|event| match event {
+            RebalanceEvent::Lost(lost) => Some(&lost[..]),
+            _ => None,
+        })
     }
 
     /// Who the member is now, after it had news.

@@ -250,10 +250,14 @@ async fn who_was_thrown_out_and_came_back_commits_nothing_of_before() {
         for rule in cut {
             rule.remove();
         }
+        tokio::time::sleep(SESSION).await;
         while handle.assignment().len() < PARTITIONS as usize {
             tokio::time::sleep(SECOND).await;
         }
         assert_eq!(handle.group_metadata(), before);
+        // Nor does it go back to where it was.
+        let error = handle.seek(&TopicPartition::new("in", 0), 0).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Group, "{error}");
         let outcome = read.commit().await.unwrap();
         assert_eq!(outcome, TransactionOutcome::Aborted, "{protocol}");
         assert_eq!(copied(&mock), RECORDS * i64::from(PARTITIONS));

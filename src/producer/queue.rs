@@ -30,8 +30,8 @@
 //! - A batch given up after its sequence was used leaves a *hole*. If it may have been written, the
 //!   batches behind it settle under the old identity first (they succeed if it was); then a new
 //!   identity is asked for and sequences start at 0 (KIP-360). So it is for one that was refused: a
-//!   refusal may be a damaged acknowledgement. Only if time passed and it certainly was not written,
-//!   or in a transaction, and it was the last one used, the sequence is used again.
+//!   refusal may be a damaged acknowledgement. The sequence is used again only if it was the last
+//!   one used and, in a transaction or after a time-out, the batch certainly was not written.
 //! - Nothing goes to a new leader while something is in flight to the old one.
 //!
 //! Without idempotence a batch is sent again as soon as it is at the front, with later ones
